@@ -8,6 +8,7 @@ import torch
 
 from cloudtune_trainer.influence import influence
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.weights import listed
 
 _LENGTH = 12
 _KNOWN = 6
@@ -18,7 +19,8 @@ def check_causal(network: Any) -> None:
     """Refuse a network that attends to later tokens: it could read the labels that it has to predict.
 
     Raises:
-        TrainingProblem: ``bad_spec``, with the methods that such a model is for.
+        TrainingProblem: ``bad_spec``, with the methods that such a model is for; ``model_not_found`` if the network's
+            outputs are not finite.
 
     """
     was_training = network.training
@@ -41,10 +43,20 @@ def _sees_later_tokens(network: Any) -> bool:
     ids = (torch.arange(_LENGTH, device=embeddings.device) + 3)[None] % embeddings.shape[0]
     known = torch.zeros_like(ids, dtype=torch.bool)
     known[:, :_KNOWN] = True
-    if influence(network, {"input_ids": ids}, known)[0, _KNOWN:].any():
+    reach = influence(network, {"input_ids": ids}, known)
+    if not reach.isfinite().all():
+        raise _not_finite(network)
+    if reach[0, _KNOWN:].any():
         return True
     other = torch.where(known, ids, (ids + 7) % embeddings.shape[0])  # for effects that depend on the ids themselves
     with torch.no_grad():
         first, second = (network(input_ids=x, use_cache=False).logits[known].float() for x in (ids, other))
     tolerance = 1e-3 if network.dtype == torch.float32 else 5e-2
     return bool((first - second).norm() > tolerance * first.norm())
+
+
+def _not_finite(network: Any) -> TrainingProblem:
+    damaged = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
+    hint = "Download the model again." if damaged else "Use precision bf16 or fp32."
+    where = f"; weights with NaN or infinity: {listed(damaged)}" if damaged else ""
+    return TrainingProblem("model_not_found", f"the outputs of {type(network).__name__} are not finite{where}", hint)

@@ -86,7 +86,7 @@ def _in_head(network: Any, name: str) -> bool:
 
 def _mismatch(source: str, missing: Iterable[str], unexpected: Iterable[str], shapes: list[str]) -> TrainingProblem:
     faults = [
-        f"{what} {_listed(names)}"
+        f"{what} {listed(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape:", shapes))
         if names
     ]
@@ -98,7 +98,8 @@ def _mismatch(source: str, missing: Iterable[str], unexpected: Iterable[str], sh
     )
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Format the first few names, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
     return ", ".join(ordered[:_SHOWN]) + more

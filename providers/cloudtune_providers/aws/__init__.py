@@ -1,1 +1,1 @@
-"""What the back ends on Amazon Web Services share: settings, botocore's clients, S3, error translation, name rules."""
+"""Shared parts of the back ends on AWS: settings, botocore's clients, S3, error translation, name rules."""

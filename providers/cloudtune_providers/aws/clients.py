@@ -1,4 +1,4 @@
-"""botocore's clients: each made once, when it is first needed, with the SDK's own retries switched off."""
+"""botocore's clients: each is created once, at the first use, with the SDK's own retries disabled."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 POOL = 16
 PRICE_LIST_REGION = "us-east-1"
-"""AWS's price list answers in few regions, for all of them
+"""AWS's price list is available in few regions, with the prices of all regions
 (docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html, seen 2026-11-21)."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws")
 
 
 class Clients:
-    """The clients of one back end, by service name. ``factory`` may make them instead (a Stubber's, moto's, a proxy's).
+    """The clients of one back end, by service name. ``factory`` can create them (a Stubber's, moto's, a proxy's).
 
-    May be used from several threads.
+    Thread-safe.
     """
 
     def __init__(self, options: AwsOptions, factory: ClientFactory | None = None) -> None:
@@ -42,7 +42,7 @@ class Clients:
         self._account: str | None = None
 
     def client(self, service: str) -> Any:
-        """The client of a service. Raises ConfigError where there is no region."""
+        """The client of a service. Raises ConfigError if there is no region."""
         with self._lock:
             if service not in self._made:
                 with self.asking(f"the client of {service}"):
@@ -87,7 +87,7 @@ class Clients:
         return bool(named) and not _is_own(str(named))
 
     def close(self) -> None:
-        """Close the connections of all clients; the next calls make other clients."""
+        """Close the connections of all clients; the next calls create new clients."""
         with self._lock:
             made, self._made, self._session = self._made, {}, None
         for client in made.values():
@@ -95,7 +95,7 @@ class Clients:
 
     @property
     def region(self) -> str:
-        """The region in force. Raises ConfigError if there is none."""
+        """The effective region. Raises ConfigError if there is none."""
         region = self.client("sts").meta.region_name
         if not region or region == "aws-global":
             raise ConfigError("no AWS region is set", hint="set region in the settings, or AWS_REGION")
@@ -110,7 +110,7 @@ class Clients:
         return self._account
 
     def credentials(self) -> Any:
-        """Those in force now, for requests that no client of botocore makes. Raises CredentialsError."""
+        """The current credentials, for requests without a botocore client. Raises CredentialsError."""
         from botocore.exceptions import NoCredentialsError
 
         with self.asking("credentials"):
@@ -122,7 +122,7 @@ class Clients:
 
     @property
     def timeout(self) -> float:
-        """Seconds to wait for an answer."""
+        """Seconds to wait for a response."""
         return self._options.timeout
 
     def identity(self) -> dict[str, str]:
@@ -132,29 +132,29 @@ class Clients:
         return {"account": str(response["Account"]), "arn": str(response.get("Arn", ""))}
 
     def scope(self) -> str:
-        """Account and region, and the endpoint's host where that is not AWS's own: the scope of a `JobRef`."""
+        """Account and region, and the endpoint's host if it is not AWS's own: the scope of a `JobRef`."""
         host = urlsplit(self.elsewhere).netloc.rpartition("@")[2]
         place = f"{self.account()}/{self.region}"
         return f"{place}@{host}" if host else place
 
     @property
     def elsewhere(self) -> str:
-        """The endpoint that settings, environment or profile name, where it is not AWS's own; else empty."""
+        """The endpoint in settings, environment or profile, if it is not AWS's own; else empty."""
         url = self._options.endpoint_url or self._named_endpoint()
         return "" if _is_own(url) else url
 
     def address(self, service: str) -> str:
-        """Where a service's client asks, an injected one's too, where that is not AWS's own; else empty."""
+        """The endpoint of a service's client, also of an injected one, if it is not AWS's own; else empty."""
         url = str(self.client(service).meta.endpoint_url)
         return "" if _is_own(url) else url
 
     def _named_endpoint(self) -> str:
-        """The endpoint that the environment or the profile names; an injected client's says nothing here."""
+        """The endpoint in the environment or the profile; an injected client's is ignored here."""
         return "" if self._factory else str(self.client("sts").meta.endpoint_url)
 
     @property
     def is_loopback(self) -> bool:
-        """Whether what answers is on this machine: an emulator."""
+        """Whether the endpoint is on this machine: an emulator."""
         named = self._options.endpoint_url or str(self.client("sts").meta.endpoint_url)
         return urlsplit(named).hostname in _LOOPBACK
 
@@ -175,11 +175,11 @@ class Clients:
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             message = f"{doing}: unexpected response ({type(error).__name__}: {error})"
             raise InvalidResponse(message) from error
-        except (HTTPError, ParserError) as error:  # botocore hands out the stream of an answer as urllib3 reads it
+        except (HTTPError, ParserError) as error:  # botocore returns a response's stream directly from urllib3
             raise Unavailable(f"{doing}: the response was interrupted: {error}") from error
 
     def secrets(self) -> tuple[str, ...]:
-        """What a service might repeat and nobody else should read; only credentials that were loaded already."""
+        """Secret values that a service might repeat in a response; only credentials that are already loaded."""
         held = [getattr(made, "_request_signer", None) for made in self._made.values()]
         loaded = [getattr(signer, "_credentials", None) for signer in held]
         values = [getattr(c, name, None) for c in loaded for name in ("_secret_key", "secret_key", "_token", "token")]
@@ -187,23 +187,23 @@ class Clients:
 
 
 def _guard(client: Any) -> None:
-    """Look at every answer before it is handed out. An injected client need not be botocore's."""
+    """Check every response before it is returned. An injected client need not be botocore's."""
     events = getattr(getattr(client, "meta", None), "events", None)
     if events is not None:
         events.register("after-call", _refuse_strangers, unique_id="cloudtune-refuse-strangers")
 
 
 def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
-    """Raise InvalidResponse for an answer that is not AWS's: botocore takes any JSON, and no body where none is due."""
+    """Raise InvalidResponse if a response is not AWS's: botocore accepts any JSON, and a missing body."""
     if model.has_streaming_output or model.has_event_stream_output or http_response.status_code >= 300:
         return
     if http_response.raw is None:
-        return  # botocore's Stubber answers without a body
+        return  # botocore's Stubber responds without a body
     hint = "check that the endpoint is AWS, not a proxy's page"
     if http_response.content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise InvalidResponse(f"{model.name}: the response is a web page, not an API response", hint=hint)
     promised = model.output_shape.required_members if model.output_shape is not None else ()
-    if promised and not any(name in parsed for name in promised):  # services leave some of them out for a while
+    if promised and not any(name in parsed for name in promised):  # services temporarily omit some of them
         raise InvalidResponse(f"{model.name}: the response has none of the documented fields", hint=hint)
 
 

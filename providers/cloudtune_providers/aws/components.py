@@ -31,7 +31,7 @@ GOING_POLL_S = 10.0
 
 
 class Components:
-    """Those of one back end, account and region. May be used from several threads."""
+    """The inference components of one back end, account and region. Thread-safe."""
 
     def __init__(self, clients: Clients, backend: str, labels: Labels) -> None:
         self._clients = clients
@@ -40,13 +40,13 @@ class Components:
 
     @staticmethod
     def does(request: Mapping[str, Any]) -> bool:
-        """Whether a step's request is one of these."""
+        """Whether a step's request is for a component."""
         return str(request.get("call", "")).endswith("_inference_component")
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def do(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Create or delete one."""
+        """Create or delete a component."""
         if "body" not in request:
             try:
                 with self._clients.asking(f"inference component {request['name']}"):
@@ -120,7 +120,7 @@ class Components:
                 Deployment(
                     id=name, backend=self._backend, scope=scope, model=tags.get(MODEL_TAG, ""),
                     state=_STATES.get(word, "creating"), native_state=word, created_at=when(entry.get("CreationTime")),
-                    # Adapters live in what their base is given.
+                    # Adapters use the resources of their base.
                     hourly_cost_usd=0.0 if base else None, raw=plain(entry) | {"cloudtune": held},
                 )
             )  # fmt: skip

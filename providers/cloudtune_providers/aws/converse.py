@@ -1,6 +1,6 @@
 """Rows of the Converse API, on which Amazon's Nova and Meta's Llama models are trained: conversations and pairs.
 
-Bedrock and SageMaker take them. docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html and
+Bedrock and SageMaker use them. docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html and
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, seen 2026-11-21.
 """
 
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
 
 _SUFFIXES = {"jpg": "jpeg", "3gp": "three_gp"}
-"""Endings that are not the API's name of the format."""
+"""Extensions that differ from the API's name of the format."""
 
 
 def _format_of(url: str) -> str:
-    """The format that the end of an address tells."""
+    """The format, from the extension of a URL."""
     suffix = url.rpartition("/")[2].rpartition(".")[2].lower()
     return _SUFFIXES.get(suffix, suffix)
 
@@ -72,7 +72,7 @@ class Converse(Foreign):
 
 
 def _converse_messages(turn: Converse, place: str) -> list[Message]:
-    """The messages of one Converse turn. Each tool result becomes a message of its own."""
+    """The messages of one Converse turn. Each tool result becomes a separate message."""
     parts: list[Part] = []
     calls: list[ToolCall] = []
     results: list[Message] = []
@@ -129,7 +129,7 @@ def _result(result: _ToolResult, where: str) -> Message:
 
 
 def _medium(key: str, value: Any, where: str) -> Part:
-    """An image or a video that lies on S3 or in the row itself."""
+    """An image or a video, on S3 or in the row itself."""
     url, said = _path(value, "source", "s3Location", "uri"), _path(value, "format")
     if url is None and (content := _path(value, "source", "bytes")) is not None:
         url = f"data:{key}/{said};base64,{content}"
@@ -165,7 +165,7 @@ def _from_converse(row: Any) -> Chat:
 
 
 def _converse_tool(tool: Any, where: str) -> Tool:
-    """A tool as OpenAI describes it, from Converse's description."""
+    """A tool in OpenAI's format, from Converse's format."""
     spec = tool.get("toolSpec") if isinstance(tool, dict) else None
     schema = spec.get("inputSchema") if isinstance(spec, dict) else None
     parameters = schema.get("json") if isinstance(schema, dict) else None
@@ -240,7 +240,7 @@ def _blocks(message: Message) -> list[Json]:
 
 
 # docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html, seen 2026-11-21. Converse itself
-# takes more sorts of videos; tuning does not.
+# accepts more video formats; tuning does not.
 IMAGES, VIDEOS = ("png", "jpeg", "gif", "webp"), ("mov", "mkv", "mp4", "webm")
 
 
@@ -283,7 +283,7 @@ _GUIDE = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/model-cust
 
 
 def _media(record: Record) -> Iterator[tuple[str, str, ImageUrl | VideoUrl]]:
-    """Field, role and address of each image and video."""
+    """Field, role and URL of each image and video."""
     for field, message in turns_of(record):
         for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
             if isinstance(part, ImagePart):

@@ -34,13 +34,13 @@ _STATES = {"InService": "ready", "Failed": "failed", "OutOfService": "failed", "
 _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 GOING_POLL_S = 10.0
 ASLEEP = "asleep"
-"""A deployment without an instance: it costs nothing, and wakes within minutes of a question."""
+"""A deployment without an instance: it costs nothing, and starts within minutes after a request."""
 SLEEPS = "no instances and no cost while idle; the first request starts one"
 _PAGE = 100
 
 
 class Endpoints:
-    """Those of one back end, account and region. May be used from several threads."""
+    """The endpoints of one back end, account and region. Thread-safe."""
 
     def __init__(self, clients: Clients, backend: str, labels: Labels | None = None) -> None:
         self._clients = clients
@@ -50,7 +50,7 @@ class Endpoints:
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def do(self, step_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Create or delete one thing."""
+        """Create or delete one resource."""
         kind = step_id.removeprefix("remove_")
         call, field, _ = KINDS[kind]
         if step_id.startswith("remove_"):
@@ -81,7 +81,7 @@ class Endpoints:
         there = self._describe(kind, name)
         if there is None:
             return Absent()
-        if there.get("EndpointStatus") == "Deleting":  # the name is free once it has gone
+        if there.get("EndpointStatus") == "Deleting":  # the name is available once it is deleted
             return Unsettled(until=now + timedelta(seconds=GOING_POLL_S))
         if self._labels.of(str(there[arn]), there.get("CreationTime")).get(TOKEN_TAG) != token_in(body):
             raise Conflict(f"{name!r} exists, but cloudtune did not create it for this model",
@@ -89,7 +89,7 @@ class Endpoints:
         return Done(outputs={"name": name})
 
     def probe(self, name: str) -> Probe:
-        """Whether it answers."""
+        """Whether it is ready."""
         there = self._describe("endpoint", name)
         word = str((there or {}).get("EndpointStatus") or "not found")
         state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
@@ -121,7 +121,7 @@ class Endpoints:
         held = {"config": config_name, "model": str(variant.get("ModelName") or name), "instance_type": kind}
         if COPIES_TAG in tags:
             held["copies"] = tags[COPIES_TAG]
-        if variant and not variant.get("ModelName"):  # what answers are components on it
+        if variant and not variant.get("ModelName"):  # the models are components on it
             held |= {"component": name, "endpoint": name, "token": str(tags.get(TOKEN_TAG))}
         word = str(entry["EndpointStatus"])
         state = _STATES.get(word, "creating")
@@ -164,7 +164,7 @@ class Endpoints:
 
 
 def _instances(described: Mapping[str, Any], variant: Mapping[str, Any]) -> int:
-    """How many there are now; of an endpoint that cannot be without any, how many were asked for."""
+    """The current number of instances; for an endpoint that cannot have zero, the requested number."""
     if (variant.get("ManagedInstanceScaling") or {}).get("Status") == "ENABLED":
         for one in described.get("ProductionVariants") or ():
             if one.get("CurrentInstanceCount") is not None:

@@ -1,4 +1,4 @@
-"""What botocore raises as our errors, by the service's own codes."""
+"""Converts botocore's exceptions to cloudtune's errors, by the service's own codes."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ _CODES: dict[type[CloudtuneError], frozenset[str]] = {
     InvalidRequest: frozenset({"ValidationException", "ValidationError", "TooManyTagsException"}),
 }  # fmt: skip
 _CLASS_OF = {code: cls for cls, codes in _CODES.items() for code in codes}
-# SageMaker says so in a ValidationException (aws-sdk issues name these texts, seen 2026-11-21).
+# SageMaker reports these in a ValidationException (messages from aws-sdk issues, seen 2026-11-21).
 _MISSING = re.compile(r"not found|could not find|does not exist", re.IGNORECASE)
 _ADDRESS_HINT = "check that the endpoint is AWS, not a proxy's page"
 _HINTS: dict[type[CloudtuneError], str] = {
     CredentialsError: "check which identity is in use: `aws sts get-caller-identity`",
     QuotaExceeded: "check Service Quotas in the console, or wait until another job ends",
 }
-# What an inference component without copies answers with, as a ValidationError
+# The response of an inference component without copies, a ValidationError
 # (aws.amazon.com/blogs/machine-learning, scale down to zero in SageMaker inference, seen 2026-11-21).
 _NO_COPY = re.compile(r"no capacity to process this request", re.IGNORECASE)
 _WAKING = "it scales to zero when idle and is starting now; try again in about ten minutes"
@@ -80,7 +80,7 @@ def code_of(error: BaseException | None) -> str:
 
 
 def words_of(error: BaseException | None) -> str:
-    """What the service said, without the SDK's own introduction."""
+    """The service's message, without the SDK's prefix."""
     answer = getattr(error, "response", None)
     said = answer.get("Error", {}).get("Message") if isinstance(answer, dict) else None
     return str(said or error)
@@ -89,7 +89,7 @@ def words_of(error: BaseException | None) -> str:
 def translated(
     error: Exception, doing: str, *, missing: type[CloudtuneError] = JobNotFound, secrets: Iterable[str] = ()
 ) -> CloudtuneError:
-    """Our error for what botocore raised while ``doing``. ``missing`` is what "not found" means there."""
+    """The cloudtune error for botocore's exception while ``doing``. ``missing`` is the error for "not found"."""
     from botocore import exceptions as aws
 
     code = code_of(error)
@@ -117,7 +117,7 @@ def _class(error: Any, code: str, said: str) -> type[CloudtuneError]:
         return _CLASS_OF[code]
     if status >= 500:
         return Unavailable
-    if 0 < status < 400:  # a redirect to somewhere that is not AWS, say
+    if 0 < status < 400:  # e.g. a redirect to a host that is not AWS
         return InvalidResponse
     return by_status.get(status, InvalidRequest if 400 <= status < 500 else BackendError)
 
@@ -136,7 +136,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
     never_left = (aws.EndpointConnectionError, aws.ConnectTimeoutError, aws.ProxyConnectionError, aws.SSLError)
     if isinstance(error, never_left):
         return Unavailable(message, acted=False)
-    if isinstance(error, aws.HTTPClientError):  # timeouts and connections that broke among them
+    if isinstance(error, aws.HTTPClientError):  # including timeouts and broken connections
         return Unavailable(message)
     if _is_unreadable(error):
         return InvalidResponse(message, hint=_ADDRESS_HINT)
@@ -154,7 +154,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
 
 
 def _is_unreadable(error: Exception) -> bool:
-    """An answer that is cut short, or not what the service's model promises."""
+    """The error for a response that is truncated, or does not match the service's model."""
     from botocore.exceptions import IncompleteReadError
     from botocore.parsers import ResponseParserError
 

@@ -27,7 +27,7 @@ COMPONENT, GONE = "component", "component_gone"
 
 
 class Aim(NamedTuple):
-    """What is deployed, as what, and for whom."""
+    """The model of a deployment, its name, and its submission."""
 
     backend: str
     scope: str
@@ -41,7 +41,7 @@ class Aim(NamedTuple):
     settings: tuple[Setting, ...] = ()
 
     def labels(self, **more: str) -> list[dict[str, str]]:
-        """The tags of what is made."""
+        """The tags of new resources."""
         own = {MODEL_TAG: self.model, BACKEND_TAG: self.backend}
         return tag_list(tags_of(self.token, self.name, self.tags, own, more), upper=True)
 
@@ -50,14 +50,14 @@ class Part(NamedTuple):
     """An inference component."""
 
     specification: Body
-    """Less the model's name, where it has one."""
+    """The body of CreateInferenceComponent, without the model's name."""
     endpoint: str
     variant: str = "AllTraffic"
     copies: int = 1
 
 
 def alone(aim: Aim, bodies: Mapping[str, Body]) -> Plan:
-    """On an endpoint of its own. ``bodies`` has ``model``, ``config`` and ``endpoint``, less names and tags."""
+    """Deploy on a dedicated endpoint. ``bodies`` has ``model``, ``config`` and ``endpoint``, without names and tags."""
     made = [_make(kind, aim.name, body, aim.labels(), aim.token) for kind, body in bodies.items()]
     return _deploy(aim, [*made, _until_answers("ready", aim)])
 
@@ -69,7 +69,7 @@ def on_endpoint(aim: Aim, model: Body, part: Part, copies: Copies | None) -> Pla
 
 
 def scaled(aim: Aim, bodies: Mapping[str, Body], part: Part, copies: Copies) -> Plan:
-    """On an endpoint of its own, in a component whose copies follow the questions."""
+    """Deploy on a dedicated endpoint, in a component whose copies scale with the requests."""
     labels = aim.labels(**_copies(copies))
     made = [_make(kind, aim.name, body, labels, aim.token) for kind, body in bodies.items()]
     return _deploy(aim, [*made, _until_answers("endpoint_ready", aim), *_component(aim, part, labels, copies)])
@@ -86,7 +86,7 @@ def adapter(aim: Aim, base: Aim, bodies: Mapping[str, Body], base_part: Part, pa
 
 
 def removal(deployment: Deployment, token: str) -> Plan:
-    """What wakes it first, then what costs, then what that was made of."""
+    """Delete in this order: the scaling that would start it, billed resources, then their parts."""
     held: Mapping[str, Any] = deployment.raw.get("cloudtune") or {}
     name, steps = deployment.id, list[Step]()
     if "copies" in held:
@@ -122,7 +122,7 @@ def _component(
     if "BaseInferenceComponentName" not in specification:
         specification = {"ModelName": output_ref("model", "name"), **specification}
     body: Body = {"InferenceComponentName": aim.name, "EndpointName": part.endpoint, "Specification": specification}
-    if "BaseInferenceComponentName" not in specification:  # an adapter is wherever its base is
+    if "BaseInferenceComponentName" not in specification:  # an adapter is on the endpoint of its base
         body |= {"VariantName": part.variant, "RuntimeConfig": {"CopyCount": part.copies}}
     create, ready = ids
     return [

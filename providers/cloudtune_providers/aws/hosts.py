@@ -1,4 +1,4 @@
-"""Everything of a back end that answers on SageMaker: endpoints, components on them and what scales those."""
+"""All hosting resources of a back end on SageMaker: endpoints, their components, and scaling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SERVICES = ("sagemaker.", "application-autoscaling.", "cloudwatch.")
 
 
 class Hosts:
-    """Those of one account and region. May be used from several threads."""
+    """The hosting resources of one account and region. Thread-safe."""
 
     def __init__(self, clients: Clients, backend: str) -> None:
         labels = Labels(clients)
@@ -36,13 +36,13 @@ class Hosts:
 
     @staticmethod
     def does(request: Mapping[str, Any]) -> bool:
-        """Whether a step's request is one of these: all but those of jobs."""
+        """Whether a step's request is for hosting: all except those of jobs."""
         return str(request.get("call", "")).startswith(_SERVICES)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def do(self, step_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Make or delete one thing."""
+        """Create or delete one resource."""
         if self._scaling.does(request):
             return self._scaling.do(request)
         if self._components.does(request):
@@ -50,7 +50,7 @@ class Hosts:
         return self._endpoints.do(step_id, request)
 
     def find(self, step_id: str, request: Mapping[str, Any], now: datetime) -> Found:
-        """Whether it is done already."""
+        """Whether the step is already done."""
         if self._scaling.does(request):
             return self._scaling.find(request)
         if self._components.does(request):
@@ -58,7 +58,7 @@ class Hosts:
         return self._endpoints.find(step_id, request, now)
 
     def probe(self, request: Mapping[str, Any]) -> Probe:
-        """Whether it answers, or is gone."""
+        """Whether the resource is ready, or deleted."""
         if self._components.does(request):
             return self._components.probe(request)
         return self._endpoints.probe(str(request["name"]))
@@ -78,17 +78,17 @@ class Hosts:
                 del parts[one.id, one.id]
                 one = _whole(one, own)  # noqa: PLW2901
             elif one.raw["cloudtune"].get("component") and one.state in ("ready", ASLEEP):
-                one = msgspec.structs.replace(one, state="creating")  # noqa: PLW2901 - nothing on it answers yet
+                one = msgspec.structs.replace(one, state="creating")  # noqa: PLW2901 - nothing on it is ready yet
             found.append(one)
         return [*found, *parts.values()]
 
     def serving(self, model: str, scope: str) -> Deployment | None:
-        """What answers for that model now, or wakes when it is asked."""
+        """The deployment that serves that model now, or starts at a request."""
         ready = (one for one in self.listed(scope) if one.model == model and one.state in ("ready", ASLEEP))
         return next(ready, None)
 
     def plan_remove(self, deployment: Deployment, token: str) -> Plan:
-        """Refused while others are on what it would take with it. Raises InvalidRequest."""
+        """Refuse the deletion while others use the resources that it would delete. Raises InvalidRequest."""
         held = deployment.raw.get("cloudtune") or {}
         if held.get("endpoint") == deployment.id and "base" not in held:
             others = [name for name in self._components.on(deployment.id) if name != deployment.id]
@@ -101,7 +101,7 @@ class Hosts:
 
 
 def where_of(deployment: Deployment) -> dict[str, str]:
-    """How what answers is named in an invocation."""
+    """The arguments that name the deployment in an invocation."""
     held = deployment.raw.get("cloudtune") or {}
     if not held.get("component"):
         return {"EndpointName": deployment.id}
@@ -109,7 +109,7 @@ def where_of(deployment: Deployment) -> dict[str, str]:
 
 
 def _whole(endpoint: Deployment, part: Deployment) -> Deployment:
-    """The endpoint answers as soon as what was put on it does."""
+    """The endpoint is ready as soon as its component is."""
     if part.state == "ready":
         return endpoint
     return msgspec.structs.replace(endpoint, state=part.state, native_state=part.native_state)

@@ -1,6 +1,6 @@
-"""What an hour of SageMaker's instances costs, by the catalog's dated figures. Pure.
+"""The hourly cost of SageMaker's instances, from the catalog's dated prices. Pure.
 
-Most pairs of type and region are in no figure, and are not guessed: ``plan --check-remote`` asks AWS's price list.
+Most pairs of type and region have no price, and are not estimated: ``plan --check-remote`` asks AWS's price list.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def training(kind: str, count: int, seconds: float, region: str, *, spot: bool) 
 
 
 def hosting(kind: str, count: int, region: str, *, sleeps: bool) -> CostEstimate:
-    """What an endpoint costs an hour; it has no end, and therefore no sum."""
+    """The cost of an endpoint per hour; it has no end, and therefore no total."""
     what = f"{'up to ' if sleeps else ''}{count} x {kind} by the hour"
     when = "while in use, nothing when idle" if sleeps else "even when idle, until deleted"
     rate = rate_of("hosting", kind, region)
@@ -54,7 +54,7 @@ def hosting(kind: str, count: int, region: str, *, sleeps: bool) -> CostEstimate
 
 
 def hosting_prices(region: str) -> Callable[[str], float | None]:
-    """The price of an instance type's hour in that region; None where it is not known."""
+    """The hourly price of an instance type in that region; None if unknown."""
 
     def price(kind: str) -> float | None:
         rate = rate_of("hosting", kind, region)

@@ -1,4 +1,4 @@
-"""The number of accelerators of SageMaker instance types, to divide a batch among devices.
+"""The number of accelerators of SageMaker instance types, for dividing a batch among devices.
 
 Source: aws.amazon.com/ec2/instance-types, accelerated computing. Settings must provide it for other types.
 """
@@ -24,7 +24,7 @@ _SIZES: dict[str, dict[str, int]] = {
 
 
 def accelerators(instance_type: str) -> int | None:
-    """GPUs of ``ml.g5.2xlarge`` and its like; None where it is not known."""
+    """The number of GPUs of a type such as ``ml.g5.2xlarge``; None if unknown."""
     _, family, size = (*instance_type.split("."), "", "")[:3]
     return _SIZES.get(family, {}).get(size)
 

@@ -18,13 +18,13 @@ BACKEND_TAG = "cloudtune:backend"
 BASE_TAG = "cloudtune:base"
 """On an adapter: the inference component of its base model."""
 COPIES_TAG = "cloudtune:copies"
-"""On what scales: its least and its most copies."""
+"""On a scaling component: its minimum and maximum number of copies."""
 OWN_TAGS = (MODEL_TAG, BACKEND_TAG, BASE_TAG, COPIES_TAG)
 _PAGE = 100
 
 
 class Labels:
-    """Those of one account and region. May be used from several threads."""
+    """The tags of one account and region. Thread-safe."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -32,7 +32,7 @@ class Labels:
         self._known: dict[tuple[str, Any], dict[str, str]] = {}
 
     def of(self, arn: str, made: Any) -> dict[str, str]:
-        """The tags of a thing that was made at that moment; none if it is gone."""
+        """The tags of a resource with that creation time; none if it no longer exists."""
         key = (arn, made)
         with self._lock:
             if key in self._known:
@@ -49,5 +49,5 @@ class Labels:
 
 
 def token_in(body: Mapping[str, Any]) -> str | None:
-    """Whose submission a request that makes something is of."""
+    """The token of the submission of a create request."""
     return {tag["Key"]: tag["Value"] for tag in body["Tags"]}.get(TOKEN_TAG)

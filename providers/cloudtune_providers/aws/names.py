@@ -27,7 +27,7 @@ def tags_of(token: str, name: str, *given: Mapping[str, str]) -> dict[str, str]:
 
 
 def tag_list(tags: Mapping[str, str], *, upper: bool = False) -> list[dict[str, str]]:
-    """Tags as the services take them: Bedrock's in lower case, SageMaker's in upper."""
+    """Tags in the services' formats: lowercase keys for Bedrock, capitalized for SageMaker."""
     key, value = ("Key", "Value") if upper else ("key", "value")
     return [{key: name, value: tags[name]} for name in sorted(tags)]
 

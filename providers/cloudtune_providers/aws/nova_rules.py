@@ -1,4 +1,4 @@
-"""What Amazon Nova refuses in training rows, on Bedrock and on SageMaker alike.
+"""Validation of training rows for Amazon Nova, on Bedrock and on SageMaker.
 
 The documentation names the reserved words and the media; AWS's published validator
 (github.com/aws-samples/amazon-nova-samples, nova_ft_dataset_validator.py) shows how they are compared.
@@ -52,7 +52,7 @@ def media_of(record: Record) -> Iterator[_Media]:
 
 
 def address_of(part: ImagePart | VideoPart) -> Any:
-    """Where the image or video is."""
+    """The location of the image or video."""
     return part.image_url if isinstance(part, ImagePart) else part.video_url
 
 

@@ -1,4 +1,4 @@
-"""Settings that every back end on AWS has."""
+"""Settings of every back end on AWS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/.+")
 
 
 def _prefix(value: str) -> str:
-    # Nova's jobs read object keys of these characters only
+    # Nova's jobs accept object keys with these characters only
     # (docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html, seen 2026-11-21).
     value = value.strip("/")
     if not _PREFIX.fullmatch(value):
@@ -41,20 +41,20 @@ class AwsOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     region: Safe[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] | None] = None
-    """Else AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
+    """Default: AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
     profile: Credential[str | None] = None
-    """A profile of ``~/.aws/config``; else AWS_PROFILE, environment variables, the machine's own role."""
+    """A profile of ``~/.aws/config``. Default: AWS_PROFILE, environment variables, the machine's own role."""
     endpoint_url: Endpoint[str | None] = None
-    """Where every service answers, for emulators; else AWS_ENDPOINT_URL, else AWS's own addresses."""
+    """The endpoint of every service, for emulators. Default: AWS_ENDPOINT_URL, else AWS's own endpoints."""
     bucket: Endpoint[Annotated[str, AfterValidator(_bucket)] | None] = None
-    """Where rows and results go; in the job's region."""
+    """The bucket of rows and results, in the job's region."""
     prefix: Safe[Annotated[str, AfterValidator(_prefix)]] = "cloudtune"
-    """In front of every key that cloudtune writes into the bucket."""
+    """The prefix of every key that cloudtune writes into the bucket."""
     role_arn: Credential[Annotated[str, AfterValidator(_role)] | None] = None
-    """The role that the service takes on to read and write the bucket; the back end's ``init`` writes its documents."""
+    """The role that the service assumes to read and write the bucket; the back end's ``init`` writes its policies."""
     kms_key: Credential[str | None] = None
-    """Id, ARN or alias of the key that encrypts what is written; else AWS's own keys."""
+    """Id, ARN or alias of the key that encrypts written objects. Default: AWS's own keys."""
     tags: Safe[dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=256)]]] = {}
-    """On everything that is made, beside the spec's tags."""
+    """Tags of every new resource, in addition to the spec's tags."""
     timeout: Safe[PositiveFloat] = 60.0
-    """Seconds to wait for an answer."""
+    """Seconds to wait for a response."""

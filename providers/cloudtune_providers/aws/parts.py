@@ -1,4 +1,4 @@
-"""How a large file is cut into the parts of a multipart upload, and how an arrived part is known again."""
+"""Splits a large file into the parts of a multipart upload, and recognizes parts that have arrived."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 PART_BYTES = 8 * 1024 * 1024
 MOST_PARTS = 10_000
 ALGORITHM = "CRC32"
-"""How S3 is to check each part. It costs a quarter of SHA-256, which vouches for the file as a whole."""
+"""The checksum of each part. It takes a quarter of the time of SHA-256, which verifies the whole file."""
 
 
 class Part(NamedTuple):
-    """A piece of a file."""
+    """A part of a file."""
 
     number: int
-    """From 1."""
+    """Counted from 1."""
     start: int
     size: int
 
@@ -36,19 +36,19 @@ def cut(size: int) -> list[Part]:
 
 
 def read_parts(path: Path) -> Iterator[tuple[Part, bytes]]:
-    """Each part and its bytes, in order: the file is read once. A file that shrinks meanwhile gives short ones."""
+    """Each part and its bytes, in order: the file is read once. If the file shrinks meanwhile, parts are short."""
     with path.open("rb") as file:
         for part in cut(path.stat().st_size):
             yield part, file.read(part.size)
 
 
 def checksum(content: bytes) -> str:
-    """A part's `ALGORITHM`, as S3 writes it."""
+    """A part's checksum by `ALGORITHM`, in S3's format."""
     return base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode("ascii")
 
 
 def is_same(there: dict[str, Any], content: bytes, mark: str) -> bool:
-    """Whether an arrived part holds these bytes: by its size and checksum, else by its size and MD5."""
+    """Whether an arrived part has these bytes: by its size and checksum, else by its size and MD5."""
     if there.get("Size") != len(content):
         return False
     if reported := there.get(f"Checksum{ALGORITHM}"):

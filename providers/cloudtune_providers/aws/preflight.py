@@ -37,10 +37,10 @@ _PAGE = 100
 
 
 class AccountChecks:
-    """What the back ends on AWS look at alike.
+    """Checks that are shared by the back ends on AWS.
 
-    ``service`` is who takes the role on, e.g. ``sagemaker.amazonaws.com``; ``context`` is what its requests carry
-    beside what all do, for the conditions of policies.
+    ``service`` is the principal that assumes the role, e.g. ``sagemaker.amazonaws.com``; ``context`` has further
+    context keys of its requests, for the conditions of policies.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class AccountChecks:
     def look(self, what: str, looking: Callable[[], Outcome], *, needed: bool = False, hinders: bool = True) -> Check:
         """One check.
 
-        ``needed``: to be kept out is to be refused. ``hinders``: what the service finds wrong hinders jobs.
+        ``needed``: missing permission for the check counts as failure. ``hinders``: a failure prevents jobs.
         """
         try:
             verdict, detail = looking()
@@ -80,16 +80,16 @@ class AccountChecks:
     # -- one by one ------------------------------------------------------------------------------------------------
 
     def identity(self) -> Outcome:
-        """Who the credentials belong to."""
+        """The identity of the credentials."""
         self._who = self.clients.identity()
         return "good", self._who["arn"]
 
     def region(self) -> Outcome:
-        """Where jobs will run."""
+        """The region of jobs."""
         return "good", self.clients.region
 
     def bucket(self) -> Outcome:
-        """Whether the bucket is there, may be reached, and lies in the region."""
+        """Whether the bucket exists, is accessible, and is in the region."""
         bucket = self.options.bucket
         if bucket is None:
             return "denied", f"none is set: backends.{self._backend}.bucket"
@@ -110,7 +110,7 @@ class AccountChecks:
         return "good", f"{bucket}, in {place}"
 
     def role(self) -> Outcome:
-        """Whether the role is there, and lets the service take it on."""
+        """Whether the role exists, and trusts the service."""
         if self.options.role_arn is None:
             return "denied", f"none is set: backends.{self._backend}.role_arn"
         name = self.options.role_arn.rpartition("/")[2]
@@ -128,7 +128,7 @@ class AccountChecks:
         return "good", str(role.get("Arn"))
 
     def role_may(self, permissions: Iterable[Permission]) -> Outcome:
-        """What the role is allowed to."""
+        """Check the role's permissions."""
         if not (self.options.role_arn and self.options.bucket):
             return "cannot_verify", "set a role and a bucket to check permissions"
         return self._simulated(self.options.role_arn, permissions)
@@ -142,13 +142,13 @@ class AccountChecks:
         return self._simulated(source, [*permissions, *passing])
 
     def objects(self, below: str = "") -> str:
-        """The ARN of our objects, for ``role_may``."""
+        """The ARN of cloudtune's objects, for ``role_may``."""
         return f"arn:aws:s3:::{self.options.bucket}/{self.options.prefix}/{below}x"
 
-    # -- asking ----------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------
 
     def _simulated(self, source: str, permissions: Iterable[Permission]) -> Outcome:
-        """What IAM's simulator says, in one question for each resource."""
+        """The results of IAM's simulator, in one request for each resource."""
         by_resource: dict[str, list[str]] = {}
         for action, resource in permissions:
             by_resource.setdefault(resource, []).append(action)
@@ -174,7 +174,7 @@ class AccountChecks:
         return list(response["EvaluationResults"])
 
     def _context(self) -> list[dict[str, Any]]:
-        """What the real requests will carry, which the conditions of policies look at."""
+        """The context keys of the real requests, for the conditions of policies."""
         known = {
             "aws:RequestedRegion": self.clients.region,
             "aws:ResourceAccount": self.account,
@@ -189,7 +189,7 @@ class AccountChecks:
         ]
 
     def quotas(self, service: str, call: str = "list_service_quotas") -> Iterator[Mapping[str, Any]]:
-        """Quotas of a service, one after another: those set for the account, or with another ``call`` AWS's own."""
+        """Iterate over the quotas of a service: those set for the account, or with another ``call`` AWS's defaults."""
         more: dict[str, str] = {}
         while True:
             with self.clients.asking("list of quotas"):
@@ -202,7 +202,7 @@ class AccountChecks:
 
 
 def trusts(document: dict[str, Any], service: str) -> bool:
-    """Whether a trust policy lets the service take the role on."""
+    """Whether a trust policy allows the service to assume the role."""
     statements = document.get("Statement") or []
     for one in [statements] if isinstance(statements, dict) else statements:
         principal = (one.get("Principal") or {}) if isinstance(one.get("Principal"), dict) else {}
@@ -217,7 +217,7 @@ def trusts(document: dict[str, Any], service: str) -> bool:
 
 
 def role_of(arn: str) -> str | None:
-    """Whose policies the simulator can look at: a user's, or those of the role that a session took on."""
+    """The ARN for the simulator: a user, or the role that a session has assumed."""
     assumed = re.fullmatch(r"arn:(aws[a-z-]*):sts::(\d{12}):assumed-role/([^/]+)/.+", arn)
     if assumed:
         return f"arn:{assumed.group(1)}:iam::{assumed.group(2)}:role/{assumed.group(3)}"

@@ -22,13 +22,13 @@ _PAGE = 100
 
 
 class PriceList:
-    """The list as it is now."""
+    """The current list."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
     def hour(self, use: str, kind: str, region: str) -> tuple[float, str] | None:
-        """USD on demand, and the day from which that holds; None where the list has no such thing."""
+        """The on-demand price in USD, and its first valid day; None if the list has no such product."""
         for product in self._products(kind, region):
             if product.get("product", {}).get("attributes", {}).get("component") != _COMPONENTS[use]:
                 continue

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class S3Store:
-    """Objects of any bucket that the credentials may read. ``factory`` may make the client instead."""
+    """Objects of any bucket that the credentials can read. ``factory`` can create the client instead."""
 
     def __init__(self, factory: Callable[[str], Any] | None = None) -> None:
-        import boto3  # noqa: F401 - it is missing here, and not at the first request
+        import boto3  # noqa: F401 - a missing package is reported here, not at the first request
 
         self._clients = Clients(AwsOptions(), factory)
 
@@ -70,18 +70,18 @@ class S3Store:
 
 
 class _Body:
-    """botocore's stream, with our errors."""
+    """botocore's stream, with cloudtune's errors."""
 
     def __init__(self, body: Any, clients: Clients, uri: str) -> None:
         self._body, self._clients, self._uri = body, clients, uri
 
     def read(self, size: int = -1) -> bytes:
-        """Some bytes; none at the end."""
+        """Read some bytes; none at the end."""
         with self._clients.asking(self._uri):
             return cast("bytes", self._body.read(size))
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         self._body.close()
 
 

@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 SINGLE_BYTES = 8 * 1024 * 1024
 AT_ONCE = 8
-"""Parts on their way at the same time."""
+"""Number of parts that are uploaded at the same time."""
 HELD_BYTES = 64 * 1024 * 1024
-"""What they may hold of the file together; of very large parts two are on their way all the same."""
+"""Memory limit of these parts together; of very large parts, two are still uploaded at a time."""
 _HASH_KEY = "cloudtune-sha256"
 _CHUNK = 4 * 1024 * 1024
 
 
 class Objects:
-    """The objects of one bucket. ``kms_key`` encrypts what is written. May be used from several threads."""
+    """The objects of one bucket. ``kms_key`` encrypts written objects. Thread-safe."""
 
     def __init__(self, clients: Clients, bucket: str, kms_key: str | None = None) -> None:
         self._clients = clients
@@ -62,7 +62,7 @@ class Objects:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def put(self, key: str, path: Path, sha256: str, journal: Journal) -> dict[str, Any]:
-        """Write the file under the key, once and whole. Raises DataError if its bytes are not those of ``sha256``.
+        """Upload the file under the key once, atomically. Raises DataError if its bytes do not match ``sha256``.
 
         After an interruption, only the missing parts are uploaded.
         """
@@ -74,7 +74,7 @@ class Objects:
         return {"key": key, "url": self.url(key), "bytes": size, "sha256": sha256}
 
     def write(self, key: str, content: bytes, sha256: str | None = None) -> None:
-        """Write a few bytes. Raises DataError if they are not those of ``sha256``, where it is given."""
+        """Write a few bytes. Raises DataError if they do not match ``sha256``, if given."""
         found = hashlib.sha256(content)
         if sha256 is not None and found.hexdigest() != sha256:
             raise changed(key)
@@ -108,7 +108,7 @@ class Objects:
             return bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
     def read_part(self, key: str, start: int, length: int) -> bytes:
-        """That many of its bytes, or fewer where it ends before. ``start`` has to lie in it. Raises JobNotFound."""
+        """Read ``size`` bytes, or fewer at the end. ``start`` has to be within the object. Raises JobNotFound."""
         span = f"bytes={start}-{start + length - 1}"
         with self._clients.asking(f"read {self.url(key)}"):
             return bytes(self._s3.get_object(Bucket=self.bucket, Key=key, Range=span)["Body"].read())
@@ -122,19 +122,19 @@ class Objects:
         return str(found) if found else None
 
     def fetch(self, key: str, path: Path) -> None:
-        """Write the object into a file, piece by piece. Raises JobNotFound."""
+        """Download the object to a file in chunks. Raises JobNotFound."""
         with self._clients.asking(f"read {self.url(key)}"), path.open("wb") as file:
             for piece in self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(_CHUNK):
                 file.write(piece)
 
     def lines(self, key: str) -> Iterator[str]:
-        """The object's lines of text, one after the other."""
+        """Iterate over the object's lines of text."""
         with self._clients.asking(f"read {self.url(key)}"):
             for line in self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_lines():
                 yield line.decode("utf-8", "replace")
 
     def list(self, prefix: str) -> Sequence[dict[str, Any]]:
-        """Key, Size and LastModified of all objects whose keys begin so, in the order of their keys."""
+        """Key, Size and LastModified of all objects with that key prefix, in the order of their keys."""
         found: list[dict[str, Any]] = []
         more: dict[str, str] = {}
         with self._clients.asking(f"list of {self.url(prefix)}", missing=InvalidRequest):
@@ -145,10 +145,10 @@ class Objects:
                     return found
                 more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    # -- removing --------------------------------------------------------------------------------------------------
+    # -- deleting --------------------------------------------------------------------------------------------------
 
     def delete(self, place: str) -> int:
-        """Remove one object, or where ``place`` ends in a slash all below it, unfinished uploads too. How many."""
+        """Delete one object, or all below ``place`` if it ends in a slash, and unfinished uploads. Returns how many."""
         keys = [entry["Key"] for entry in self.list(place) if place.endswith("/") or entry["Key"] == place]
         for start in range(0, len(keys), 1000):
             batch = [{"Key": key} for key in keys[start : start + 1000]]
@@ -156,8 +156,8 @@ class Objects:
                 answer = self._s3.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
             if errors := answer.get("Errors"):
                 raise BackendError(f"removal of {self.url(errors[0]['Key'])}: {errors[0].get('Message')}")
-        with suppress(PermissionDenied):  # few are let to look at them, and there seldom are any
-            for begun in self.uploads(place):  # a request that arrived late may have started another one
+        with suppress(PermissionDenied):  # few identities have permission to list them, and there seldom are any
+            for begun in self.uploads(place):  # a delayed request may have started another one
                 if place.endswith("/") or begun["Key"] == place:
                     self.abort(begun["Key"], begun["UploadId"])
         return len(keys)
@@ -184,7 +184,7 @@ class Objects:
 
 
 class _Multipart:
-    """One file on its way in parts."""
+    """A file that is uploaded in parts."""
 
     def __init__(self, objects: Objects, key: str, path: Path, sha256: str, journal: Journal) -> None:
         self._o = objects
@@ -213,7 +213,7 @@ class _Multipart:
     def _sent(
         self, threads: ThreadPoolExecutor, upload: str, there: dict[int, dict[str, Any]]
     ) -> tuple[list[dict[str, Any]], str]:
-        """What completing needs to know of the parts, and the SHA-256 of all the bytes that they were made of."""
+        """The list of parts for completing the upload, and the SHA-256 of all their bytes."""
         whole, finished = hashlib.sha256(), []
         under_way: set[Future[dict[str, Any]]] = set()
         for part, content in read_parts(self._path):
@@ -231,7 +231,7 @@ class _Multipart:
         return [upload for upload in self._o.uploads(self._key) if upload["Key"] == self._key]
 
     def _ours(self) -> list[str]:
-        """Uploads that can be gone on with: S3 takes no other checksum for a part than what its upload began with."""
+        """Uploads that can be continued: S3 accepts only the checksum algorithm with which an upload began."""
         return [one["UploadId"] for one in self._begun() if one.get("ChecksumAlgorithm", ALGORITHM) == ALGORITHM]
 
     def _opened(self) -> str:
@@ -260,7 +260,7 @@ class _Multipart:
                 more = {"PartNumberMarker": page["NextPartNumberMarker"]}
 
     def _part(self, upload: str, part: Part, content: bytes, there: dict[str, Any] | None) -> dict[str, Any]:
-        """What completing needs to know of a part; sent only if the same bytes have not arrived yet."""
+        """A part's entry for completing the upload; sends it only if the same bytes have not arrived yet."""
         mark = checksum(content)
         fields = {"PartNumber": part.number, f"Checksum{ALGORITHM}": mark}
         if there is not None and is_same(there, content, mark):
@@ -289,7 +289,7 @@ def _confirmed(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed(what: str) -> DataError:
-    """The error for bytes that are not those that were planned."""
+    """The error for bytes that differ from the planned ones."""
     return DataError(f"{what}: the content has changed since the plan", hint="plan and submit again")
 
 

@@ -1,8 +1,8 @@
-"""How many copies of an inference component there are: targets, policies and the alarm that wakes one from zero.
+"""Scaling of the copies of an inference component: targets, policies and the alarm that starts a copy from zero.
 
-Application Auto Scaling's target and policies, and CloudWatch's alarm, are known by the component's name; putting one
-again puts the same. Target tracking brings the copies down to none while nobody asks, and cannot leave zero: the alarm
-on the requests that found nobody does, by a step policy
+Application Auto Scaling's target and policies, and CloudWatch's alarm, are identified by the component's name; putting
+one again has no effect. Target tracking reduces the copies to zero without requests, and cannot scale up from zero: the
+alarm on requests without a copy does, with a step policy
 (docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-zero-instances.html, seen 2026-11-21; botocore 1.44.5,
 service models ``application-autoscaling`` and ``cloudwatch``).
 """
@@ -26,18 +26,18 @@ _DIMENSION = "sagemaker:inference-component:DesiredCopyCount"
 _NAMESPACE = "AWS/SageMaker"
 NO_CAPACITY = "NoCapacityInvocationFailures"
 _WAKING_S = 60
-"""The alarm's period, and how long one waking lets the next wait."""
+"""The alarm's period, and the cooldown of the step policy."""
 
 
 class Copies(NamedTuple):
-    """Between which numbers, and by what."""
+    """The limits and the metric of the scaling."""
 
     least: int
     most: int
     requests_per_minute: float
-    """What one copy is to answer; where there are more, copies are added."""
+    """Target number of requests per copy; above it, copies are added."""
     cooldown_s: int
-    """Between two steps down."""
+    """Cooldown in seconds between two steps down."""
 
     @property
     def text(self) -> str:
@@ -46,7 +46,7 @@ class Copies(NamedTuple):
 
 
 def steps(name: str, token: str, copies: Copies) -> tuple[Step, ...]:
-    """What lets a component's copies follow the questions; with ``least`` 0 down to none and back."""
+    """The steps that scale a component's copies with the requests; with ``least`` 0 to zero and back."""
     where = _where(name)
     tracked = {
         "TargetValue": copies.requests_per_minute, "ScaleInCooldown": copies.cooldown_s, "ScaleOutCooldown": _WAKING_S,
@@ -76,7 +76,7 @@ _WAKE = {
 
 
 def _alarm(name: str) -> dict[str, Any]:
-    """One request that found nobody is enough: AWS's own example waits for two within a minute."""
+    """One request without a copy is enough: AWS's own example waits for two within a minute."""
     return {
         "AlarmName": f"{name}-waking", "AlarmDescription": f"{name} received a request and has no copy",
         "AlarmActions": [output_ref(WAKING, "arn")], "Namespace": _NAMESPACE, "MetricName": NO_CAPACITY,
@@ -87,7 +87,7 @@ def _alarm(name: str) -> dict[str, Any]:
 
 
 def steps_back(name: str) -> tuple[Step, ...]:
-    """The same things taken away, the alarm first: nothing must wake what is going."""
+    """Delete the same resources, the alarm first: it must not start a copy that is being deleted."""
     where = _where(name)
     return (
         _step(f"remove_{ALARM}", f"delete the alarm {name}-waking", "", "delete_alarms",
@@ -111,18 +111,18 @@ def _step(
 
 
 class Scaling:
-    """Those of one account and region. May be used from several threads."""
+    """The scaling resources of one account and region. Thread-safe."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
     @staticmethod
     def does(request: Mapping[str, Any]) -> bool:
-        """Whether a step's request is one of these."""
+        """Whether a step's request is for scaling."""
         return str(request.get("call", "")).partition(".")[0] in (_SCALER, _WATCH)
 
     def do(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Put or delete one."""
+        """Put or delete one resource."""
         service, _, call = str(request["call"]).partition(".")
         body = request["body"]
         try:
@@ -167,7 +167,7 @@ class Scaling:
 
 
 def _is_same(there: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
-    """Whether all that was asked for is so; what the service adds does not count."""
+    """Whether all requested fields match; fields that the service adds are ignored."""
     return all(_holds(there.get(key), value) for key, value in body.items())
 
 

@@ -1,4 +1,4 @@
-"""An answer that comes in pieces: lines of JSON in parts that may be cut anywhere, as serving images send them.
+"""Streamed answers of serving images: lines of JSON in chunks that can be split anywhere.
 
 OpenAI's chunks, with or without ``data:``, and the tokens of TGI and DJL (docs.djl.ai, LMI output schema;
 huggingface.co/docs/text-generation-inference; seen 2026-11-21). A server that cannot stream sends its whole answer.
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.clients import Clients
 
 REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
-"""TGI's and DJL's words for why an answer ended."""
+"""TGI's and DJL's finish reasons."""
 
 
 def in_pieces(clients: Clients, where: Mapping[str, str], body: Mapping[str, Any], model: str) -> Iterator[Generation]:
-    """What an endpoint says, as it comes, and then the whole. Raises Unavailable where it breaks off."""
+    """The chunks of an endpoint's answer, then the whole. Raises Unavailable if the stream breaks off."""
     endpoint = where["EndpointName"]
     pieces = Pieces(model)
     asking = f"endpoint {endpoint}"
@@ -47,7 +47,7 @@ def in_pieces(clients: Clients, where: Mapping[str, str], body: Mapping[str, Any
 
 
 class Pieces:
-    """A streamed answer. ``model`` is who answers."""
+    """A streamed answer of ``model``."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -58,7 +58,7 @@ class Pieces:
         self._has_ended = False
 
     def read(self, part: bytes) -> Iterator[Generation]:
-        """The pieces that a part completes."""
+        """The text chunks that a part completes."""
         *lines, self._rest = (self._rest + part).split(b"\n")
         for line in lines:
             if (text := self._text(line)) is not None:
@@ -66,15 +66,15 @@ class Pieces:
                 yield Generation(text=text, partial=True, model=self._model)
 
     def rest(self) -> Iterator[Generation]:
-        """What a last line without an end holds, if it is whole."""
+        """The text of a complete last line without a line end."""
         try:
             json.loads(self._rest.strip().removeprefix(b"data:") or b"{}")
-        except ValueError:  # cut in the middle of it
+        except ValueError:  # truncated in the middle
             return
         yield from self.read(b"\n")
 
     def whole(self) -> Generation:
-        """All of it, once the stream has ended. Raises Unavailable where it broke off before that."""
+        """The whole answer, once the stream has ended. Raises Unavailable if it broke off before that."""
         for _ in self.rest():
             pass
         text = "".join(self._texts)
@@ -88,7 +88,7 @@ class Pieces:
         )  # fmt: skip
 
     def _text(self, line: bytes) -> str | None:
-        """What a line adds to the answer."""
+        """The text that a line adds to the answer."""
         content = line.strip().removeprefix(b"data:").strip()
         if content == b"[DONE]":
             self._has_ended = True

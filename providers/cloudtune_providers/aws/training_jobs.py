@@ -38,7 +38,7 @@ class TrainingJobs:
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[Any, dict[str, Any]]] = {}
 
-    # -- making ----------------------------------------------------------------------------------------------------
+    # -- creating --------------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send CreateTrainingJob. If the name is taken, adopt the job or raise Conflict."""
@@ -73,7 +73,7 @@ class TrainingJobs:
         return {"name": name, "ref": str(JobRef(self._backend, self._scope(), name))}
 
     def tags(self, arn: str) -> dict[str, str]:
-        """A thing's tags."""
+        """A resource's tags."""
         found: dict[str, str] = {}
         more: dict[str, str] = {}
         while True:
@@ -87,16 +87,16 @@ class TrainingJobs:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def describe(self, name: str) -> dict[str, Any]:
-        """The service's own answer. Raises JobNotFound."""
+        """The service's own response. Raises JobNotFound."""
         with self._clients.asking(f"training job {name}"):
             return dict(self._client.describe_training_job(TrainingJobName=name))
 
     def get(self, ref: JobRef) -> JobSnapshot:
-        """The job now."""
+        """The job's current state."""
         return answers.to_snapshot(self.describe(self.name_of(ref)), self._backend, ref.scope)
 
     def get_many(self, refs: Sequence[JobRef]) -> dict[JobRef, JobSnapshot]:
-        """By the newest pages of the list: only what changed since it was last seen is asked for one by one."""
+        """From the newest pages of the list: only jobs that changed since the last call are read one by one."""
         wanted = {ref.id: ref for ref in refs if ref.scope == self._scope()}
         found: dict[JobRef, JobSnapshot] = {}
         most_pages = 2 + len(wanted) // _PAGE
@@ -162,25 +162,25 @@ class TrainingJobs:
         return merged(job, self._log, after)
 
     def metrics(self, ref: JobRef, after: str | None, read: LineReader) -> list[Metric]:
-        """The figures in the log; ``read`` takes a line of it apart."""
+        """The metrics in the log; ``read`` parses a line."""
         return self._log.metrics(self.describe(self.name_of(ref)), after, read)
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask it to stop; repeated or too late is no matter."""
+        """Stop the job. A repeated or late call has no effect."""
         name = self.name_of(ref)
         try:
             with self._clients.asking(f"training job {name}"):
                 self._client.stop_training_job(TrainingJobName=name)
         except (InvalidRequest, Conflict):
-            # What a job that has ended is answered with is not documented: its state decides.
+            # The response for an ended job is not documented: its state decides.
             job = self.describe(name)
             if job["TrainingJobStatus"] in ("InProgress", ""):
                 raise
 
     def delete(self, ref: JobRef) -> dict[str, Any] | None:
-        """Remove an ended job's record, and return what it was; None if there is none."""
+        """Delete an ended job's record, and return it; None if there is none."""
         name = self.name_of(ref)
         try:
             job = self.describe(name)

@@ -3,7 +3,7 @@
 Each instance writes a stream called ``<job>/algo-<n>-<time>`` in the group ``/aws/sagemaker/TrainingJobs``
 (docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html, seen 2026-11-21). A stream grows at its end, but one
 can reach CloudWatch later than another, so a cursor has the position of each stream. (A replaced instance has written
-something before its replacement does.)
+lines before its replacement does.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CURSOR = re.compile(rf"t?(\d+)((?:{_STREAM})*)")
 
 
 class Figures(NamedTuple):
-    """What one line of a log says. ``step`` None: the line does not tell, and reports are counted instead."""
+    """The metrics of one log line. ``step`` None: the line has no step, and reports are counted instead."""
 
     values: dict[str, float]
     step: int | None = None
@@ -39,21 +39,21 @@ class Figures(NamedTuple):
 
 
 LineReader = Callable[[str], Figures | None]
-"""Takes a line of the log apart; None where it holds no figures."""
+"""Parses a line of the log; None if it has no metrics."""
 
 
 class Line(NamedTuple):
     """A line of the log. ``number`` counts the lines of the same millisecond in its stream, from 1."""
 
     stream: str
-    """Its name, after the job's."""
+    """The stream's name, after the job's."""
     at_ms: int
     number: int
     text: str
 
     @property
     def time(self) -> datetime:
-        """When it was written."""
+        """The time of writing."""
         return datetime.fromtimestamp(self.at_ms / 1000, UTC)
 
 
@@ -66,7 +66,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, cursor: str | None) -> Place:
-        """The place that a cursor names; the start, if it names none."""
+        """The position of a cursor; the start for an empty one."""
         found = _CURSOR.fullmatch(cursor or "")
         if found is None:
             return cls()
@@ -74,13 +74,13 @@ class Place(NamedTuple):
         return cls(int(found[1]), streams)
 
     def after(self, line: Line | None, *, counted: int = 0) -> Place:
-        """The place after a line, or after what has no line."""
+        """The position after a line, or after a report without a line."""
         streams = self.streams if line is None else {**self.streams, line.stream: (line.at_ms, line.number)}
         return Place(self.events_seen + counted, streams)
 
     @property
     def cursor(self) -> str:
-        """As text."""
+        """The cursor's text."""
         return f"t{self.events_seen}" + "".join(f"|{name}@{at}.{number}" for name, (at, number) in self.streams.items())
 
 
@@ -91,12 +91,12 @@ class TrainingLog:
         self._clients = clients
 
     def lines(self, job: Mapping[str, Any], streams: Mapping[str, tuple[int, int]]) -> list[Line]:
-        """A job's lines after those places, in order of time. A job that never ran has none.
+        """A job's lines after those positions, in order of time. A job that never ran has none.
 
-        It takes a request for each instance, and one more for each time that an instance was replaced.
+        Takes one request for each instance, and one more for each replacement of an instance.
         """
         made = job.get("CreationTime")
-        # A name may have been another job's before, which was deleted.
+        # Another job, since deleted, may have had the same name.
         begun = int(made.timestamp() * 1000) if isinstance(made, datetime) else 0
         found: list[Line] = []
         for prefix in _prefixes(job):
@@ -105,7 +105,7 @@ class TrainingLog:
         return sorted(found, key=lambda line: line.at_ms)
 
     def _instance(self, job: str, prefix: str, positions: Mapping[str, tuple[int, int]], begun: int) -> Iterator[Line]:
-        """The new lines of the streams that begin so."""
+        """The new lines of the streams with that prefix."""
         newest = max(positions, key=lambda name: positions[name], default=None)
         since = begun if newest is None else positions[newest][0]
         entries: dict[str, list[Mapping[str, Any]]] = {}
@@ -115,7 +115,7 @@ class TrainingLog:
                 entries.setdefault(entry["logStreamName"].removeprefix(f"{job}/"), []).append(entry)
         for name in {**positions, **entries}:
             at, number = positions.get(name, (begun, 0))
-            if at < since:  # what came to another stream earlier than to the newest was not asked for yet
+            if at < since:  # lines of other streams that are older than the newest one were not requested yet
                 entries[name] = list(self._entries(job, at, logStreamNames=[f"{job}/{name}"]))
             yield from _numbered(name, entries.get(name, ()), at, number)
 
@@ -127,7 +127,7 @@ class TrainingLog:
                     page = self._clients.client("logs").filter_log_events(
                         logGroupName=GROUP, startTime=since_ms, **which, **more
                     )
-            except JobNotFound:  # no instance of any job, or of this one, has written yet
+            except JobNotFound:  # no instance of this job, or of any job, has written yet
                 return
             yield from page.get("events", ())
             if not page.get("nextToken"):
@@ -171,7 +171,7 @@ def _prefixes(job: Mapping[str, Any]) -> list[str]:
 
 
 def _numbered(name: str, entries: Iterable[Mapping[str, Any]], since_ms: int, skip: int) -> Iterator[Line]:
-    """Lines from that time on, less the first ``skip`` of that very millisecond."""
+    """Lines from that time on, without the first ``skip`` of that millisecond."""
     last, number = -1, 0
     for entry in sorted(entries, key=lambda one: int(one["timestamp"])):
         at = int(entry["timestamp"])
@@ -182,7 +182,7 @@ def _numbered(name: str, entries: Iterable[Mapping[str, Any]], since_ms: int, sk
 
 
 def _final(job: Mapping[str, Any]) -> list[Metric]:
-    """FinalMetricDataList: the last value of each figure, which is all that the service itself keeps."""
+    """FinalMetricDataList: the last value of each metric, which is all that the service itself stores."""
     kept = {str(entry["MetricName"]): float(entry["Value"]) for entry in job.get("FinalMetricDataList") or ()}
     return [Metric(cursor="final", step=0, values=kept)] if kept else []
 

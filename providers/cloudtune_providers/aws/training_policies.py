@@ -1,6 +1,6 @@
-"""Statements of IAM policies for SageMaker's training jobs, for the back ends that make such. Written out, not applied.
+"""Statements of IAM policies for SageMaker's training jobs. They are written to files, not applied.
 
-After AWS's own template for such roles (sagemaker-core 2.27.0, ``core/helper/iam_policies.py``), less what is not used.
+Based on AWS's own template for such roles (sagemaker-core 2.27.0, ``core/helper/iam_policies.py``), if used here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 LOGS = "/aws/sagemaker/TrainingJobs"
-"""Log group, and namespace of the figures."""
+"""Log group, and namespace of the metrics."""
 SERVICE = "sagemaker.amazonaws.com"
 READ_AND_WRITE = ("s3:GetObject", "s3:PutObject")
 WITH_UPLOADS = (*READ_AND_WRITE, "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
@@ -32,7 +32,7 @@ SCALING = ("RegisterScalableTarget", "DescribeScalableTargets", "DeregisterScala
            "DescribeScalingPolicies", "DeleteScalingPolicy")  # fmt: skip
 ALARMS = ("PutMetricAlarm", "DescribeAlarms", "DeleteAlarms")
 _SCALER = "sagemaker.application-autoscaling.amazonaws.com"
-# Its role is made with the first target that is registered
+# Its role is created with the first registered target
 # (docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-service-linked-roles.html, seen
 # 2026-11-21).
 _SCALERS_ROLE = f"aws-service-role/{_SCALER}/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
@@ -40,7 +40,7 @@ _LOOKS = (
     "iam:GetRole", "iam:SimulatePrincipalPolicy", "servicequotas:ListServiceQuotas",
     "servicequotas:ListAWSDefaultServiceQuotas", "pricing:GetProducts",
 )  # fmt: skip
-"""What `doctor` and `plan --check-remote` ask; jobs need none of it."""
+"""The actions of `doctor` and `plan --check-remote`; jobs do not need them."""
 _IMAGES = ("ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage", "ecr:BatchCheckLayerAvailability")
 _KMS = ("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant")
 _VPC = (
@@ -56,7 +56,7 @@ def document(statements: list[Document]) -> Document:
 
 
 def trust(account: str) -> Document:
-    """Who may take the role on: SageMaker, for this account."""
+    """The trust policy of the role: SageMaker, for this account."""
     return document([{
         "Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sts:AssumeRole",
         "Condition": {"StringEquals": {"aws:SourceAccount": account}},
@@ -64,7 +64,7 @@ def trust(account: str) -> Document:
 
 
 def of_role(options: AwsOptions, account: str, region: str, *, in_vpc: bool) -> list[Document]:
-    """What any such job may do: read and write below the prefix, fetch its image, write its log and its figures."""
+    """The permissions of a job: read and write below the prefix, pull its image, write its log and its metrics."""
     statements: list[Document] = [
         *bucket(options, READ_AND_WRITE),
         {"Sid": "Image", "Effect": "Allow", "Action": list(_IMAGES),
@@ -100,7 +100,7 @@ def of_caller(options: AwsOptions, account: str, region: str, calls: Iterable[st
 
 
 def _scaling(account: str, region: str) -> list[Document]:
-    """For endpoints whose copies follow the questions."""
+    """The permissions for endpoints whose copies scale with the requests."""
     return [
         {"Sid": "Scaling", "Effect": "Allow", "Action": [f"application-autoscaling:{name}" for name in SCALING],
          "Resource": "*", "Condition": {"StringEquals": {"aws:RequestedRegion": region}}},

@@ -33,7 +33,7 @@ _ASK_FOR_MORE = "request an increase: AWS console, Service Quotas, Amazon SageMa
 
 
 class Wanted(NamedTuple):
-    """What a job asks for, as its request says."""
+    """The resources in a job's request."""
 
     instance_type: str
     instances: int = 1
@@ -42,13 +42,13 @@ class Wanted(NamedTuple):
 
     @property
     def quotas(self) -> tuple[str, ...]:
-        """Names of the quotas that it is held against."""
+        """Names of the quotas that apply to it."""
         uses = [_SPOT if self.spot else TRAINING, *([_WARM] if self.warm else [])]
         return tuple(f"{self.instance_type} {use}" for use in uses)
 
 
 def wanted_by(plan: Plan) -> Wanted | None:
-    """What the plan's CreateTrainingJob asks for; None where it asks for no instances."""
+    """The resources in the plan's CreateTrainingJob; None if it has no instances."""
     body = plan.steps[-1].request.get("body") or {}
     resources = body.get("ResourceConfig")
     if not resources:
@@ -60,13 +60,13 @@ def wanted_by(plan: Plan) -> Wanted | None:
 
 
 class TrainingChecks(AccountChecks):
-    """The checks that every back end shares which makes training jobs."""
+    """The checks that are shared by back ends with training jobs."""
 
     def __init__(self, clients: Clients, options: AwsOptions, backend: str) -> None:
         super().__init__(clients, options, backend, SERVICE, {"cloudwatch:namespace": LOGS})
 
     def account_checks(self, also: Iterable[Permission] = ()) -> Iterator[Check]:
-        """Who, where, with what; stops where nobody is known. ``also`` is what the caller does beside making a job."""
+        """Identity, region, permissions; stops without an identity. ``also`` has the caller's further actions."""
         yield self.look("identity", self.identity, needed=True)
         if not self.account:
             return
@@ -98,13 +98,13 @@ class TrainingChecks(AccountChecks):
     # -- quotas ----------------------------------------------------------------------------------------------------
 
     def quota(self, wanted: Wanted | None) -> Check:
-        """Whether so many instances may run at once; without a job, which types may."""
+        """Whether that many instances can run at once; without a job, which types can."""
         if wanted is None:
             return self.look("quota", self._any_quota, hinders=False)
         return self.look("quota", lambda: self._quota(wanted), hinders=False)
 
     def price(self, plan: Plan | None, wanted: Wanted | None) -> Iterator[Check]:
-        """What AWS's price list says now, against what the plan was counted with."""
+        """Compare AWS's current price list with the plan's prices."""
         if plan is not None and wanted is not None:
             yield self.look("price", lambda: self._price(plan, wanted), hinders=False)
 
@@ -138,7 +138,7 @@ class TrainingChecks(AccountChecks):
         return "good", f"{'; '.join(parts)}, for all concurrent jobs"
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
-        """The account's own value, or AWS's where none was ever set."""
+        """The account's own value, or AWS's default if none is set."""
         for call in ("list_service_quotas", _DEFAULTS):
             for quota in self.quotas("sagemaker", call):
                 if str(quota.get("QuotaName")) == name and "Value" in quota:
@@ -159,7 +159,7 @@ class TrainingChecks(AccountChecks):
         return "good", f"quota available for {named}{more}"
 
     def _training_quotas(self, call: str) -> dict[str, float]:
-        """Instance type -> how many may train at once."""
+        """Instance type -> how many can train at once."""
         found = ((str(quota.get("QuotaName", "")), quota) for quota in self.quotas("sagemaker", call))
         return {
             name.removesuffix(f" {TRAINING}"): float(quota["Value"])

@@ -29,7 +29,7 @@ PHASES: dict[str, JobState] = {
     "Downloading": JobState.PREPARING,
     "DownloadingTrainingImage": JobState.PREPARING,
     "Pending": JobState.QUEUED,
-    # Spot capacity was taken away: the job waits for more, and continues from its checkpoint by itself.
+    # Spot capacity was reclaimed: the job waits for capacity, and continues from its checkpoint automatically.
     "Interrupted": JobState.QUEUED,
     "Training": JobState.RUNNING,
     "Restarting": JobState.RUNNING,
@@ -57,7 +57,7 @@ _LIMITS = {
     "MaxRuntimeExceeded": "the job reached its maximum run time",
     "MaxWaitTimeExceeded": "the job waited too long for spot capacity",
 }
-# What FailureReason begins with (docs.aws.amazon.com/sagemaker/latest/dg/API_DescribeTrainingJob.html and
+# Prefixes of FailureReason (docs.aws.amazon.com/sagemaker/latest/dg/API_DescribeTrainingJob.html and
 # .../dg/model-train-troubleshooting.html, seen 2026-11-21).
 _REASONS: dict[str, tuple[str, str]] = {
     "AlgorithmError": ("algorithm_error", "the training program failed; see its log"),
@@ -71,7 +71,7 @@ _MEMORY = ("CUDA out of memory", "OutOfMemoryError", "exit code: 137", "OOM")
 
 
 def state_of(status: str, secondary: str = "") -> JobState:
-    """The state for both words; an unknown status is unknown, an unknown phase of a known one is no matter."""
+    """The state for both statuses. An unknown status is ``unknown``; an unknown secondary status is ignored."""
     state = STATES.get(status, JobState.UNKNOWN)
     if status in ("InProgress", "Stopped"):
         return PHASES.get(secondary, state)
@@ -79,7 +79,7 @@ def state_of(status: str, secondary: str = "") -> JobState:
 
 
 def to_snapshot(job: Mapping[str, Any], backend: str, scope: str) -> JobSnapshot:
-    """What DescribeTrainingJob answers, as a snapshot."""
+    """Convert a response of DescribeTrainingJob to a snapshot."""
     status, secondary = str(job.get("TrainingJobStatus") or ""), str(job.get("SecondaryStatus") or "")
     state = state_of(status, secondary)
     variables = job.get("Environment") or {}
@@ -156,12 +156,12 @@ def _problem(job: Mapping[str, Any], state: JobState, secondary: str) -> JobProb
 
 
 def when(moment: Any) -> datetime | None:
-    """A time as botocore gives it, in UTC."""
+    """A time from botocore, in UTC."""
     return moment.astimezone(UTC) if isinstance(moment, datetime) else None
 
 
 def plain(value: Any) -> Any:
-    """An answer as JSON, without the SDK's own metadata."""
+    """A response as JSON, without the SDK's own metadata."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items() if key != "ResponseMetadata"}
     if isinstance(value, list | tuple):
@@ -172,7 +172,7 @@ def plain(value: Any) -> Any:
 
 
 def transitions(job: Mapping[str, Any]) -> list[Event]:
-    """The service's own list of what happened, oldest first. Its cursors are ``t1``, ``t2`` ..."""
+    """The service's own list of transitions, oldest first. Its cursors are ``t1``, ``t2`` ..."""
     found = []
     for number, entry in enumerate(job.get("SecondaryStatusTransitions") or (), 1):
         status = str(entry.get("Status") or "")
@@ -191,7 +191,7 @@ def transitions(job: Mapping[str, Any]) -> list[Event]:
 
 
 def _said(job: Mapping[str, Any], status: str) -> str:
-    # A transition's own message changes while it lasts: an event must not.
+    # A transition's message changes while it is current; an event must not change.
     if status == "Failed":
         return f"Failed: {job.get('FailureReason') or 'no reason given'}"
     return status

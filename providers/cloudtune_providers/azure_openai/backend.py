@@ -1,4 +1,4 @@
-"""The Azure OpenAI back end: one of two routes, as the settings say. Calls, translates, returns."""
+"""The Azure OpenAI back end: one of two routes, as selected in the settings."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 
 
 class Route(Service, Protocol):
-    """What the two routes have in common beside their jobs and steps."""
+    """The common interface of the two routes besides their jobs and steps."""
 
     capabilities: Capabilities
     has_row_rules: bool
-    """Whether it is known what rows have to be like."""
+    """Whether the rules for rows are known."""
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
-        """What is wrong with the values."""
+        """The problems of the values."""
 
     def plan(self, request: PlanRequest) -> Plan:
         """The steps of a job."""
 
     def model(self, ref: JobRef) -> TunedModel:
-        """What a job has produced."""
+        """The results of a job."""
 
 
 class AzureOpenAIBackend(DelegatingBackend):
@@ -122,7 +122,7 @@ class AzureOpenAIBackend(DelegatingBackend):
         """See `Backend`."""
         return self._route.model(ref)
 
-    # -- what only a resource can do -------------------------------------------------------------------------------
+    # -- only for the foundry route --------------------------------------------------------------------------------
 
     def _resource(self, verb: str) -> Foundry:
         if self._foundry is None:

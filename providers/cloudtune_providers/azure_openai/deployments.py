@@ -36,7 +36,7 @@ _STATES = {"Succeeded": "ready", "Failed": "failed", "Canceled": "failed", "Disa
 
 
 class Deployments:
-    """Those of one resource. ``manage`` makes the management client."""
+    """The deployments of one resource. ``manage`` creates the management client."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Deployments:
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, name: str | None, sku: str, capacity: int) -> Plan:
-        """Put the model under a name, and wait until it answers."""
+        """Return steps that deploy the model under a name, and wait until it is ready."""
         name = name or translate.deployment_name(model.id)
         token = translate.token_of("deploy", model.scope, name, model.id, sku, str(capacity))
         request = {
@@ -124,7 +124,7 @@ class Deployments:
             return Done(outputs={"name": request["name"]}) if there is None or going else Absent()
         if there is None:
             return Absent()
-        if going:  # the name is free once it has gone
+        if going:  # the name is available once it is deleted
             return Unsettled(until=self._clock.now() + timedelta(seconds=GOING_POLL_S))
         if not translate.is_ours(there, request["body"]):
             raise Conflict(
@@ -139,7 +139,7 @@ class Deployments:
         return {"name": request["name"]}
 
     def probe(self, request: dict[str, Any]) -> Probe:
-        """Whether it answers."""
+        """Whether it is ready."""
         there = self._get(request["name"])
         word = _word(there) or "not found"
         state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
@@ -201,7 +201,7 @@ class Deployments:
             return call(self._made().deployments, group, account)
 
     def close(self) -> None:
-        """Close the connections; the next call makes another client."""
+        """Close the connections; the next call creates a new client."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -219,7 +219,7 @@ def _word(entry: dict[str, Any] | None) -> str:
 
 
 def _made_at(entry: dict[str, Any]) -> datetime | None:
-    """The resource manager's own note, which some services leave out."""
+    """The resource manager's own metadata, which some services omit."""
     text = (entry.get("systemData") or {}).get("createdAt")
     try:
         return datetime.fromisoformat(text) if text else None
@@ -228,5 +228,5 @@ def _made_at(entry: dict[str, Any]) -> datetime | None:
 
 
 def _json(entry: Any) -> dict[str, Any]:
-    """As the service wrote it; the SDK's older models and its newer ones say so differently."""
+    """The service's own JSON; older and newer models of the SDK provide it differently."""
     return dict(entry.serialize(keep_readonly=True) if hasattr(entry, "serialize") else entry.as_dict())

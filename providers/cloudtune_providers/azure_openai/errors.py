@@ -46,7 +46,7 @@ def asking(what: str, secrets: Iterable[str]) -> Iterator[None]:
 
 
 def to_error(error: Any, what: str, secrets: Iterable[str]) -> CloudtuneError:
-    """Our error for one of azure-core's."""
+    """The cloudtune error for one of azure-core's."""
     from azure.core import exceptions as azure
 
     message = clean(f"{what}: {getattr(error, 'message', None) or error}", secrets)

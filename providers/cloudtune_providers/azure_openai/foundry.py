@@ -1,4 +1,4 @@
-"""The first route: jobs of an Azure OpenAI or Foundry resource by OpenAI's dialect, and its deployments."""
+"""The ``foundry`` route: jobs of an Azure OpenAI or Foundry resource in OpenAI's dialect, and its deployments."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Foundry(Account):
         super().close()
         self._hosted.close()
 
-    # -- steps: deployments' beside those of jobs -------------------------------------------------------------------
+    # -- steps: of deployments, and of jobs -------------------------------------------------------------------------
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `cloudtune.backend.Backend`."""
@@ -85,7 +85,7 @@ class Foundry(Account):
     # -- models ----------------------------------------------------------------------------------------------------
 
     def model(self, ref: JobRef) -> TunedModel:
-        """It answers only once it is deployed."""
+        """The job's model. It has to be deployed before inference."""
         return self.jobs.model(ref, self._rules().retires, call="api", needs_deploy=True)
 
     def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
@@ -108,7 +108,7 @@ class Foundry(Account):
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
     ) -> Iterator[Generation]:
-        """Asks the model's deployment; the base model needs one too."""
+        """Calls the model's deployment; the base model needs one too."""
         scope = self._options.scope()
         if options is not None and options.base:
             name = self._options.base_deployment or self._hosted.serving(model.base, scope)

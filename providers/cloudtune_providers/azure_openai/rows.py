@@ -1,4 +1,4 @@
-"""The rows that Azure OpenAI trains on: OpenAI's, in files that begin with a byte order mark.
+"""Training rows of Azure OpenAI: OpenAI's format, in files that begin with a byte order mark.
 
 learn.microsoft.com/azure/foundry/openai/how-to/fine-tuning, seen 2026-11-21.
 """

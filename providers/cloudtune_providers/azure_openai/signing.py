@@ -1,4 +1,4 @@
-"""The clients of the two planes, and how they sign in."""
+"""The clients of the two planes, and their credentials."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class SignIn:
-    """The credential of Azure's default chain: made once, when it is first needed, for all clients of a back end."""
+    """The credential of Azure's default chain: created once, at the first use, for all clients of a back end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class SignIn:
 
     @property
     def credential(self) -> DefaultAzureCredential:
-        """Asks nobody until a token is needed."""
+        """Makes no request until a token is needed."""
         from azure.identity import DefaultAzureCredential
 
         with self._lock:
@@ -52,7 +52,7 @@ class SignIn:
 
 
 def connected(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> openai.OpenAI:
-    """The data plane's client: by v1 the plain one, which takes key and token alike; else Azure's own."""
+    """The data plane's client: for v1 the plain one, which accepts a key or a token; else Azure's own."""
     import openai
 
     address = options.address()
@@ -62,7 +62,7 @@ def connected(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> ope
     common: dict[str, Any] = {"timeout": options.timeout, "max_retries": 0, "http_client": http_client()}
     if options.api == "v1":
         return openai.OpenAI(base_url=f"{address}/openai/v1/", api_key=key or _tokens(sign_in or SignIn()), **common)
-    # An explicit credential wins over AZURE_OPENAI_AD_TOKEN, which would otherwise win over the key.
+    # An explicit credential overrides AZURE_OPENAI_AD_TOKEN, which would otherwise override the key.
     signed: dict[str, Any] = {"api_key": key} if key else {"azure_ad_token_provider": _tokens(sign_in or SignIn())}
     return openai.AzureOpenAI(azure_endpoint=address, api_version=options.api_version, **signed, **common)
 
@@ -74,7 +74,7 @@ def _tokens(sign_in: SignIn) -> Callable[[], str]:
 
 
 def managed(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> CognitiveServicesManagementClient:
-    """The management plane's client, with the SDK's retries switched off."""
+    """The management plane's client, with the SDK's retries disabled."""
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
     credential, more = _credential(options, options.management_url, sign_in or SignIn())
@@ -90,7 +90,7 @@ def managed(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> Cogni
 
 
 def workspace_client(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> MLClient:
-    """azure-ai-ml's client, with the SDK's retries and telemetry switched off; `close_workspace` closes it."""
+    """azure-ai-ml's client, with the SDK's retries and telemetry disabled; `close_workspace` closes it."""
     from azure.ai.ml import MLClient
 
     url = os.environ.get("AZUREML_DEV_URL_MFE", "")  # the SDK's own switch
@@ -126,7 +126,7 @@ def close_workspace(client: MLClient) -> None:
 
 
 def _credential(options: AzureOpenAIOptions, url: str, sign_in: SignIn) -> tuple[Any, dict[str, Any]]:
-    """The credential for the management plane at that address, and more arguments for its client."""
+    """The credential for the management plane at that URL, and further arguments for its client."""
     if options.management_token is None:
         return sign_in.credential, {}
     credential = _Given(options.management_token.get_secret_value())
@@ -142,7 +142,7 @@ class _Given:
         self.token = token
 
     def get_token(self, *scopes: str, **_: Any) -> Any:
-        """As azure-core asks for it."""
+        """The method that azure-core calls."""
         from azure.core.credentials import AccessToken
 
         return AccessToken(self.token, _FOR_EVER)
@@ -153,7 +153,7 @@ def _bearer(token: str) -> Any:
 
     class Bearer(SansIOHTTPPolicy):  # type: ignore[type-arg]
         def on_request(self, request: Any) -> None:
-            request.context.options.pop("enforce_https", None)  # meant for the policy that this one replaces
+            request.context.options.pop("enforce_https", None)  # for the policy that this one replaces
             request.http_request.headers["Authorization"] = f"Bearer {token}"
 
     return Bearer()

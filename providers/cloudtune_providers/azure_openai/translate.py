@@ -69,7 +69,7 @@ TRANSLATED = {
 
 
 def capabilities() -> Capabilities:
-    """What Azure can do."""
+    """The capabilities of Azure."""
     methods = (f"method:{name}" for name in FORMATS)
     fields = ("method.beta", "hyperparameters.epochs", "hyperparameters.batch_size", "data.validation", "seed")
     return complete(
@@ -98,7 +98,7 @@ def check(spec: JobSpec, rules: Rules, options: AzureOpenAIOptions, today: date)
 
 
 def _reinforced(spec: JobSpec) -> Iterator[Problem]:
-    # Azure wants a validation file for this method (learn.microsoft.com, reinforcement fine-tuning, seen 2026-11-21).
+    # Azure needs a validation file for this method (learn.microsoft.com, reinforcement fine-tuning, seen 2026-11-21).
     grader = spec.overrides.get(NAME, {}).get("grader")
     if spec.method.name == "rft":
         if grader is None:
@@ -159,7 +159,7 @@ def seed_of(token: str) -> int:
 
 
 def suffix_of(name: str) -> str:
-    """As much of the job's name as fits."""
+    """The job's name, truncated to fit."""
     return name[:MOST_SUFFIX].rstrip("-")
 
 
@@ -170,7 +170,7 @@ _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 
 
 def deployment_name(model: str) -> str:
-    """A name for the deployment of that model: always the same, and within 64 characters."""
+    """A deterministic name for the deployment of that model, of at most 64 characters."""
     readable = re.sub(r"[^A-Za-z0-9-]+", "-", model.rpartition(".ft-")[2])[-40:].strip("-")
     return f"ct-{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
@@ -187,7 +187,7 @@ def deployment_body(model: str, sku: str, capacity: int, token: str) -> dict[str
 
 
 def serves(body: dict[str, Any], model: str) -> bool:
-    """Whether a deployment serves that model; base models are named with their version apart."""
+    """Whether a deployment serves that model; the version of base models is a separate field."""
     served = (body.get("properties") or {}).get("model") or {}
     return model in (served.get("name"), f"{served.get('name')}-{served.get('version')}")
 
@@ -200,5 +200,5 @@ def is_ours(body: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def token_of(*parts: str) -> str:
-    """32 hex digits of these."""
+    """32 hex digits of the values' hash."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]

@@ -1,1 +1,1 @@
-"""The Amazon Bedrock back end: customization jobs, imports of models trained elsewhere, and what answers from them."""
+"""The Amazon Bedrock back end: customization jobs, imports of models trained elsewhere, and inference with them."""

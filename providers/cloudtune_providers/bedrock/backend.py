@@ -1,6 +1,6 @@
-"""The Bedrock back end: customization jobs and imports by the control plane, answers by the runtime.
+"""The Bedrock back end: customization jobs and imports by the control plane, inference by the runtime.
 
-Jobs on open-weight models go by another API: see ``open_weight``.
+Jobs on open-weight models use another API: see ``open_weight``.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
 
 
 class BedrockBackend:
-    """Implements `Backend`, and of `cloudtune.optional` all but `Exporter` and `Pausable`.
+    """Implements `Backend`, and all of `cloudtune.optional` except `Exporter` and `Pausable`.
 
-    ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies;
-    ``connect`` the client of OpenAI's SDK, by its base URL, which jobs on open-weight models need.
+    ``factory`` can create botocore's clients, by service name: for a Stubber, for moto, for proxies; ``connect`` can
+    create the client of OpenAI's SDK, by its base URL, which jobs on open-weight models need.
     """
 
     name: ClassVar[str] = NAME
@@ -144,7 +144,7 @@ class BedrockBackend:
         return self.target_for(spec.model_for(self.name), spec.method.name)
 
     def resolve(self, spec: JobSpec) -> Resolved:
-        """See `Backend`. STS tells the account, which is part of the scope. Models are chosen as of that day."""
+        """See `Backend`. The account, part of the scope, comes from STS. Models are chosen as of that day."""
         return Resolved(scope=self._clients.scope(), facts={"date": self._clock.now().date().isoformat()})
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -156,7 +156,7 @@ class BedrockBackend:
         """The catalog on that day, or today."""
         return Rules(self._catalog, self._options, on or self._clock.now().date())
 
-    # -- getting ready ---------------------------------------------------------------------------------------------
+    # -- preparation -----------------------------------------------------------------------------------------------
 
     def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
         """See `cloudtune.backend.Preflight`."""
@@ -164,7 +164,7 @@ class BedrockBackend:
         return Preflight(self._clients, self._options).checks(spec, self._open_weight if is_open else None)
 
     def documents(self) -> Mapping[str, str]:
-        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is left open."""
+        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is a placeholder."""
         account = region = None
         with suppress(CloudtuneError):
             region, account = self._clients.region, self._clients.account()
@@ -177,7 +177,7 @@ class BedrockBackend:
         return import_rules.problems(LocalFiles(folder))
 
     def locate(self, source: str | TunedModel) -> InPlace | Elsewhere:
-        """See `InPlaceImporter`. An address in S3, a model package of SageMaker's, or what a job there left."""
+        """See `InPlaceImporter`. A URI in S3, a SageMaker model package, or the result of a SageMaker job."""
         return Locating(self._clients).locate(source)
 
     def resolve_import(self) -> Resolved:
@@ -252,7 +252,7 @@ class BedrockBackend:
         return room.get(name)
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """See `BatchStatus`. As many as the newest pages of the lists show, the others one by one."""
+        """See `BatchStatus`. Jobs on the newest pages of the lists, the others one by one."""
         scope = self._clients.scope()
         wanted = {ref for ref in refs if ref.scope == scope}
         others = {ref for ref in wanted if _is_open_weight(ref)}
@@ -272,7 +272,7 @@ class BedrockBackend:
         return found
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """See `Backend`. Jobs of every kind; those on open-weight models only where their API is open."""
+        """See `Backend`. Jobs of every kind; those on open-weight models only if their API is accessible."""
         size = {} if limit is None else {"maxResults": max(1, min(limit, PAGE))}
         kinds = (chain.from_iterable(room.pages(**size)) for room in self._rooms.values())
         newest = merge(
@@ -290,7 +290,7 @@ class BedrockBackend:
         return ()
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """See `Backend`. From the result files, once the job has ended; what was trained elsewhere has none."""
+        """See `Backend`. From the result files, once the job has ended; imported models have none."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.metrics(ref, after)
         room, name = self._room(ref)
@@ -305,29 +305,29 @@ class BedrockBackend:
         return ()
 
     def model(self, ref: JobRef) -> TunedModel:
-        """See `Backend`. A tuned model answers only once it is deployed, an imported or open-weight one at once."""
+        """See `Backend`. A tuned model has to be deployed first; an imported or open-weight one need not."""
         if _is_open_weight(ref):
             return self._open_weight.model(ref)
         room, name = self._room(ref)
         return room.model(ref, name)
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """See `Backend`. What was trained until then is paid for, and lost. An import cannot be stopped."""
+        """See `Backend`. Training until then is billed, and its result is lost. An import cannot be stopped."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.cancel(ref)
         room, name = self._room(ref)
         return room.stop(name)
 
     def delete(self, ref: JobRef) -> None:
-        """Remove the ended job's model, figures and rows; its record stays. Deployments have to go first."""
+        """Delete the ended job's model, metrics and rows; its record is kept. Deployments have to be deleted first."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.clear(ref)
         room, name = self._room(ref)
         return room.clear(ref, name)
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- inference -------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. Options: those of `BedrockDeployment`."""
@@ -344,15 +344,15 @@ class BedrockBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Generator`. Asks the model's deployment, an imported or open-weight model itself, or the base model."""
+        """See `Generator`. Calls the model's deployment, an imported or open-weight model itself, or the base model."""
         if model.ref is not None and _is_open_weight(model.ref):
             return self._open_weight.generate(model, prompts, options)
         return self._answering.generate(model, prompts, options or GenerateOptions())
 
-    # -- within ----------------------------------------------------------------------------------------------------
+    # -- internal --------------------------------------------------------------------------------------------------
 
     def _room(self, ref: JobRef) -> tuple[Jobs | Imports | Registrations, str]:
-        """Who knows jobs of that kind, and the job's name. Raises JobNotFound for another account's or region's."""
+        """The module for jobs of that kind, and the job's name. Raises JobNotFound for another account or region."""
         scope = self._clients.scope()
         if ref.scope != scope:
             raise JobNotFound(f"{ref.id} belongs to {ref.scope}, but the settings select {scope}")
@@ -370,5 +370,5 @@ def _is_open_weight(ref: JobRef) -> bool:
 
 
 def _key(request: Mapping[str, Any]) -> str:
-    """Where bytes of that hash lie."""
+    """The key of bytes with that hash."""
     return str(request.get("key") or "") or f"{request['below']}/{request['sha256']}/{request['name']}"

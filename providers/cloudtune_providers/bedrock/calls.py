@@ -1,4 +1,4 @@
-"""What several of Bedrock's rooms do alike: lists in pages, a create that happens once, a model removed."""
+"""Shared calls of the Bedrock modules: paged lists, idempotent create, deleting a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_PAGES = 1000
 
 
 def pages(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """The pages of a list of Bedrock's, nothing left out that comes after an empty one."""
+    """The pages of a list in Bedrock, including those after an empty one."""
     more: dict[str, Any] = {}
     for _ in range(MOST_PAGES):
         with clients.asking(call.replace("_", " "), missing=InvalidRequest):
@@ -62,7 +62,7 @@ def create_once(
 
 
 def says_taken(error: Exception) -> bool:
-    """Whether a refusal to create says that the name, or the token, is in use."""
+    """Whether a create error reports that the name, or the token, is in use."""
     cause = error.__cause__
     if code_of(cause) in ("ConflictException", "ResourceInUseException", "ResourceInUse"):
         return True

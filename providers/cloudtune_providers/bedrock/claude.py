@@ -1,4 +1,4 @@
-"""Rows of Anthropic's Messages API, on which Claude models are trained on Bedrock.
+"""Rows in the format of Anthropic's Messages API, for training Claude models on Bedrock.
 
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, seen 2026-11-21.
 """
@@ -50,7 +50,7 @@ _BLOCK_KEYS = {
     "text": {"text", "citations"}, "thinking": {"thinking", "signature"}, "tool_use": {"id", "name", "input"},
     "tool_result": {"tool_use_id", "content", "is_error"}, "image": {"source"},
 }  # fmt: skip
-"""The keys of each type of block. Citations and signatures are the service's own notes: they are not trained on."""
+"""The keys of each type of block. Citations and signatures are the service's own metadata: they are not trained on."""
 
 
 def _claude_messages(turn: ClaudeTurn, place: str) -> list[Message]:
@@ -110,13 +110,13 @@ def _result(block: dict[str, Any], where: str) -> Message:
 
 
 _OTHERS = ITEM_KEYS | ASIDE - {"system", "tools"} | {"label", "kto_tag", "rejected_response", "fields"}
-"""Keys of rows that have a system prompt beside their messages and are of another kind."""
+"""Keys of rows of other kinds that also have a system prompt beside their messages."""
 
 
 def _is_claude(row: Mapping[str, Any]) -> bool:
     if not row.keys().isdisjoint(_OTHERS):
         return False
-    own = ("tool_use", "tool_result", "thinking", "image")  # not a set: a type may be anything
+    own = ("tool_use", "tool_result", "thinking", "image")  # not a set: a type can be any value
     if any(isinstance(block, dict) and block.get("type") in own and "value" not in block for block in blocks_of(row)):
         return all(
             not isinstance(block, dict) or block.get("type") != "image" or "source" in block for block in blocks_of(row)
@@ -138,7 +138,7 @@ def _to_claude(chat: Chat) -> Json:
     for i, message in enumerate(messages, len(chat.messages) - len(messages)):
         blocks = _claude_blocks(message, f"messages[{i}]")
         if message.role in ("tool", "user") and turns and _holds_results(turns[-1]):
-            turns[-1]["content"] += blocks  # results, and what the user says after them, are one turn
+            turns[-1]["content"] += blocks  # results, and the user's text after them, are one turn
         else:
             plain = isinstance(message.content, str) and message.role != "tool" and blocks == _said(message)
             role = "user" if message.role == "tool" else message.role

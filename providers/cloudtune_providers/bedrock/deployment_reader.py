@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.clients import Clients
 
 PROVISIONED = "provisioned/"
-"""In front of the name of provisioned throughput."""
+"""Prefix of the name of provisioned throughput."""
 STATES = {
     # botocore 1.44.5, bedrock/2023-04-20: CustomModelDeploymentStatus and ProvisionedModelStatus.
     "Creating": "creating", "Active": "ready", "InService": "ready", "Updating": "updating", "Failed": "failed",
@@ -31,7 +31,7 @@ class DeploymentReader:
         self._catalog = catalog
 
     def get(self, name: str) -> Deployment | None:
-        """The one of that name, or None."""
+        """The deployment of that name, or None."""
         bedrock = self._clients.client(NAME)
         try:
             with self._clients.asking(f"deployment {name}"):
@@ -43,7 +43,7 @@ class DeploymentReader:
             return None
 
     def listed(self) -> list[Deployment]:
-        """All, on demand first."""
+        """All deployments, on demand first."""
         size = {"maxResults": PAGE}
         on_demand = pages(self._clients, "list_custom_model_deployments", "modelDeploymentSummaries", size)
         found = [self._on_demand(entry) for page in on_demand for entry in page]

@@ -41,7 +41,7 @@ ON_DEMAND = ("amazon.nova-", "meta.llama3-3-70b-")
 
 
 class Deployments:
-    """Those of one account and region."""
+    """The deployments of one account and region."""
 
     def __init__(self, clients: Clients, options: BedrockOptions, catalog: Catalog) -> None:
         self._clients = clients
@@ -56,7 +56,7 @@ class Deployments:
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
-        """Make the model answer, and wait until it does. Raises PolicyRefused for a price nobody agreed to."""
+        """Return steps that deploy the model and wait for it. Raises PolicyRefused without agreement to the price."""
         try:
             deployment = BedrockDeployment.model_validate(options)
         except ValidationError as error:
@@ -204,7 +204,7 @@ class Deployments:
         return {"name": name}
 
     def probe(self, request: dict[str, Any]) -> Probe:
-        """Whether it answers, and from that model."""
+        """Whether it is ready, and serves that model."""
         there = self._reader.get(request["name"])
         if there is None:
             return Probe(state="failed", message="it no longer exists")
@@ -227,7 +227,7 @@ class Deployments:
         return self._reader.listed()
 
     def serving(self, model: str) -> str:
-        """The ARN of what answers from that model, on demand before provisioned. Raises InvalidRequest."""
+        """The ARN of a deployment of that model, on demand before provisioned. Raises InvalidRequest."""
         for deployment in self.listed():
             if deployment.state == "ready" and deployment.model == model:
                 return str(deployment.raw.get("customModelDeploymentArn") or deployment.raw["provisionedModelArn"])
@@ -235,10 +235,10 @@ class Deployments:
 
 
 def _no_on_demand(model: TunedModel) -> str | None:
-    """Why it answers from provisioned throughput only, or None.
+    """The reason why it can be deployed with provisioned throughput only, or None.
 
-    Of what SageMaker trained adapters answer on demand, and not full weights
-    (docs.aws.amazon.com/nova/latest/userguide/customization.html, seen 2026-11-21); which it is, is not always known.
+    Of models trained in SageMaker, adapters can be deployed on demand, full weights cannot
+    (docs.aws.amazon.com/nova/latest/userguide/customization.html, seen 2026-11-21); the kind is not always known.
     """
     if is_registered(model.raw):
         return "full weights from SageMaker do not support on-demand inference" if model.adapter == "full" else None
@@ -248,11 +248,11 @@ def _no_on_demand(model: TunedModel) -> str | None:
 
 
 def deployment_name(model: str) -> str:
-    """A name for the deployment of that model: always the same."""
+    """A deterministic name for the deployment of that model."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", model.rpartition("/")[2])[-40:].strip("-")
     return f"ct-{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
 def token_of(*parts: str) -> str:
-    """32 hex digits of these."""
+    """32 hex digits of the values' hash."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -1,6 +1,6 @@
-"""The steps of an import: each file to its place in the bucket, then the job. Pure, but for config.json.
+"""The steps of an import: upload each file, then create the job. Pure, except for reading config.json.
 
-A model that lies in AWS already has one step only: the call that is given its address.
+A model that is already in AWS has one step only: the call with its URI.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def plan_of(request: ImportRequest, options: BedrockOptions, catalog: Catalog) -> Plan:
-    """The whole plan. Raises UnsupportedError for what the settings lack, and for a region without imports."""
+    """The whole plan. Raises UnsupportedError for missing settings, and for a region without imports."""
     if wrong := list(_settings(request, options)):
         raise UnsupportedError(wrong)
     if request.in_place is not None:
@@ -48,7 +48,7 @@ def plan_of(request: ImportRequest, options: BedrockOptions, catalog: Catalog) -
 
 
 def _in_place(request: ImportRequest, model: InPlace, options: BedrockOptions, catalog: Catalog) -> Plan:
-    """One call, which is given the address."""
+    """The plan with one call, which gets the URI."""
     is_registered = model.facts["call"] == REGISTER
     step = (_register_step if is_registered else _import_step)(request, options, model.at)
     mark = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()
@@ -57,7 +57,7 @@ def _in_place(request: ImportRequest, model: InPlace, options: BedrockOptions, c
 
 
 def _kept(base: str, catalog: Catalog) -> CostEstimate | None:
-    """What a custom model costs while it is there, deployed or not."""
+    """The cost of an existing custom model, deployed or not."""
     price = catalog.price("storage", base)
     if price is None:
         return None
@@ -101,7 +101,7 @@ def _told(config: dict[str, Any], written: dict[str, Any], folder: str) -> Itera
 
 
 def _why(model: InPlace, scope: str, options: BedrockOptions) -> Iterator[Problem]:
-    """Which call takes it, why nothing is uploaded, and what the role has to be allowed for that."""
+    """Notes: the call, why nothing is uploaded, and the permissions that the role needs."""
     facts = model.facts
     if facts["call"] == REGISTER:
         what = f"SageMaker's model of {facts['base']}" if facts.get("base") else "a model that SageMaker tuned"

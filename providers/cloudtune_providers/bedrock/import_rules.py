@@ -1,4 +1,4 @@
-"""Which models Bedrock imports: architectures, number types, sizes, files. Reads small files and heads.
+"""Models that Bedrock can import: architectures, data types, sizes, files. Reads small files and headers.
 
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html, seen 2026-11-21.
 """
@@ -32,14 +32,14 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _INDEX = "model.safetensors.index.json"
 _USUAL_HEADER = 128 * 1024
-"""As much is read of a file at first: few have a longer head."""
+"""The size of the first read of a file: few have a longer header."""
 USUAL_ROPE = 10000.0
 _OF_USUAL_ROPE = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
-"""Architectures whose ``rope_theta`` is that one in transformers 4.51.3 unless their config.json says another."""
+"""Architectures with this default of ``rope_theta`` in transformers 4.51.3."""
 
 
 def problems(files: ModelFiles) -> list[Problem]:
-    """Everything that an import would refuse, all at once."""
+    """All problems that would make an import fail."""
     if is_adapter(files):
         message = "this is an adapter, but Bedrock imports complete models only"
         fix = "merge it first: cloudtune export JOB FOLDER --merged"
@@ -49,7 +49,7 @@ def problems(files: ModelFiles) -> list[Problem]:
 
 
 def is_adapter(files: ModelFiles) -> bool:
-    """Whether they are an adapter alone."""
+    """Whether the files are only an adapter."""
     return "adapter_config.json" in files.sizes and "config.json" not in files.sizes
 
 
@@ -161,18 +161,18 @@ def _names(files: ModelFiles) -> Iterator[Problem]:
 
 
 def misread(config: dict[str, Any]) -> list[str]:
-    """What config.json says only under names that Bedrock's transformers does not read, where its defaults differ."""
+    """Settings in config.json with names that Bedrock's transformers does not read, if its defaults differ."""
     lost = {name: value for name, value in older_config(config).items() if name not in config}
     if lost.get("rope_theta") == USUAL_ROPE and config.get("model_type") in _OF_USUAL_ROPE:
         del lost["rope_theta"]
-    lost.pop("torch_dtype", None)  # each tensor says its own
+    lost.pop("torch_dtype", None)  # each tensor has its own
     return sorted(lost)
 
 
 def older_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with what transformers 5 renamed also under the names that Bedrock's 4.51.3 reads.
+    """The configuration with the fields that transformers 5 renamed also under the names that Bedrock's 4.51.3 reads.
 
-    Without them it would take defaults, and the model would answer nonsense: ``rope_theta`` most of all.
+    Without them it would use defaults, and the model's answers would be wrong, above all because of ``rope_theta``.
     """
     older = dict(config)
     if "dtype" in older:

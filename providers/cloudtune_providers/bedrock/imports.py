@@ -1,4 +1,4 @@
-"""Models that were trained elsewhere: imported by a job, which is followed as any other, and removed again."""
+"""Imports of models that were trained elsewhere: import jobs, and deletion of the models."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Imports:
             return dict(self._bedrock.get_model_import_job(jobIdentifier=name))
 
     def get(self, name: str) -> JobSnapshot:
-        """The job now."""
+        """The job's current state."""
         return responses.to_import_snapshot(self.read(name), self._clients.scope())
 
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
@@ -72,7 +72,7 @@ class Imports:
         return []
 
     def model(self, ref: JobRef, name: str) -> TunedModel:
-        """What was imported. Raises InvalidRequest while there is nothing."""
+        """The imported model. Raises InvalidRequest while there is none."""
         job = self.read(name)
         model = responses.to_imported_model(job, ref, self._clients.scope())
         if model is None:
@@ -80,12 +80,12 @@ class Imports:
         return model
 
     def stop(self, name: str) -> None:
-        """Bedrock has no call that stops an import; one that has ended needs none."""
+        """Raises an error for an active import, which Bedrock cannot stop. No effect on an ended one."""
         if not self.get(name).has_ended:
             raise UnsupportedError(f"import job {name}: Bedrock cannot stop an import; it ends by itself")
 
     def clear(self, ref: JobRef, name: str) -> None:
-        """Remove the ended job's model and the files that were uploaded for it; its record stays."""
+        """Delete the ended job's model and the files that were uploaded for it; its record is kept."""
         try:
             job = self.read(name)
         except JobNotFound:
@@ -99,15 +99,15 @@ class Imports:
             Objects(self._clients, bucket).delete(key)
 
     def _is_own(self, key: str) -> bool:
-        """Whether an import uploaded to it: a model that was taken from where it lies stays there."""
+        """Whether an import uploaded to it: a model that was imported in place is not deleted."""
         return bool(re.fullmatch(rf"{re.escape(self._options.prefix)}/models/[0-9a-f]{{32}}/", key))
 
     def _is_read(self, url: str) -> bool:
-        """Whether an import that has not ended reads those files: equal files are uploaded once."""
+        """Whether an active import reads those files: equal files are uploaded once."""
         going = (job.name for page in self.pages(statusEquals="InProgress") for job in page)
         return any(_source(self.read(name)) == url for name in going)
 
 
 def _source(job: Mapping[str, Any]) -> str:
-    """Where an import job's files lie."""
+    """The location of an import job's files."""
     return str(((job.get("modelDataSource") or {}).get("s3DataSource") or {}).get("s3Uri") or "")

@@ -1,4 +1,4 @@
-"""Asking models through bedrock-runtime: Converse, ConverseStream, or InvokeModel."""
+"""Inference through bedrock-runtime: Converse, ConverseStream, or InvokeModel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CONTEXT = re.compile(r":\d+k$")
 
 
 class Answering:
-    """Finds the name that a model answers by, and asks it."""
+    """Finds a model's id for inference, and calls it."""
 
     def __init__(self, clients: Clients, options: BedrockOptions, hosted: Deployments) -> None:
         self._clients = clients
@@ -31,7 +31,7 @@ class Answering:
         self._hosted = hosted
 
     def generate(self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
-        """One answer for each prompt, in their order; by Converse in pieces first, if that is asked for."""
+        """One answer for each prompt, in order; with Converse first in chunks, if requested."""
         name = self._base(model) if options.base else self._tuned(model)
         ask = self._invoke if self._options.answers == "invoke" else self._stream if options.stream else self._converse
         for prompt in prompts:
@@ -51,7 +51,7 @@ class Answering:
             )
         if ":custom-model/" in model.base:
             return self._hosted.serving(model.base)
-        return _CONTEXT.sub("", model.base)  # the context length belongs to the id for tuning only
+        return _CONTEXT.sub("", model.base)  # the context length is part of the id for tuning only
 
     @property
     def _runtime(self) -> Any:
@@ -77,7 +77,7 @@ class Answering:
         yield _generation("".join(parts), stop, usage, name)
 
     def _invoke(self, name: str, messages: Messages, options: GenerateOptions) -> Iterator[Generation]:
-        """Chat messages as imported models take them; Nova has a body of its own."""
+        """Chat messages in the format of imported models; Nova has its own body."""
         body: dict[str, Any] = {
             "messages": messages, "max_tokens": options.max_tokens, "temperature": options.temperature,
             "top_p": options.top_p,

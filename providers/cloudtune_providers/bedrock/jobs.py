@@ -1,4 +1,4 @@
-"""Customization jobs at Bedrock: made once, found again, followed, stopped, and what they left behind removed."""
+"""Bedrock's customization jobs: create once, find, read, stop, and delete their results."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Jobs:
     def _bedrock(self) -> Any:
         return self._clients.client(NAME)
 
-    # -- making ----------------------------------------------------------------------------------------------------
+    # -- creating --------------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the create request. Its name may be taken by the very job that an earlier request made."""
+        """Send the create request. The name may be taken by the job that an earlier request created."""
 
         def send() -> dict[str, Any]:
             response = self._bedrock.create_model_customization_job(**body)
@@ -67,7 +67,7 @@ class Jobs:
             return dict(self._bedrock.get_model_customization_job(jobIdentifier=name))
 
     def get(self, name: str) -> JobSnapshot:
-        """The job now."""
+        """The job's current state."""
         return responses.to_snapshot(self.read(name), self._clients.scope())
 
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
@@ -93,7 +93,7 @@ class Jobs:
 
     def _figures(self, objects: Objects, folder: str) -> list[Metric]:
         found: list[Metric] = []
-        # The tree in the documentation leaves a folder out that is there: they are found by their names.
+        # The documentation's tree omits a folder: files are found by their names.
         keys = [entry["Key"] for entry in objects.list(folder)]
         for ending, split in _CSVS:
             for key in (key for key in keys if key.endswith(f"/{ending}")):
@@ -101,28 +101,28 @@ class Jobs:
         return sorted(found, key=lambda metric: metric.cursor)
 
     def model(self, ref: JobRef, name: str) -> TunedModel:
-        """What it made. Raises InvalidRequest while there is nothing."""
+        """The job's model. Raises InvalidRequest while there is none."""
         job = self.read(name)
         model = responses.to_model(job, ref, self._clients.scope())
         if model is None:
             raise InvalidRequest(f"{ref} has no model; its state is {job.get('status')}")
         return model
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def stop(self, name: str) -> None:
-        """Ask it to stop; too late or repeated is no matter."""
+        """Stop the job. A repeated or late call has no effect."""
         try:
             with self._clients.asking(f"job {name}"):
                 self._bedrock.stop_model_customization_job(jobIdentifier=name)
         except (Conflict, InvalidRequest):
-            # What a job in the wrong state is answered with is not documented: its state decides.
+            # The response for a job in the wrong state is not documented: its state decides.
             seen = self.get(name)
             if seen.state is not JobState.CANCELLING and not seen.has_ended:
                 raise
 
     def clear(self, ref: JobRef, name: str) -> None:
-        """Remove the ended job's model, then its figures and the rows that no other job reads; its record stays."""
+        """Delete the ended job's model, its metrics and the rows that no other job reads; its record is kept."""
         try:
             job = self.read(name)
         except JobNotFound:
@@ -139,7 +139,7 @@ class Jobs:
             Objects(self._clients, bucket).delete(key)
 
     def _own_rows(self, job: Mapping[str, Any]) -> list[str]:
-        """The job's uploads, less those that a job still reads: equal rows are uploaded once."""
+        """The job's uploads, except those that a job still reads: equal rows are uploaded once."""
         urls = {url for url in inputs_of(job) if "/data/" in url and len(url.split("/")[-2]) >= _HASH_LENGTH}
         if not urls:
             return []
@@ -158,7 +158,7 @@ class Jobs:
 
 
 def inputs_of(job: Mapping[str, Any]) -> set[str]:
-    """Where a job's rows lie."""
+    """The location of a job's rows."""
     train = (job.get("trainingDataConfig") or {}).get("s3Uri")
     held_out = [one.get("s3Uri") for one in (job.get("validationDataConfig") or {}).get("validators") or ()]
     return {str(url) for url in (train, *held_out) if url}
@@ -169,5 +169,5 @@ def _id(job: Mapping[str, Any]) -> str:
 
 
 def _is_own(prefix: str, name: str) -> bool:
-    """Whether an output prefix is a place of that job alone: only then may all below it be removed."""
+    """Whether an output prefix belongs to that job only: only then can all below it be deleted."""
     return prefix.endswith(f"/output/{name}/")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 IMPORT, REGISTER = "import", "register"
 ESCROW = "customer-escrow-"
-"""How the names of an account's buckets begin that AWS keeps tuned Nova models in: to register one, the role has to
-read there (IAM policies of github.com/aws/nova-forge-sdk and its predecessor, seen 2026-11-21)."""
+"""The name prefix of AWS's buckets with an account's tuned Nova models: to register one, the role must be able to
+read it (IAM policies of github.com/aws/nova-forge-sdk and its predecessor, seen 2026-11-21)."""
 # docs.aws.amazon.com/bedrock/latest/APIReference/API_S3DataSource.html, seen 2026-11-21.
 _URL = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?")
 _PACKAGE = re.compile(
@@ -39,12 +39,12 @@ _BASES = {
 """SageMaker's names of Nova (github.com/aws/sagemaker-python-sdk, its tests, seen 2026-11-21) -> Bedrock's."""
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 MERGED = "checkpoints/hf_merged/"
-"""Where SageMaker's serverless trainers leave merged weights below a package's prefix
+"""The path of merged weights below a package's prefix, written by SageMaker's serverless trainers
 (github.com/aws/sagemaker-python-sdk, sagemaker-serve, bedrock_model_builder.py, seen 2026-11-21)."""
 
 
 class Locating:
-    """Looks into the buckets and packages of one account and region. Reads only."""
+    """Reads the buckets and packages of one account and region."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -70,7 +70,7 @@ class Locating:
         return self._folder(address, key.rstrip("/").rpartition("/")[2] or bucket)
 
     def _left(self, model: TunedModel) -> InPlace | Elsewhere:
-        """What a job of another back end left."""
+        """The result of another back end's job."""
         package = model.raw.get("package")
         if not package and not (model.uri or "").startswith("s3://"):
             return Elsewhere(reason=f"its files are at {model.uri or 'no address'}, but Bedrock reads S3 only",
@@ -97,7 +97,7 @@ class Locating:
         called = name.replace("/", "-")
         url = ((container.get("ModelDataSource") or {}).get("S3DataSource") or {}).get("S3Uri")
         url = url or container.get("ModelDataUrl")
-        if _is_nova(base) or not url:  # AWS keeps the files of those to itself
+        if _is_nova(base) or not url:  # the files of those are not accessible
             return _registered(arn, {"package": arn, "base": base}, called)
         return self._folder(str(url), called)
 
@@ -133,7 +133,7 @@ class Locating:
 
 
 def _model_of(objects: Objects, prefix: str, listed: Any) -> PlacedFiles:
-    """The files of the whole model below a prefix: those at its top, else those that a trainer merged further down."""
+    """The files of the whole model below a prefix: those at its top, else those that a trainer merged below it."""
     names = {str(entry["Key"])[len(prefix) :] for entry in listed}
     if "config.json" not in names and f"{MERGED}config.json" in names:
         prefix += MERGED

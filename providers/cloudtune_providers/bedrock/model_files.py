@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 class ModelFiles(Protocol):
-    """What the rules of an import look at."""
+    """The files that the import rules read."""
 
     @property
     def where(self) -> str:
-        """The folder, or the prefix's address."""
+        """The folder, or the prefix's URI."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """Every file's name below that, with slashes, and its size."""
 
     def place(self, name: str) -> str:
-        """Where a file lies, for messages."""
+        """The path or URI of a file, for messages."""
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """Its bytes, or some of them. Raises OSError or CloudtuneError."""
+        """Read bytes of a file. Raises OSError or CloudtuneError."""
 
 
 class LocalFiles:
-    """Those of a folder; hidden ones are none of the model's."""
+    """The files of a folder, without hidden ones."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,13 +54,13 @@ class LocalFiles:
 
 
 class PlacedFiles:
-    """Those under a prefix, which ends in a slash, of a listing that was made before."""
+    """The files under a prefix, which ends in a slash, from an existing listing."""
 
     def __init__(self, objects: Objects, prefix: str, listed: Sequence[Mapping[str, Any]]) -> None:
         self._objects = objects
         self._prefix = prefix
         self._listed = {str(entry["Key"])[len(prefix) :]: entry for entry in listed if entry["Key"].startswith(prefix)}
-        self._listed.pop("", None)  # the folder that a console makes
+        self._listed.pop("", None)  # a folder marker, created by the console
         self.where = objects.url(prefix)
         self.sizes = {name: int(entry["Size"]) for name, entry in self._listed.items() if not name.endswith("/")}
 
@@ -69,12 +69,12 @@ class PlacedFiles:
         return f"{self.where}{name}"
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """See `ModelFiles`. Small pieces are all that is ever asked for."""
+        """See `ModelFiles`. Only small reads are used."""
         left = self.sizes[name] - start
         if left <= 0:
             return b""
         return self._objects.read_part(f"{self._prefix}{name}", start, left if length is None else min(left, length))
 
     def versions(self) -> list[list[Any]]:
-        """Name, size and ETag of each: others, when anything of the model changes."""
+        """Name, size and ETag of each file: they change with the model."""
         return [[name, self.sizes[name], str(self._listed[name].get("ETag", ""))] for name in sorted(self.sizes)]

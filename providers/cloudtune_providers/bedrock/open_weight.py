@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 PREFIX = "rft/"
-"""In front of the id in the reference of such a job."""
+"""Prefix of the id in the reference of such a job."""
 KEY = "AWS_BEARER_TOKEN_BEDROCK"
-"""Where AWS's own SDKs look for a Bedrock API key (botocore 1.44.5)."""
+"""The variable from which AWS's own SDKs read a Bedrock API key (botocore 1.44.5)."""
 API = "openai_compatible"
 """The API of the models of this route, in the catalog."""
 FORMATS = {"rft": "bedrock-rft"}
@@ -60,7 +60,7 @@ _LESS = {"verb:deploy": "models tuned through the OpenAI-compatible API need no 
 
 
 class OpenWeight:
-    """That API in one account and region. ``connect`` may make the SDK's client instead, given the base URL."""
+    """That API in one account and region. ``connect`` can create the SDK's client from the base URL."""
 
     def __init__(self, clients: Clients, options: BedrockOptions, clock: Clock, connect: Connect | None = None) -> None:
         self._clients = clients
@@ -73,7 +73,7 @@ class OpenWeight:
 
     @property
     def account(self) -> Account:
-        """Its files, jobs and models. Raises BackendNotInstalled where OpenAI's SDK is missing."""
+        """Its files, jobs and models. Raises BackendNotInstalled if OpenAI's SDK is missing."""
         scope = self._clients.scope()
         with self._lock:
             if self._account is None:
@@ -90,7 +90,7 @@ class OpenWeight:
             account.close()
 
     def address(self) -> str:
-        """Where it answers."""
+        """Its base URL."""
         if self._options.open_weight_url:
             return self._options.open_weight_url.rstrip("/")
         if elsewhere := self._clients.elsewhere:
@@ -98,54 +98,54 @@ class OpenWeight:
         return f"https://bedrock-mantle.{self._clients.region}.api.aws/v1"
 
     def listed(self, limit: int | None) -> Iterator[JobSnapshot]:
-        """Its jobs, newest first; none without a key, an SDK, or in another region: most accounts have no such jobs."""
+        """Its jobs, newest first. Empty without a key or an SDK, or in another region: most accounts have none."""
         if not (os.environ.get(KEY) and is_installed() and self._clients.region in self._regions):
             return
         try:
             yield from self.account.jobs.listed(limit)
-        except (PermissionDenied, InvalidRequest) as error:  # the key may be for the runtime alone
+        except (PermissionDenied, InvalidRequest) as error:  # the key may be valid for the runtime only
             _log.warning("jobs on open-weight models cannot be listed: %s", type(error).__name__)
 
     def look(self) -> tuple[str, str]:
-        """A verdict on the key: whether it opens the API."""
+        """Check whether the API accepts the key."""
         for _ in self.account.jobs.listed(1):
             break
         return "good", f"used for {self.address()}"
 
     def model(self, ref: JobRef) -> TunedModel:
-        """What the job made; it answers at once."""
+        """The job's model. It needs no deployment."""
         return self.account.jobs.model(ref, lambda base: None, call="api")
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
     ) -> Iterator[Generation]:
-        """Asks the model, or its base."""
+        """Calls the model, or its base model."""
         model_id = model.base if options is not None and options.base else model.id
         return self.account.answering.generate(model_id, prompts, options)
 
 
 def regions() -> list[str]:
-    """Where open-weight models are tuned."""
+    """The regions in which open-weight models are tuned."""
     return sorted({region for model in load(NAME).models if model.api == API for region in model.regions})
 
 
 def region_for(region: str) -> str:
-    """That region, if it is one of them; else one that is."""
+    """That region, if it is one of them; else another one."""
     return region if region in regions() else regions()[0]
 
 
 def is_its_step(request: Mapping[str, Any]) -> bool:
-    """Whether a step is this API's to do."""
+    """Whether a step is for this API."""
     return str(request.get("call")).startswith(_CALLS)
 
 
 def connected(address: str, timeout: float) -> openai.OpenAI:
-    """The SDK's client with the key of AWS's own chain. Raises CredentialsError where there is none."""
+    """The SDK's client with the key of AWS's own chain. Raises CredentialsError if there is none."""
     import openai
 
     key = os.environ.get(KEY)
     if not key:
-        # The SDK would take OPENAI_API_KEY instead, which is another vendor's secret.
+        # The SDK would use OPENAI_API_KEY instead, which is another vendor's secret.
         raise CredentialsError(
             "no Bedrock API key is set, and tuning open-weight models requires one",
             hint=f"create one in the Bedrock console, and set {KEY}",
@@ -157,12 +157,12 @@ def connected(address: str, timeout: float) -> openai.OpenAI:
 
 
 def is_installed() -> bool:
-    """Whether OpenAI's SDK is there. Imports nothing."""
+    """Whether OpenAI's SDK is installed. Imports nothing."""
     return importlib.util.find_spec("openai") is not None
 
 
 def require() -> None:
-    """Raises BackendNotInstalled where OpenAI's SDK is missing."""
+    """Raises BackendNotInstalled if OpenAI's SDK is missing."""
     if not is_installed():
         raise BackendNotInstalled(
             "reinforcement fine-tuning of open-weight models on bedrock requires openai, which is not installed",
@@ -171,7 +171,7 @@ def require() -> None:
 
 
 def capabilities_of(bedrock: Capabilities) -> Capabilities:
-    """What can be done with a job of this route, beside what can with others."""
+    """The verbs for a job of this route."""
     supports = (bedrock.supports | _MORE) - _LESS.keys()
     reasons = {feature: reason for feature, reason in bedrock.reasons.items() if feature not in _MORE} | _LESS
     return msgspec.structs.replace(bedrock, supports=supports, reasons=reasons)
@@ -181,7 +181,7 @@ def capabilities_of(bedrock: Capabilities) -> Capabilities:
 
 
 def problems(spec: JobSpec, options: BedrockOptions) -> Iterator[Problem]:
-    """What Bedrock has elsewhere, and not here."""
+    """Problems for features of Bedrock that this API lacks."""
     hyperparameters, given = spec.hyperparameters, spec.overrides.get(NAME, {})
     if hyperparameters.learning_rate is not None:
         message = "this API accepts only a multiplier of an unpublished rate, so an absolute rate cannot be translated"
@@ -206,7 +206,7 @@ def problems(spec: JobSpec, options: BedrockOptions) -> Iterator[Problem]:
 
 
 def plan(request: PlanRequest, options: BedrockOptions, warnings: tuple[Problem, ...]) -> Plan:
-    """The steps: the dialect's own."""
+    """The steps of OpenAI's dialect."""
     traits = Traits(
         backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=LIST_LAG_S, parts_from_bytes=float("inf"),
         suffix=None, marks={"training_file": output_ref("await_train", "file")}, own_files=True,

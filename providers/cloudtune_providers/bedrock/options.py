@@ -1,4 +1,4 @@
-"""Settings of the Bedrock back end, and what a spec may say to it in its own words."""
+"""Settings of the Bedrock back end, and its overrides in a spec."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Lambda = Annotated[str, Field(pattern=r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:
 
 
 class BedrockOptions(AwsOptions):
-    """Which account, region, bucket and role."""
+    """Account, region, bucket and role."""
 
     deploy_limit: Safe[PositiveFloat] = 3600.0
-    """Seconds to wait until a deployment answers."""
+    """Seconds to wait until a deployment is ready."""
     base_answers_as: Safe[str | None] = None
-    """What the base model is asked by, to compare: an id or the ARN of an inference profile, where its own id does not
-    answer on demand."""
+    """The base model for comparisons: an id or the ARN of an inference profile, if its own id is not available on
+    demand."""
     answers: Safe[Literal["converse", "invoke"]] = "converse"
-    """How a model is asked: by Converse, or by InvokeModel with chat messages (imported Qwen3 takes no other)."""
+    """The API for inference: Converse, or InvokeModel with chat messages (imported Qwen3 supports only this)."""
     open_weight_url: Endpoint[str | None] = None
-    """The address of the OpenAI-compatible API that tunes open-weight models, with its ``/v1``. Default: the region's
-    own ``bedrock-mantle`` address. Its key comes from AWS_BEARER_TOKEN_BEDROCK."""
+    """The URL of the OpenAI-compatible API that tunes open-weight models, with its ``/v1``. Default: the region's
+    own ``bedrock-mantle`` URL. Its key comes from AWS_BEARER_TOKEN_BEDROCK."""
     subnets: Protection[Annotated[tuple[str, ...], Field(max_length=16)]] = ()
-    """Of the VPC that jobs reach the bucket through; together with ``security_groups``."""
+    """Subnets of the VPC through which jobs reach the bucket; together with ``security_groups``."""
     security_groups: Protection[Annotated[tuple[str, ...], Field(max_length=5)]] = ()
 
 
@@ -36,19 +36,19 @@ class BedrockOverrides(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     hyperparameters: dict[str, str | int | float] = {}
-    """As Bedrock names them; they win over the portable ones. Numbers are sent as the strings that Bedrock wants."""
+    """Hyperparameters by Bedrock's names; they override the portable ones. Numbers are sent as strings, as required."""
     batch_size: PositiveInt | None = None
-    """``batchSize``; Nova takes none, Llama only 1, reinforcement 16 to 512."""
+    """``batchSize``; Nova has none, Llama only 1, reinforcement 16 to 512."""
     learning_rate_multiplier: PositiveFloat | None = None
-    """Reinforcement of open-weight models, whose API takes no rate: multiplies one that it does not publish."""
+    """Reinforcement of open-weight models, whose API has no rate: multiplies a rate that is not published."""
     model_name: Annotated[str, Field(pattern=r"^([0-9a-zA-Z][_-]?){1,63}$")] | None = None
-    """``customModelName``; the job's own name unless given."""
+    """``customModelName``. Default: the job's name."""
     teacher: str | None = None
     """Distillation: the teacher model, as an id or an inference profile's ARN."""
     teacher_max_tokens: PositiveInt | None = None
-    """Distillation: how long those answers may be."""
+    """Distillation: maximum length of its answers."""
     grader: Lambda | None = None
-    """Reinforcement: ARN of the Lambda function that says how good an answer is."""
+    """Reinforcement: ARN of the Lambda function that grades answers."""
     max_prompt_length: PositiveInt | None = None
     """Reinforcement: ``maxPromptLength``."""
     samples_per_prompt: PositiveInt | None = None
@@ -67,14 +67,14 @@ class BedrockDeployment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^([0-9a-zA-Z][_-]?){1,63}$")] | None = None
-    """Unless given, derived from the model."""
+    """Default: derived from the model."""
     kind: Literal["on_demand", "provisioned"] = "on_demand"
-    """``on_demand`` costs by the token; ``provisioned`` by the hour, idle too, and wants ``agree=true``."""
+    """``on_demand`` is billed by the token; ``provisioned`` by the hour, also when idle, and needs ``agree=true``."""
     units: PositiveInt = 1
     """Model units of provisioned throughput."""
     commitment: Literal["none", "OneMonth", "SixMonths"] = "none"
     """Provisioned throughput cannot be deleted before its commitment ends."""
     agree: bool = False
-    """That provisioned throughput costs by the hour from the moment it is made."""
+    """Agree that provisioned throughput is billed by the hour from its creation."""
     update: bool = False
     """Switch the existing deployment with that name to this model."""

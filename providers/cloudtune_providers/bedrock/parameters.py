@@ -1,4 +1,4 @@
-"""What a spec asks for, under the names of Bedrock's hyperparameters."""
+"""Converts a spec's hyperparameters to Bedrock's names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RFT = {
 
 
 def hyperparameters(spec: JobSpec) -> dict[str, Any]:
-    """What the spec asks for, under Bedrock's names."""
+    """The spec's hyperparameters by Bedrock's names."""
     given, portable = spec.overrides.get(NAME, {}), spec.hyperparameters
     found = {
         "epochCount": _whole(portable.epochs),
@@ -31,18 +31,18 @@ def hyperparameters(spec: JobSpec) -> dict[str, Any]:
 
 
 def rft_parameters(spec: JobSpec) -> dict[str, Any]:
-    """Those of reinforcement, which are numbers there, and not strings."""
+    """The hyperparameters of reinforcement, which are numbers instead of strings."""
     given = spec.overrides.get(NAME, {})
     return hyperparameters(spec) | {name: given[field] for field, name in _RFT.items() if given.get(field) is not None}
 
 
 def as_text(value: Any) -> str:
-    """A value as Bedrock takes it: plain digits, since it says nowhere that it reads exponents."""
+    """A value in Bedrock's format: plain digits, since support for exponents is not documented."""
     return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
 
 
 def as_number(value: Any) -> Any:
-    """A number that is written as text as a number."""
+    """Parse a number that is written as text."""
     if not isinstance(value, str):
         return value
     try:

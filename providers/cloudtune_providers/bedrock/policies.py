@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 READS = ("s3:GetObject", "s3:ListBucket")
 READABLE = ("data", "models", "media", "output", "jobs")
-"""Folders below the prefix that the role may read; ``jobs`` is where SageMaker's jobs leave models to be imported."""
+"""Folders below the prefix that the role can read; ``jobs`` has models of SageMaker's jobs, for imports."""
 WRITES = ("s3:GetObject", "s3:PutObject", "s3:ListBucket")
 CALLER_BEDROCK = (
     "CreateModelCustomizationJob", "GetModelCustomizationJob", "ListModelCustomizationJobs",
@@ -56,7 +56,7 @@ def documents(
 
 
 def trust(account: str, region: str) -> Document:
-    """Who may take the role on: Bedrock, for jobs of this account and region."""
+    """The trust policy of the role: Bedrock, for jobs of this account and region."""
     jobs = [f"arn:aws:bedrock:{region}:{account}:{kind}/*" for kind in ("model-customization-job", "model-import-job")]
     condition = {"StringEquals": {"aws:SourceAccount": account}, "ArnLike": {"aws:SourceArn": jobs}}
     return _document([{
@@ -66,7 +66,7 @@ def trust(account: str, region: str) -> Document:
 
 
 def role_policy(options: BedrockOptions, account: str, region: str, grader: str | None = None) -> Document:
-    """What the role may do: read rows and models, write figures; key, VPC and grader where they are used."""
+    """The role's permissions: read rows and models, write metrics; key, VPC and grader if used."""
     bucket, prefix = options.bucket or _PLACEHOLDERS["bucket"], options.prefix
     owner = {"StringEquals": {"aws:ResourceAccount": account}}
     objects = f"arn:aws:s3:::{bucket}/{prefix}"

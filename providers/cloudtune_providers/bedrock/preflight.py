@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudtune_providers.bedrock.options import BedrockOptions
 
 _TYPES = {"sft": "FINE_TUNING", "distill": "DISTILLATION"}
-"""What GetFoundationModel knows; it says nothing of reinforcement."""
+"""The methods that GetFoundationModel reports; it does not report reinforcement."""
 _QUOTA = re.compile(r"customization jobs", re.IGNORECASE)
 _CALLS = ("bedrock:CreateModelCustomizationJob", "bedrock:GetModelCustomizationJob")
 
@@ -80,7 +80,7 @@ class Preflight:
         )
 
     def _quota(self) -> Outcome:
-        """Jobs that may run at once, and those that do."""
+        """The limit of concurrent jobs, and the number of active ones."""
         found = [quota for quota in self._account.quotas(NAME) if _QUOTA.search(str(quota.get("QuotaName")))]
         with self._clients.asking("list of jobs"):
             going = self._clients.client(NAME).list_model_customization_jobs(statusEquals="InProgress", maxResults=1000)

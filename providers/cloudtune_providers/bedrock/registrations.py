@@ -1,6 +1,6 @@
-"""Models that SageMaker trained and AWS keeps, registered as custom models: each is followed as the job that made it.
+"""Registration of models that SageMaker trained and AWS stores, as custom models. Each is represented as a job.
 
-The model's own state is the job's: there is no other record of it, and none is left once the model is removed.
+The model's own state is the job's: there is no other record, and none remains once the model is deleted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def capabilities_of(usual: Capabilities) -> Capabilities:
-    """What can be done with a registration: removing the model leaves no record of it."""
+    """The verbs for a registration: deleting the model leaves no record."""
     reasons = {verb: why for verb, why in usual.reasons.items() if verb != "verb:delete"}
     return msgspec.structs.replace(usual, supports=usual.supports | {"verb:delete"}, reasons=reasons)
 
@@ -42,7 +42,7 @@ class Registrations:
         return self._clients.client(NAME)
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the create request. Its name may be taken by the very model that an earlier request made."""
+        """Send the create request. The name may be taken by the model that an earlier request created."""
 
         def send() -> dict[str, Any]:
             response = self._bedrock.create_custom_model(**body)
@@ -65,7 +65,7 @@ class Registrations:
         return Done(outputs=calls.made(self._clients, REGISTRATION, name, model["modelArn"]))
 
     def tags(self, arn: str) -> dict[str, str]:
-        """The model's tags; none where they may not be read: the name holds a part of the token too."""
+        """The model's tags; none without permission to read them: the name also contains a part of the token."""
         try:
             with self._clients.asking(f"tags of {arn}"):
                 response = self._bedrock.list_tags_for_resource(resourceARN=arn)
@@ -80,14 +80,14 @@ class Registrations:
             return dict(self._bedrock.get_custom_model(modelIdentifier=name))
 
     def get(self, name: str) -> JobSnapshot:
-        """The registration now. Raises JobNotFound for a custom model that a job of Bedrock's own made."""
+        """The registration's current state. Raises JobNotFound for a custom model of a Bedrock job."""
         model = self.read(name)
         if not responses.is_registered(model):
             raise JobNotFound(f"model {REGISTRATION}{name}: created by a customization job, not by a registration")
         return responses.to_registration_snapshot(model, self._clients.scope())
 
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
-        """Registered models, newest first; the list cannot be asked for them alone."""
+        """Registered models, newest first; the list has no filter for them."""
         scope = self._clients.scope()
         for page in calls.newest(self._clients, "list_custom_models", "modelSummaries", filters):
             yield [responses.to_registration_snapshot(entry, scope) for entry in page if responses.is_registered(entry)]
@@ -98,7 +98,7 @@ class Registrations:
         return []
 
     def model(self, ref: JobRef, name: str) -> TunedModel:
-        """What was registered. Raises InvalidRequest while it cannot be used."""
+        """The registered model. Raises InvalidRequest while it cannot be used."""
         entry = self.read(name)
         model = responses.to_registered_model(entry, self.tags(str(entry["modelArn"])), ref, self._clients.scope())
         if model is None:
@@ -106,12 +106,12 @@ class Registrations:
         return model
 
     def stop(self, name: str) -> None:
-        """Bedrock has no call for that; one that has ended needs none."""
+        """Raises an error for an active registration, which Bedrock cannot stop. No effect on an ended one."""
         if not self.get(name).has_ended:
             raise UnsupportedError(f"model {name}: Bedrock cannot stop a registration; it ends by itself")
 
     def clear(self, ref: JobRef, name: str) -> None:
-        """Remove the model, and with it all that is known of the registration; SageMaker's own files stay."""
+        """Delete the model, which is the only record of the registration; SageMaker's own files are kept."""
         try:
             snapshot = self.get(name)
         except JobNotFound:

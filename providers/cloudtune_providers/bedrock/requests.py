@@ -1,6 +1,6 @@
 """The steps of a job: encode and upload each split, create the job. Pure.
 
-Every step is atomic: an object's key holds the hash of its bytes, and a job's name, which Bedrock never gives twice, is
+Every step is atomic: an object's key contains the hash of its bytes, and a job's name, which is unique in Bedrock, is
 derived from the submission's token, as is its ``clientRequestToken``.
 """
 
@@ -31,7 +31,7 @@ _PORTABLE = {
 
 
 def format_of(spec: JobSpec) -> str:
-    """How rows are written for that model and method.
+    """The format of rows for that model and method.
 
     docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, rft-prepare-data.html and
     distillation-data-prep-option-1.html, seen 2026-11-21.
@@ -115,7 +115,7 @@ def body_of(request: PlanRequest, options: BedrockOptions) -> dict[str, Any]:
 
 
 def output_prefix(options: BedrockOptions, job: str) -> str:
-    """Where a job writes its figures: a place of its own."""
+    """The output prefix of a job's metrics, which is unique."""
     return f"{options.prefix}/output/{job}/"
 
 
@@ -134,7 +134,7 @@ def _config(spec: JobSpec, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(request: PlanRequest, catalog: Catalog) -> tuple[Setting, ...]:
-    """What will be in force, and who chose it."""
+    """The effective values, and their sources."""
     spec = request.spec
     given = {key: value for key, value in spec.overrides.get(NAME, {}).items() if value is not None}
     replaced = {field for field, name in _PORTABLE.items() if name in (given.get("hyperparameters") or {})}

@@ -1,4 +1,4 @@
-"""Bedrock's answers as our values: pure, and never strict about what the service may add or leave out."""
+"""Converts Bedrock's responses to cloudtune's types. Pure. Added or missing fields are accepted."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ STATES: dict[str, JobState] = {
     "Stopped": JobState.CANCELLED,
 }
 REGISTRATION_STATES: dict[str, JobState] = {
-    # The same model's ModelStatus: what a custom model that CreateCustomModel makes is, its job is.
+    # The same model's ModelStatus: the state of a model from CreateCustomModel is the state of its job.
     "Creating": JobState.RUNNING,
     "Active": JobState.SUCCEEDED,
     "Failed": JobState.FAILED,
 }
 IMPORT = "import/"
-"""In front of the name in the reference of an import job."""
+"""Prefix of the name in the reference of an import job."""
 REGISTRATION = "registration/"
-"""In front of the name in the reference of a model that was registered: the model is its own job."""
+"""Prefix of the name in the reference of a registered model: the model is its own job."""
 REGISTERED = "IMPORTED"
-"""The customization type of such models; the documentation writes it small."""
+"""The customization type of such models; the documentation writes it in lowercase."""
 BASE_TAG, ADAPTER_TAG = "cloudtune:base", "cloudtune:adapter"
-"""What a registered model was tuned from, and what of it: Get does not tell."""
+"""A registered model's base model and kind of weights, which Get does not return."""
 _PHASES = (("trainingDetails", "training"), ("dataProcessingDetails", "processing the rows"),
            ("validationDetails", "validating the rows"))  # fmt: skip
 _FIGURES = {"training_loss": "loss", "validation_loss": "loss", "perplexity": "perplexity"}
@@ -53,7 +53,7 @@ def to_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
 
 
 def to_import_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
-    """An import job as a snapshot. What was imported is its own base."""
+    """An import job as a snapshot. The imported model is its own base model."""
     word = str(job.get("status") or "")
     ref = JobRef(NAME, scope, f"{IMPORT}{job['jobName']}")
     return _snapshot(job, ref, STATES.get(word, JobState.UNKNOWN), word, str(job.get("importedModelName") or ""))
@@ -94,7 +94,7 @@ def _snapshot(
 
 
 def _phase(details: Mapping[str, Any]) -> tuple[str, bool]:
-    """What is being done, and whether the training itself is still to come."""
+    """The current phase, and whether training has not started."""
     words = {name: str((details.get(name) or {}).get("status") or "") for name, _ in _PHASES}
     is_waiting = words["trainingDetails"] == "NotStarted"
     for name, text in _PHASES:
@@ -105,7 +105,7 @@ def _phase(details: Mapping[str, Any]) -> tuple[str, bool]:
 
 def _problem(job: Mapping[str, Any]) -> JobProblem:
     said = str(job.get("failureMessage") or "")
-    if not said:  # a list leaves the reason out
+    if not said:  # lists omit the reason
         return JobProblem(message="lists do not include the reason", hint="run `cloudtune show JOB` to see it")
     hint = None
     if "Input data" in said or "format" in said.lower():
@@ -114,13 +114,13 @@ def _problem(job: Mapping[str, Any]) -> JobProblem:
 
 
 def model_of(arn: str) -> str:
-    """A base model's id, of its ARN; a custom model keeps its ARN, which is the only name that says whose it is."""
+    """A base model's id, from its ARN; a custom model is named by its ARN, the only name with the account."""
     _, found, tail = arn.partition(":foundation-model/")
     return tail if found else arn
 
 
 def to_model(job: Mapping[str, Any], ref: JobRef, scope: str) -> TunedModel | None:
-    """What an ended customization job has made, if anything."""
+    """The model of an ended customization job, if any."""
     arn = job.get("outputModelArn")
     if not arn or STATES.get(str(job.get("status"))) is not JobState.SUCCEEDED:
         return None
@@ -131,7 +131,7 @@ def to_model(job: Mapping[str, Any], ref: JobRef, scope: str) -> TunedModel | No
 
 
 def to_imported_model(job: Mapping[str, Any], ref: JobRef, scope: str) -> TunedModel | None:
-    """What an ended import job has made. It answers at once."""
+    """The model of an ended import job. It needs no deployment."""
     arn = job.get("importedModelArn")
     if not arn or STATES.get(str(job.get("status"))) is not JobState.SUCCEEDED:
         return None
@@ -152,11 +152,11 @@ def to_registered_model(
     )  # fmt: skip
 
 
-# -- figures ---------------------------------------------------------------------------------------------------------
+# -- metrics ---------------------------------------------------------------------------------------------------------
 
 
 def metrics_of(text: str, split: Split) -> Iterator[Metric]:
-    """The figures of one of the result files. Columns that are not known are passed over, torn rows too.
+    """The metrics of one of the result files. Unknown columns and incomplete rows are skipped.
 
     docs.aws.amazon.com/bedrock/latest/userguide/model-customization-analyze.html, seen 2026-11-21.
     """
@@ -178,12 +178,12 @@ def _number(value: Any) -> float | None:
 
 
 def utc(value: Any) -> datetime | None:
-    """The SDK's time in UTC; anything else is no time."""
+    """The SDK's time in UTC; None for any other value."""
     return value.astimezone(UTC) if isinstance(value, datetime) else None
 
 
 def plain(value: Any) -> Any:
-    """The answer as JSON types, without the SDK's notes on the connection."""
+    """The response as JSON types, without the SDK's metadata of the connection."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items() if key != "ResponseMetadata"}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What Bedrock refuses in training rows, by the family of the base model."""
+"""Validation of Bedrock's training rows, by the family of the base model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _text_alone(record: Record) -> Iterator[Finding]:
 
 
 def _seeing(catalog: Catalog) -> list[str]:
-    """Models that are tuned on images or videos, with what they take."""
+    """Models that are tuned on images or videos, with the kinds of media."""
     return [f"{one.id} ({', '.join(one.inputs[1:])})" for one in catalog.models if len(one.inputs) > 1]
 
 

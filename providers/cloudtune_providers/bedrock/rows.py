@@ -1,4 +1,4 @@
-"""The rows that Bedrock takes besides conversations: prompts with completions, items for graders, plain text.
+"""Rows for Bedrock other than conversations: prompts with completions, items for graders, plain text.
 
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html and rft-prepare-data.html, seen
 2026-11-21.

@@ -32,7 +32,7 @@ _DISTILL_ONLY = ("teacher", "teacher_max_tokens")
 
 
 def family_of(model: str) -> str:
-    """The id within a foundation model's ARN; other names as they are."""
+    """The id within a foundation model's ARN; other names unchanged."""
     return model.partition("foundation-model/")[2] or model
 
 
@@ -122,7 +122,7 @@ class Rules:
             yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
 
     def is_open_weight(self, name: str | None) -> bool:
-        """Whether only the OpenAI-compatible API tunes that model."""
+        """Whether that model is tuned only with the OpenAI-compatible API."""
         model = self.model(name or "")
         return model is not None and model.api == open_weight.API
 
@@ -172,7 +172,7 @@ class Rules:
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def counts(self, spec: JobSpec, data: DataReport) -> Iterator[Problem]:
-        """Rows of another kind, too few, too many."""
+        """Problems of rows: another kind, too few, too many."""
         model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
         train = data.splits["train"]
         if train.kind != (wanted := METHODS[method].kinds[0]):
@@ -192,7 +192,7 @@ class Rules:
                 yield Problem(code="rows", field="data.train", message=cited, fix=fix)
 
     def contents(self, spec: JobSpec, data: DataReport) -> Iterator[Problem]:
-        """What the plan says of images, videos and rows without an answer. Row rules refuse the rest."""
+        """The plan's warnings about images, videos and rows without an answer. Row rules refuse the rest."""
         features = {str(problem.field) for problem in data.problems if problem.code == "feature"}
         media = features & {"images", "videos"}
         if media:

@@ -1,4 +1,4 @@
-"""What Bedrock accepts as rows, by base model; the catalog's dated figures take precedence.
+"""The rows that Bedrock accepts, by base model; the catalog's dated values take precedence.
 
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, seen 2026-11-21. Numbers of rows may be
 adjustable quotas of an account.
@@ -28,10 +28,10 @@ _MODELS = (
     ("cohere.", _PROMPT),
     ("anthropic.", Target("bedrock-claude", {"sft": "claude"}, min_rows=32, max_rows=10_000, max_tokens=32_000)),
 )
-"""A part of the model's id, and the rules that it stands for."""
+"""A part of the model's id, and the rules for such models."""
 
 
 def target_of(model: str | None, method: str | None) -> Target:
-    """The rules for that model; Nova's where none is named."""
+    """The rules for that model; Nova's if none is named."""
     found = next((target for part, target in _MODELS if model and part in model.lower()), _NOVA)
     return found._replace(rules_of=(NAME, model, method)).with_limits(load(NAME), model, method)

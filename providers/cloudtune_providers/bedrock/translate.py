@@ -1,4 +1,4 @@
-"""What the Bedrock back end can do, what it refuses, and what it would send: pure functions."""
+"""Capabilities, checks and requests of the Bedrock back end: pure functions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TRANSLATED = {
 
 
 def capabilities() -> Capabilities:
-    """What Bedrock can do."""
+    """The capabilities of Bedrock."""
     reasons = dict(REFUSED)
     supported = {
         *(f"method:{name}" for name in TYPES), *INHERENT, "hyperparameters.epochs", "hyperparameters.learning_rate",
@@ -93,7 +93,7 @@ def plan(request: PlanRequest, options: BedrockOptions, rules: Rules, catalog: C
 
 
 def cost(request: PlanRequest, catalog: Catalog) -> CostEstimate | None:
-    """Tokens by their characters, times epochs, times the price of training."""
+    """Estimated tokens, times epochs, times the price of training."""
     spec = request.spec
     model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
     price = catalog.price("training", model, method)

@@ -1,1 +1,1 @@
-"""The JumpStart back end: AWS's own trainers for the models of the SageMaker hub, by training jobs on instances."""
+"""The JumpStart back end: AWS's own trainers for the models of the SageMaker hub, in training jobs on instances."""

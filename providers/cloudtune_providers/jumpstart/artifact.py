@@ -1,4 +1,4 @@
-"""A tuned model's archive out of S3, unpacked here."""
+"""Downloads and unpacks a tuned model's archive from S3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARCHIVE = ".tar.gz"
 
 
 def export(clients: Clients, model: TunedModel, to: Path, *, merged: bool) -> Sequence[Path]:
-    """The archive's files in a new folder, whole or not at all. Raises InvalidRequest."""
+    """Extract the archive to a new folder, atomically. Raises InvalidRequest."""
     if merged and (model.raw.get("HyperParameters") or {}).get("merge_weights") != "True":
         raise InvalidRequest(
             f"{model.id} contains an adapter that the script did not merge into its base model",

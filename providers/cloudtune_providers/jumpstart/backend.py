@@ -1,4 +1,4 @@
-"""The JumpStart back end: training jobs with AWS's own scripts, filled from the hub's documents."""
+"""The JumpStart back end: training jobs with AWS's own scripts, configured from the hub's documents."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
 
 class JumpStartBackend:
-    """Implements `Backend`, and of `cloudtune.optional` all but `Importer`, `PerJobCapabilities` and `Pausable`.
+    """Implements `Backend`, and all of `cloudtune.optional` except `Importer`, `PerJobCapabilities` and `Pausable`.
 
-    ``factory`` may make botocore's clients instead of us, by service name.
+    ``factory`` can create botocore's clients, by service name.
     """
 
     name: ClassVar[str] = layouts.NAME
@@ -112,7 +112,7 @@ class JumpStartBackend:
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
-        """See `DataRules`. Dialogs, which most models of the hub take."""
+        """See `DataRules`. Dialogs, which most models of the hub support."""
         return layouts.TARGETS["text" if method == "cpt" else "chat"]
 
     def data_target(self, spec: JobSpec) -> Target:
@@ -121,14 +121,14 @@ class JumpStartBackend:
         known = self._hub.known(str(spec.model_for(self.name)), given.get("model_version"), given)
         return layouts.TARGETS[layouts.layout_of(spec, known)]
 
-    # -- getting ready ---------------------------------------------------------------------------------------------
+    # -- preparation -----------------------------------------------------------------------------------------------
 
     def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
         """See `cloudtune.backend.Preflight`."""
         return Preflight(self._clients, self._options, self._hub).checks(spec, plan)
 
     def documents(self) -> Mapping[str, str]:
-        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is left open."""
+        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is a placeholder."""
         account = region = None
         with suppress(CloudtuneError):
             region, account = self._clients.region, self._clients.account()
@@ -196,15 +196,15 @@ class JumpStartBackend:
         return self._jobs.events(ref, after)
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """See `Backend`. From the log; the scripts do not say the step: their reports are counted."""
+        """See `Backend`. From the log; the scripts do not log the step: their reports are counted."""
         return self._jobs.metrics(ref, after, results.figures)
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """See `Backend`. None are kept."""
+        """See `Backend`. There are none."""
         return ()
 
     def model(self, ref: JobRef) -> TunedModel:
-        """See `Backend`. Of a job that a limit or a person stopped, what it had uploaded."""
+        """See `Backend`. For a job that was stopped by a limit or a user, the uploaded result."""
         job = self._jobs.describe(self._jobs.name_of(ref))
         snapshot = to_snapshot(job, self.name, ref.scope)
         uri = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
@@ -216,10 +216,10 @@ class JumpStartBackend:
         )  # fmt: skip
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
-        """See `Exporter`. What the job's model.tar.gz holds: an adapter, or with ``merge_weights`` the whole model."""
+        """See `Exporter`. Extracts the job's model.tar.gz: an adapter, or with ``merge_weights`` the whole model."""
         return artifact.export(self._clients, model, to, merged=merged)
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
         """See `Backend`."""
@@ -235,7 +235,7 @@ class JumpStartBackend:
         bucket, _, folder = str(job["OutputDataConfig"]["S3OutputPath"]).removeprefix("s3://").partition("/")
         Objects(self._clients, bucket).delete(f"{folder.rstrip('/')}/{ref.id}/")
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- inference -------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. Options: those of `JumpStartDeployment`."""
@@ -252,7 +252,7 @@ class JumpStartBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Generator`. Asks the model's endpoint."""
+        """See `Generator`. Calls the model's endpoint."""
         return self._hosting.generate(model, prompts, options or GenerateOptions())
 
 

@@ -1,4 +1,4 @@
-"""What is chosen for a job from its spec, the settings and the model's document, and what is wrong with it. Pure."""
+"""Chooses a job's values from its spec, the settings and the model's document, and validates them. Pure."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Choices(NamedTuple):
     known: dict[str, Hyper]
     """Hyperparameters of the document."""
     hyperparameters: dict[str, str]
-    """Those that are sent: the document's defaults under what the spec says."""
+    """The hyperparameters to send: the document's defaults, overridden by the spec."""
     devices: int | None
-    """Over all instances; None where it is not known."""
+    """Number of devices over all instances; None if unknown."""
     seconds: int
     is_limited: bool
     spot: bool
@@ -47,7 +47,7 @@ class Choices(NamedTuple):
 
     @property
     def image(self) -> str:
-        """Of the training container."""
+        """Environment variables of the training container."""
         return self.document.image(self.instance_type)
 
     def stopping(self) -> dict[str, int]:
@@ -56,7 +56,7 @@ class Choices(NamedTuple):
         return found | ({"MaxWaitTimeInSeconds": self.seconds + self.spot_wait} if self.spot else {})
 
     def told(self) -> dict[str, tuple[Any, str]]:
-        """What was derived, with the reason."""
+        """Derived values, with the reason."""
         why = (
             "limits.max_time" if self.is_limited else "the service's default of one day; AWS's SDK defaults to one hour"
         )
@@ -71,7 +71,7 @@ class Choices(NamedTuple):
 
 
 def choose(spec: JobSpec, resolved: Resolved, options: JumpStartOptions) -> Choices:
-    """Everything that follows from the three; nothing is refused here."""
+    """The values derived from spec, settings and document, without validation."""
     given = spec.overrides.get(NAME, {})
     facts = resolved.facts
     document = Document(facts["document"], given.get("config"))
@@ -94,7 +94,7 @@ def choose(spec: JobSpec, resolved: Resolved, options: JumpStartOptions) -> Choi
 
 
 def problems(spec: JobSpec, choices: Choices, options: JumpStartOptions) -> Iterator[Problem]:
-    """What the document forbids, all at once."""
+    """All problems according to the document."""
     document = choices.document
     if not document.trains:
         message = f"{choices.model} {choices.version} is not trainable in JumpStart, according to its document"
@@ -138,7 +138,7 @@ def _config(spec: JobSpec, document: Document) -> Iterator[Problem]:
 
 
 def _values(spec: JobSpec, choices: Choices) -> Iterator[Problem]:
-    """Names and values as the document has them: they are read, and not known by heart."""
+    """Names and values from the document: they are read, not hard-coded."""
     fields = {name: field for field, name in requests.NAMES.items()}
     for name, value in requests.asked(spec, choices).items():
         field = fields.get(name, "")

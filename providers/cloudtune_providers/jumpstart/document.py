@@ -1,8 +1,8 @@
-"""A model's document in the hub, read without trusting its spelling: both key styles, aliases, variants. Pure.
+"""Reads a model's document in the hub: both key styles, aliases, variants. Pure.
 
 Form: sagemaker-core 2.27.0, ``jumpstart/models.py``; which variant counts: sagemaker-train 1.27.0, ``defaults.py``. A
-variant is looked up by the instance family first, then by the whole type; its hyperparameters have keys in small
-letters where the model's own have capitals.
+variant is looked up by the instance family first, then by the whole type; its hyperparameters have lowercase keys where
+the model's own are capitalized.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEPT = (
 
 
 class Hyper(NamedTuple):
-    """What a document says of one hyperparameter."""
+    """A document's definition of one hyperparameter."""
 
     name: str
     type: str
@@ -42,7 +42,7 @@ class Hyper(NamedTuple):
     options: tuple[str, ...] = ()
 
     def fault(self, value: str) -> str:
-        """What is wrong with a value as it would be sent; empty if nothing is."""
+        """The error of a value in the format in which it is sent; empty if valid."""
         if self.options and value not in self.options:
             return f"is one of {', '.join(self.options)}"
         if self.type not in ("int", "float"):
@@ -57,7 +57,7 @@ class Hyper(NamedTuple):
 
 
 def kept(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts that planning looks at; the whole is many times larger."""
+    """The parts that planning uses; the whole document is many times larger."""
     return {key: document[key] for key in _KEPT if document.get(key) is not None}
 
 
@@ -79,7 +79,7 @@ class Document:
 
     @property
     def trains(self) -> bool:
-        """Whether a training job can be made from it."""
+        """Whether a training job can be created from it."""
         return bool(self["TrainingSupported"] and self["TrainingScriptUri"])
 
     @property
@@ -89,11 +89,11 @@ class Document:
 
     @property
     def terms(self) -> str:
-        """Where the terms can be read."""
+        """The URL of the terms."""
         return str(self["HostingEulaExternalLink"] or self["HostingEulaUri"] or self["License"] or "the model's page")
 
     def variant(self, instance_type: str, side: str = "Training") -> dict[str, Any]:
-        """What differs on that instance type."""
+        """The variant for that instance type."""
         variants = (self[f"{side}InstanceTypeVariants"] or {}).get("Variants") or {}
         found = variants.get(family_of(instance_type)) or variants.get(instance_type) or {}
         return dict(found.get("Properties") or {})
@@ -106,7 +106,7 @@ class Document:
         return given
 
     def weights(self, instance_type: str) -> str:
-        """Where the base model's weights lie."""
+        """The location of the base model's weights."""
         variant = self.variant(instance_type)
         found = variant.get("GatedModelEnvVarUri") or variant.get("TrainingArtifactUri") or self["TrainingArtifactUri"]
         return str(found or "")
@@ -125,7 +125,7 @@ class Document:
         return found
 
     def hyperparameters(self, instance_type: str) -> dict[str, Hyper]:
-        """All that can be set, with the defaults that hold on that instance type; none of the old protocol's."""
+        """All hyperparameters, with the defaults for that instance type, without those of the old protocol."""
         found = {one.name: one for one in _read(self["Hyperparameters"] or ())}
         for one in _read(self.variant(instance_type).get("Hyperparameters") or ()):
             known = found.get(one.name)
@@ -134,12 +134,12 @@ class Document:
         return {name: one for name, one in found.items() if not name.startswith(LEGACY)}
 
     def defaults(self, instance_type: str) -> dict[str, str]:
-        """Every hyperparameter that has a default, as it is sent."""
+        """Every hyperparameter that has a default, in the format in which it is sent."""
         entries = self.hyperparameters(instance_type).values()
         return {one.name: _text(one.default) for one in entries if one.default is not None}
 
     def metrics(self) -> list[dict[str, str]]:
-        """Metric definitions, as CreateTrainingJob takes them."""
+        """Metric definitions in the format of CreateTrainingJob."""
         return [{"Name": str(one["Name"]), "Regex": str(one["Regex"])} for one in self["TrainingMetrics"] or ()]
 
 
@@ -155,7 +155,7 @@ def _read(entries: Any) -> Iterator[Hyper]:
 
 
 def as_sent(value: Any) -> str:
-    """A value as JumpStart's scripts read it: truth is the word True or False."""
+    """A value in the format of JumpStart's scripts: booleans are True or False."""
     return _text(value)
 
 

@@ -1,4 +1,4 @@
-"""Endpoints of tuned JumpStart models: planned from the model's document, asked in the form that it was trained in."""
+"""Endpoints of tuned JumpStart models: planned from the model's document, called in the format used in training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Hosting:
         self._hosts = hosts
 
     def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
-        """Model, configuration, endpoint, and wait. Reads the model's document."""
+        """Return steps for model, configuration and endpoint, and wait. Reads the model's document."""
         try:
             deployment = JumpStartDeployment.model_validate(given)
         except ValidationError as error:
@@ -104,12 +104,12 @@ class Hosting:
         return body
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Endpoint, configuration, model."""
+        """Return steps that delete endpoint, configuration and model."""
         what = "\n".join(("remove", deployment.scope, deployment.id, deployment.model, str(deployment.created_at)))
         return self._hosts.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
 
     def generate(self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
-        """One answer for each prompt, in pieces first if asked for. The base model needs an endpoint of its own."""
+        """One answer for each prompt, first in chunks if requested. The base model needs a separate endpoint."""
         template = None
         if options.base:
             if not self._options.base_endpoint:

@@ -1,4 +1,4 @@
-"""Documents of the hub: read, dated, hashed, kept for a while; and the public manifest for what else there is.
+"""Documents of the hub: read, dated, hashed and cached; and the public manifest of all models.
 
 ``DescribeHubContent`` needs credentials; JumpStart's public bucket has the list of all models as well
 (``models_manifest.json``: sagemaker-core 2.27.0, ``jumpstart/types.py`` and ``region_config.json``).
@@ -33,12 +33,12 @@ def cache_bucket(region: str) -> str:
 
 
 def gated_bucket(region: str) -> str:
-    """JumpStart's bucket of a region with what terms must be accepted for first."""
+    """JumpStart's bucket of a region for models whose terms must be accepted first."""
     return f"jumpstart-private-cache-prod-{region}"
 
 
 class Hub:
-    """The documents of one hub. May be used from several threads."""
+    """The documents of one hub. Thread-safe."""
 
     def __init__(self, clients: Clients, hub: str, clock: Clock, age_s: float) -> None:
         self._clients = clients
@@ -61,7 +61,7 @@ class Hub:
         return facts
 
     def known(self, model: str, version: str | None, given: Mapping[str, Any]) -> dict[str, Hyper] | None:
-        """The hyperparameters of a document that was read before; None where it was not. No I/O."""
+        """The hyperparameters of a document that is already read; None otherwise. No I/O."""
         with self._lock:
             seen = self._read.get((model, version))
         if seen is None:
@@ -91,7 +91,7 @@ class Hub:
         }
 
     def _described(self, model: str, version: str | None) -> dict[str, Any]:
-        """A private hub may hold references to public models beside models of its own."""
+        """A private hub can have references to public models besides its own models."""
         more = {} if version is None else {"HubContentVersion": version}
         kinds = ("Model",) if self._hub == PUBLIC_HUB else (_REFERENCE, "Model")
         for kind in kinds:
@@ -118,7 +118,7 @@ class Hub:
         return Problem(code="unknown_model", field="model", message=f"JumpStart has no model {model!r}", fix=fix)
 
     def models(self) -> list[str]:
-        """Ids of all models, by the public manifest; none where it cannot be read."""
+        """Ids of all models, from the public manifest; none if it cannot be read."""
         try:
             bucket = cache_bucket(self._clients.region)
             with self._clients.asking("JumpStart's manifest"):

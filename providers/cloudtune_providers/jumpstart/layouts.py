@@ -1,9 +1,9 @@
-"""How rows lie in S3 for JumpStart's scripts: a folder of its own for each side, and nothing else in it. Pure.
+"""The layout of rows in S3 for JumpStart's scripts: a separate folder for each split, without other files. Pure.
 
 Instruction and response with ``template.json``, dialogs, or plain text
 (docs.aws.amazon.com/sagemaker/latest/dg/jumpstart-foundation-models-fine-tuning-instruction-based.html and
-...-domain-adaptation.html, seen 2026-11-21). A job without a training channel would learn AWS's own default rows, so
-that there always is one.
+...-domain-adaptation.html, seen 2026-11-21). A job without a training channel would train on AWS's own default rows,
+so there always is one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TARGETS: dict[Layout, Target] = {
     "chat": _CHAT, "instruction": Target("jumpstart-instruction", {"sft": FORMATS["instruction"]}), "text": _CHAT,
 }  # fmt: skip
 SWITCHES: dict[Layout, dict[str, str]] = {
-    # Both True make the script fail.
+    # The script fails if both are True.
     "chat": {"chat_dataset": "True", "instruction_tuned": "False"},
     "instruction": {"chat_dataset": "False", "instruction_tuned": "True"},
     "text": {"chat_dataset": "False", "instruction_tuned": "False"},
@@ -48,7 +48,7 @@ LISTING_LIMIT_S = 120.0
 
 
 def layout_of(spec: JobSpec, known: Mapping[str, Hyper] | None) -> Layout:
-    """The layout of a spec's rows: dialogs where the document has them, unless the spec says otherwise."""
+    """The layout of a spec's rows: by default dialogs if the document supports them."""
     if spec.method.name == "cpt":
         return "text"
     given = spec.overrides.get(NAME, {}).get("layout")
@@ -58,17 +58,17 @@ def layout_of(spec: JobSpec, known: Mapping[str, Hyper] | None) -> Layout:
 
 
 def switches(layout: Layout, known: Mapping[str, Hyper]) -> dict[str, str]:
-    """The hyperparameters that tell the script the layout, as far as it knows of them."""
+    """The hyperparameters that set the script's layout, if it has them."""
     return {name: value for name, value in SWITCHES[layout].items() if name in known}
 
 
 def template_of(spec: JobSpec) -> dict[str, str]:
-    """What ``template.json`` says."""
+    """The content of ``template.json``."""
     return dict(spec.overrides.get(NAME, {}).get("template") or TEMPLATE)
 
 
 def steps_of(request: PlanRequest, options: JumpStartOptions, layout: Layout) -> list[Step]:
-    """Encode and upload each split into its folder, and see that nothing else lies there."""
+    """Encode and upload each split into its folder, and check that it has no other files."""
     found: list[Step] = []
     for split in ("train", "validation"):
         if split in request.data.splits:
@@ -77,7 +77,7 @@ def steps_of(request: PlanRequest, options: JumpStartOptions, layout: Layout) ->
 
 
 def folder_of(request: PlanRequest, options: JumpStartOptions, split: str, layout: Layout) -> str:
-    """The folder of one split, named by what is in it: equal rows in the same layout share one."""
+    """The folder of one split, named by its content: equal rows in the same layout share one."""
     rows = request.data.splits[split].sha256
     what = json.dumps([rows, layout, template_of(request.spec) if layout == "instruction" else None])
     return f"{options.prefix}/{NAME}/{hashlib.sha256(what.encode()).hexdigest()[:32]}/{split}/"

@@ -1,4 +1,4 @@
-"""Settings of the JumpStart back end, and what a spec may say to it in its own words."""
+"""Settings of the JumpStart back end, and its overrides in a spec."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ Groups = Annotated[tuple[str, ...], Field(max_length=5)]
 
 
 class JumpStartOptions(AwsOptions):
-    """Which account, region, bucket and role, and on what a job runs unless its spec says otherwise."""
+    """Account, region, bucket and role, and defaults for the instances of jobs."""
 
     hub: Program[str] = PUBLIC_HUB
-    """Whose documents are read: the public hub's, or a private one's of your account."""
+    """The hub of the documents: the public one, or a private one of your account."""
     accept_eula: Protection[tuple[str, ...]] = ()
     """Ids of gated models whose terms you have read and accept, for every job."""
     instance_type: Safe[Instance | None] = None
-    """Else the one that the model's document names."""
+    """Default: the one in the model's document."""
     volume_gb: Safe[PositiveInt | None] = None
-    """Else the document's."""
+    """Default: the document's."""
     spot: Safe[bool] = False
-    """Managed spot training: cheaper, may wait for capacity and be interrupted."""
+    """Managed spot training: cheaper, can wait for capacity and be interrupted."""
     spot_wait: Safe[PositiveFloat] = 86400.0
-    """Seconds that a spot job may wait beside its running time."""
+    """Seconds that a spot job can wait in addition to its running time."""
     keep_alive: Safe[Annotated[int, Field(ge=0, le=21600)]] = 0
-    """Seconds for which the instances are kept warm after a job; billed all the while."""
+    """Seconds for which the instances are kept warm after a job; they are billed."""
     subnets: Protection[Subnets] = ()
-    """Of the VPC that jobs and endpoints run in; together with ``security_groups``."""
+    """Subnets of the VPC of jobs and endpoints; together with ``security_groups``."""
     security_groups: Protection[Groups] = ()
     document_age: Safe[NonNegativeFloat] = 900.0
-    """Seconds for which a model's document, once read, is not asked for again."""
+    """Seconds for which a model's document is cached."""
     base_endpoint: Safe[str | None] = None
-    """An endpoint of the untuned model, to compare with."""
+    """An endpoint of the untuned model, for comparison."""
     deploy_limit: Safe[PositiveFloat] = 3600.0
-    """Seconds to wait until an endpoint answers."""
+    """Seconds to wait until an endpoint is ready."""
 
 
 class JumpStartOverrides(BaseModel):
@@ -58,18 +58,18 @@ class JumpStartOverrides(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model_version: Annotated[str, Field(pattern=r"\d{1,4}\.\d{1,4}\.\d{1,4}")] | None = None
-    """Of the model's document; the newest unless given."""
+    """Version of the model's document. Default: the newest."""
     config: str | None = None
     """One of the document's training configurations."""
     accept_eula: bool | None = None
-    """That you have read a gated model's terms and accept them."""
+    """You have read a gated model's terms and accept them."""
     layout: Literal["chat", "instruction"] | None = None
-    """How conversations are written: dialogs, or instruction and response. The document decides unless given."""
+    """The layout of conversations: dialogs, or instruction and response. Default: by the document."""
     template: dict[str, str] | None = None
     """``template.json`` of the instruction layout: a prompt and a completion, made of {instruction}, {context} and
     {response}."""
     hyperparameters: dict[str, str | int | float | bool] = {}
-    """As the model's document names them; they win over the portable ones."""
+    """Hyperparameters by the document's names; they override the portable ones."""
     instance_type: Instance | None = None
     instance_count: PositiveInt | None = None
     volume_gb: PositiveInt | None = None
@@ -82,21 +82,21 @@ class JumpStartDeployment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,50}$")] | None = None
-    """Unless given, derived from the job."""
+    """Default: derived from the job."""
     instance_type: Instance | None = None
-    """Else the one that the model's document names for inference."""
+    """Default: the one in the model's document for inference."""
     instances: PositiveInt = 1
     min_copies: NonNegativeInt | None = None
-    """Copies of the model that stay while nobody asks; more are made while many do, up to ``instances``. With 0 the
-    endpoint lets all its instances go, costs nothing then, and wakes within minutes of a question."""
+    """Minimum number of copies of the model, scaled up with requests to ``instances``. With 0 the endpoint releases all
+    its instances without requests, costs nothing then, and starts within minutes after a request."""
     requests_per_minute: PositiveFloat = 60.0
-    """With ``min_copies``: what one copy is to answer before another is made."""
+    """With ``min_copies``: target number of requests per copy."""
     cooldown: Annotated[int, Field(ge=0, le=86400)] = 300
     """With ``min_copies``: seconds between two steps down."""
     memory_mb: Annotated[int, Field(ge=128, le=3_000_000)] = 1024
-    """With ``min_copies``: what is reserved of the machine's memory for each copy; it may use more."""
+    """With ``min_copies``: machine memory reserved for each copy; it can use more."""
     accelerators: Annotated[int, Field(ge=0, le=16)] | None = None
-    """With ``min_copies``: GPUs of each copy; else all that the instance has."""
+    """With ``min_copies``: GPUs of each copy. Default: all of the instance."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> JumpStartDeployment:

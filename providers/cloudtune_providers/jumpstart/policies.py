@@ -27,7 +27,7 @@ def documents(options: JumpStartOptions, *, account: str | None, region: str | N
 
 
 def role_policy(options: JumpStartOptions, account: str, region: str) -> Document:
-    """What the job may do: beside what any may, read AWS's scripts and weights."""
+    """The job's permissions: those of any training job, and reading AWS's scripts and weights."""
     found = statements.of_role(options, account, region, in_vpc=bool(options.subnets))
     caches = [f"arn:aws:s3:::{name}" for name in (cache_bucket(region), gated_bucket(region))]
     found += [

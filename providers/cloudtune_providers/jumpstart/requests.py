@@ -1,4 +1,4 @@
-"""The steps of a job and the body of CreateTrainingJob, filled from the model's document. Pure."""
+"""The steps of a job and the body of CreateTrainingJob, from the model's document. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = {
     "hyperparameters.batch_size": "per_device_train_batch_size", "hyperparameters.max_length": "max_input_length",
     "adapter.rank": "lora_r", "adapter.alpha": "lora_alpha", "adapter.dropout": "lora_dropout", "seed": "seed",
 }  # fmt: skip
-"""Portable field -> what documents of text-generating models call it
+"""Portable field -> its name in documents of text-generating models
 (docs.aws.amazon.com/sagemaker/latest/dg/jumpstart-fine-tune.html, seen 2026-11-21)."""
 _JUMPSTART_TAGS = ("sagemaker-studio:jumpstart-model-id", "sagemaker-studio:jumpstart-model-version")
 ROOM_FOR_TAGS = len(_JUMPSTART_TAGS)
@@ -33,7 +33,7 @@ VERSION_VARIABLE = "CLOUDTUNE_MODEL_VERSION"
 
 
 def asked(spec: JobSpec, choices: Choices) -> dict[str, str]:
-    """What the spec asks for, under the document's names and as it is sent; its own words win."""
+    """The spec's hyperparameters by the document's names; the overrides take precedence."""
     found = {}
     for field, value in spec.requested_fields().items():
         if field in NAMES:
@@ -67,7 +67,7 @@ def plan_of(request: PlanRequest, options: JumpStartOptions, choices: Choices, w
 
 
 def body_of(request: PlanRequest, options: JumpStartOptions, choices: Choices) -> dict[str, Any]:
-    """CreateTrainingJob, as JumpStart's own estimator would fill it, but for what the spec and the settings say."""
+    """CreateTrainingJob, as JumpStart's own estimator would send it, except for values of the spec and the settings."""
     document, spec = choices.document, request.spec
     algorithm: dict[str, Any] = {"TrainingImage": choices.image, "TrainingInputMode": "File"}
     if metrics := document.metrics():
@@ -146,7 +146,7 @@ def _own_tags(choices: Choices) -> dict[str, str]:
 
 
 def settings_of(request: PlanRequest, choices: Choices) -> tuple[Setting, ...]:
-    """What will be in force, and who chose it."""
+    """The effective values, and their sources."""
     spec = request.spec
     given = {key: value for key, value in spec.overrides.get(NAME, {}).items() if value not in (None, {}, [])}
     chosen = [

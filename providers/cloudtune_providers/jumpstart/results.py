@@ -1,4 +1,4 @@
-"""What comes of a job: the figures in its log, its model, what an endpoint is asked and what it answers. Pure."""
+"""The results of a job: the metrics in its log, its model, requests to an endpoint and its responses. Pure."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _VALIDATION = {
 
 
 def figures(line: str) -> Figures | None:
-    """What a line of Hugging Face's Trainer says: ``{'loss': 1.9, 'learning_rate': 0.0002, 'epoch': 0.5}``.
+    """Parse a line of Hugging Face's Trainer: ``{'loss': 1.9, 'learning_rate': 0.0002, 'epoch': 0.5}``.
 
-    It does not say the step: reports are counted. Anything else in the log holds no figures.
+    It has no step: reports are counted. Other lines of the log have no metrics.
     """
     start, end = line.find("{"), line.rfind("}")
     if start < 0 or end < start or ("loss" not in line):
@@ -75,14 +75,14 @@ def asking(
         return {"messages": [dict(message) for message in messages], "max_tokens": options.max_tokens, **drawn}
     said = [str(message.get("content") or "") for message in messages if message.get("role") in ("system", "user")]
     fields = {"instruction": "\n".join(said), "context": ""}
-    # In one pass, so that what a person writes is never taken for a field.
+    # In one pass, so that a user's text is never interpreted as a field.
     prompt = _FIELD.sub(lambda found: fields[found[1]], str(template.get("prompt", "{instruction}")))
     given = {"max_new_tokens": options.max_tokens, "do_sample": options.temperature > 0, "details": True, **drawn}
     return {"inputs": prompt, "parameters": given}
 
 
 def answer(content: bytes, endpoint: str) -> Generation:
-    """What the endpoint said, in whichever of the usual forms."""
+    """The endpoint's answer, in any of the usual formats."""
     try:
         document = json.loads(content)
     except ValueError as error:

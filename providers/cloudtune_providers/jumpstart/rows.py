@@ -15,7 +15,7 @@ from cloudtune.data.write.row_template import CANONICAL
 from cloudtune.data.write.turns import TALK, Json, question_and_answer
 
 TEMPLATE = '{"prompt": "{instruction}", "completion": "{response}"}\n'
-"""``template.json``. Without this file the scripts put text of their own around the instruction."""
+"""``template.json``. Without this file the scripts add their own text around the instruction."""
 
 
 def _to_instruction(chat: Chat) -> Json:

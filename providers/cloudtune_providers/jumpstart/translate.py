@@ -1,4 +1,4 @@
-"""What JumpStart can do, what it refuses, and what it would send: pure functions."""
+"""Capabilities, checks and requests of the JumpStart back end: pure functions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TRANSLATED = {
 
 
 def capabilities() -> Capabilities:
-    """What JumpStart can do, for any model; its document says more, and plans are held against it."""
+    """The capabilities of JumpStart for any model. Plans are also validated against the model's document."""
     reasons = dict(REFUSED)
     supported = {
         "method:sft", "method:cpt", *INHERENT, *requests.NAMES, "data.validation", "tags", "limits.max_time", *VERBS,
@@ -77,7 +77,7 @@ def check(spec: JobSpec, options: JumpStartOptions) -> Iterator[Problem]:
 
 
 def plan(request: PlanRequest, options: JumpStartOptions) -> Plan:
-    """The steps. Raises UnsupportedError for what the model's document does not allow."""
+    """The steps. Raises UnsupportedError for values that the model's document does not allow."""
     chosen = choices.choose(request.spec, request.resolved, options)
     found = list(choices.problems(request.spec, chosen, options))
     if found:

@@ -1,1 +1,1 @@
-"""The OpenAI back end: fine-tuning jobs at OpenAI, or at whatever speaks its dialect at ``base_url``."""
+"""The OpenAI back end: fine-tuning jobs at OpenAI, or at a compatible service at ``base_url``."""

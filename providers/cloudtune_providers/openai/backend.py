@@ -1,4 +1,4 @@
-"""The OpenAI back end: calls, translates, returns. No loop waits here, and nothing is sent twice."""
+"""The OpenAI back end. It never polls or retries."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 class OpenAIBackend(DelegatingBackend):
     """Implements `Backend`, `BatchStatus`, `DataRules`, `Generator` and `Pausable`.
 
-    ``delete`` removes the ended job's model, its result files and the uploads that no other job learns from; the record
-    of the job stays for ever, so that ``verb:delete`` is not among the capabilities.
+    ``delete`` deletes the ended job's model, its result files and the uploads that no other job uses; the record of the
+    job is permanent, so that ``verb:delete`` is not among the capabilities.
 
-    ``connect`` may make the SDK's client instead of us, for tests and proxies; its own retries are switched off anyway.
+    ``connect`` can create the SDK's client, for tests and proxies; its own retries are disabled in any case.
     """
 
     name: ClassVar[str] = translate.NAME
@@ -103,7 +103,7 @@ class OpenAIBackend(DelegatingBackend):
         """See `Pausable`."""
         self._account.jobs.resume(ref)
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- inference -------------------------------------------------------------------------------------------------
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
@@ -114,7 +114,7 @@ class OpenAIBackend(DelegatingBackend):
 
 
 def connected(options: OpenAIOptions) -> openai.OpenAI:
-    """The SDK's client with these settings. Raises what the SDK raises where there is no key."""
+    """The SDK's client with these settings. Raises the SDK's exception if there is no key."""
     import openai
 
     return openai.OpenAI(

@@ -1,4 +1,4 @@
-"""Settings of the OpenAI back end, and what a spec may say to it in its own words."""
+"""Settings of the OpenAI back end, and its overrides in a spec."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ Auto = Literal["auto"]
 
 
 class OpenAIOptions(BaseModel):
-    """Which account, at which address. What is left out comes from OpenAI's own environment variables."""
+    """The account and the URL. Defaults come from OpenAI's own environment variables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     api_key: Credential[SecretStr | None] = None
     """A reference such as ``${OPENAI_API_KEY}``; the SDK reads that variable by itself."""
     base_url: Endpoint[str | None] = None
-    """Where the API answers, with its ``/v1``; else OPENAI_BASE_URL, else OpenAI's own."""
+    """The base URL of the API, with its ``/v1``. Default: OPENAI_BASE_URL, else OpenAI's own."""
     organization: Safe[str | None] = None
-    """Else OPENAI_ORG_ID."""
+    """Default: OPENAI_ORG_ID."""
     project: Safe[str | None] = None
     """Defaults to OPENAI_PROJECT_ID. Set it if you have several projects: it identifies the project of a job."""
     timeout: Safe[PositiveFloat] = 60.0
-    """Seconds to wait for an answer; uploads get more, by their size."""
+    """Seconds to wait for a response; uploads get more, by their size."""
     list_lag: Safe[NonNegativeFloat] = 30.0
-    """Seconds for which a new file or job may be missing from a list: absence is not believed before."""
+    """Seconds for which a new file or job can be missing from a list."""
     parts_above: Safe[PositiveInt] = 100_000_000
     """Files larger than this many bytes are uploaded in parts."""
     answers: Safe[Literal["chat", "responses"]] = "chat"
-    """Which API a tuned model is asked through."""
+    """The API for inference with a tuned model."""
 
     def address(self, environ: Mapping[str, str] | None = None) -> str:
-        """The base URL in force."""
+        """The effective base URL."""
         environ = os.environ if environ is None else environ
         return (self.base_url or environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
 
     def scope(self, environ: Mapping[str, str] | None = None) -> str:
-        """Host, and the project or organisation where one is named."""
+        """Host, and the project or organization if one is named."""
         environ = os.environ if environ is None else environ
         account = self.project or self.organization
         account = account or environ.get("OPENAI_PROJECT_ID") or environ.get("OPENAI_ORG_ID") or ""
@@ -58,19 +58,19 @@ class OpenAIOverrides(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     learning_rate_multiplier: PositiveFloat | Auto | None = None
-    """Multiplies a rate that OpenAI does not publish; takes the place of ``hyperparameters.learning_rate``."""
+    """Multiplies a rate that OpenAI does not publish; replaces ``hyperparameters.learning_rate``."""
     n_epochs: PositiveInt | Auto | None = None
-    """Takes the place of ``hyperparameters.epochs``."""
+    """Replaces ``hyperparameters.epochs``."""
     batch_size: PositiveInt | Auto | None = None
-    """Takes the place of ``hyperparameters.batch_size``."""
+    """Replaces ``hyperparameters.batch_size``."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """Part of the tuned model's name; the job's name unless given."""
+    """Part of the tuned model's name. Default: the job's name."""
     integrations: list[dict[str, Any]] | None = None
-    """As OpenAI's API takes them; only Weights and Biases."""
+    """Integrations in the format of OpenAI's API; only Weights and Biases."""
 
 
 def place_of(url: str) -> str:
-    """Host, with its port and path where they are unusual."""
+    """Host, with its port and path if they are not the default."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     return f"{parts.netloc.rpartition('@')[2]}{'' if path == '/v1' else path}"

@@ -1,6 +1,6 @@
-"""What the OpenAI back end can do, what it refuses, and what it would send: pure functions.
+"""Capabilities, checks and requests of the OpenAI back end: pure functions.
 
-The dialect that it shares with Azure OpenAI is in ``openai_dialect``.
+``openai_dialect`` has the parts that it shares with Azure OpenAI.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NAME = "openai"
 FORMATS = {"sft": "openai", "dpo": "openai-preference"}
 ROWS = FORMATS | {"rft": "openai-rft"}
-"""The format of rows for each method, those included that take no new jobs."""
+"""The format of rows for each method, including methods that accept no new jobs."""
 DEFAULTS = {
     "hyperparameters.epochs": "auto", "hyperparameters.batch_size": "auto",
     f"overrides.{NAME}.learning_rate_multiplier": "auto",
@@ -72,7 +72,7 @@ TRANSLATED = {
 
 
 def capabilities() -> Capabilities:
-    """What OpenAI can do."""
+    """The capabilities of OpenAI."""
     methods = (f"method:{name}" for name in FORMATS)
     fields = ("method.beta", "hyperparameters.epochs", "hyperparameters.batch_size", "data.validation", "seed", "tags")
     return complete(

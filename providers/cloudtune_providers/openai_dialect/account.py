@@ -1,4 +1,4 @@
-"""One account at the service: its files, jobs and models, and how the steps of a plan are done there."""
+"""One account at the service: its files, jobs and models, and the execution of a plan's steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Account:
-    """Does the steps that ``requests`` writes. ``filters``, ``named`` and ``prefix`` as in `Jobs`."""
+    """Executes the steps that ``requests`` creates. ``filters``, ``named`` and ``prefix`` as in `Jobs`."""
 
     def __init__(
         self, wire: Wire, backend: str, scope: str, clock: Clock, *, filters: bool = True, named: bool = True,

@@ -1,4 +1,4 @@
-"""What a job will cost: exactly if core counted its tokens, else between two bounds."""
+"""The cost of a job: exact if its tokens were counted, else between two bounds."""
 
 from __future__ import annotations
 

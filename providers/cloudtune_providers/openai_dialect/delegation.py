@@ -1,4 +1,4 @@
-"""The verbs of a back end that only pass on to its account, written once."""
+"""A base class for back ends whose verbs delegate to an account."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 
 
 class JobService(Protocol):
-    """Jobs at a service, as a back end follows and steers them. A service may lack what its capabilities refuse."""
+    """Jobs at a service, for a back end. A service can lack calls that its capabilities exclude."""
 
     def get(self, ref: JobRef) -> JobSnapshot:
-        """One job."""
+        """The state of one job."""
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """Those that exist, of many."""
+        """The states of the existing jobs among many."""
 
     def listed(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """All, newest first."""
+        """All jobs, newest first."""
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """What happened."""
+        """The job's events."""
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """Figures."""
+        """The job's metrics."""
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """What was kept."""
+        """The job's checkpoints."""
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask it to stop."""
+        """Cancel the job."""
 
     def clear(self, ref: JobRef) -> None:
-        """Remove what can be removed of an ended one."""
+        """Delete what can be deleted of an ended job."""
 
 
 class Service(Protocol):
-    """Where the steps of a plan are done, and the jobs are."""
+    """An account that executes the steps of a plan and has the jobs."""
 
     @property
     def jobs(self) -> JobService:
@@ -57,17 +57,17 @@ class Service(Protocol):
         """Close the connections."""
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
-        """Do a step."""
+        """Execute a step."""
 
     def find(self, step: Step, intent: Intent) -> Found:
-        """Whether it is done."""
+        """Whether a step is done."""
 
     def probe(self, step: Step) -> Probe:
         """Return the state of the awaited resource."""
 
 
 class DelegatingBackend:
-    """Part of `Backend`, `BatchStatus`, `Closeable` and `HoldsSecrets`: passes on to the service that it is given."""
+    """Part of `Backend`, `BatchStatus`, `Closeable` and `HoldsSecrets`: delegates to the given service."""
 
     def __init__(self, service: Service, scope: str, capabilities: Capabilities) -> None:
         self._service = service
@@ -135,5 +135,5 @@ class DelegatingBackend:
         self._service.jobs.cancel(ref)
 
     def delete(self, ref: JobRef) -> None:
-        """See `Backend`. Removes what can be removed: the capabilities say whether that is the record too."""
+        """See `Backend`. Deletes what can be deleted: the capabilities define whether this includes the record."""
         self._service.jobs.clear(ref)

@@ -23,7 +23,7 @@ from cloudtune.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# 429, and yet waiting for minutes does not help (developers.openai.com/api/docs/guides/error-codes; llmcomp#58;
+# 429, but waiting for minutes does not help (developers.openai.com/api/docs/guides/error-codes; llmcomp#58;
 # the last is Azure's; seen 2026-11-21).
 _USED_UP = frozenset(
     {
@@ -52,9 +52,9 @@ _KEY_HINT = "check that the key is valid for the endpoint and project in use: `c
 def to_error(
     error: Exception, what: str, *, missing: type[CloudtuneError] = JobNotFound, secrets: Iterable[str] = ()
 ) -> CloudtuneError:
-    """Our error for what the SDK raised about ``what``. ``missing`` is what a 404 means there.
+    """The cloudtune error for the SDK's exception about ``what``. ``missing`` is the error for a 404.
 
-    Some services repeat the key that they refuse: ``secrets`` are cut out of the words.
+    Some services repeat the rejected key: ``secrets`` are removed from the message.
     """
     status = getattr(error, "status_code", None)
     message = clean(f"{what}: {_words(error)}", secrets)
@@ -70,7 +70,7 @@ def to_error(
         return Unavailable(message)
     if 300 <= status < 400:
         return redirected(what, str(error.response.url), error.response.headers)  # type: ignore[attr-defined]
-    if status < 400:  # a body that the SDK cannot read
+    if status < 400:  # a body that the SDK cannot parse
         return InvalidResponse(message, hint=_ADDRESS_HINT)
     if status == 404:
         return missing(message, hint=hint)
@@ -78,7 +78,7 @@ def to_error(
 
 
 def redirected(what: str, url: str, headers: Mapping[str, str]) -> InvalidResponse:
-    """The error for a redirect of a request to ``url``. It names only the origin: the rest can hold secrets."""
+    """The error for a redirect of a request to ``url``. It names only the origin: the rest can contain secrets."""
     try:
         target = urlsplit(urljoin(url, headers.get("location", "")))
         origin = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
@@ -88,7 +88,7 @@ def redirected(what: str, url: str, headers: Mapping[str, str]) -> InvalidRespon
 
 
 def _words(error: Exception) -> str:
-    """What the service said, without the SDK's rendering of the whole body."""
+    """The service's message, without the SDK's rendering of the whole body."""
     body = getattr(error, "body", None)
     if isinstance(body, dict) and isinstance(body.get("message"), str):
         return str(body["message"])
@@ -104,7 +104,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
     if isinstance(error, openai.APIConnectionError):
         never_left = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
         return Unavailable(message, acted=False if never_left else None)
-    if isinstance(error, openai.APIResponseValidationError | ValueError):  # no JSON, or cut short
+    if isinstance(error, openai.APIResponseValidationError | ValueError):  # not JSON, or truncated
         return InvalidResponse(message, hint=_ADDRESS_HINT)
     if isinstance(error, openai.APIError | httpx2.HTTPError):
         return Unavailable(message)
@@ -112,7 +112,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the service asks to wait for: in milliseconds, in seconds, or as a date."""
+    """The service's requested wait in seconds: given in milliseconds, in seconds, or as a date."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) / divisor)

@@ -1,4 +1,4 @@
-"""Capabilities that answer for every feature there is: what is not supported and has no reason of its own gets one."""
+"""Capabilities for every feature: an unsupported feature without its own reason gets a default one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def complete(
     no_value: str,
     overridden_by: Mapping[str, str] | None = None,
 ) -> Capabilities:
-    """The verbs and these features, less those that are refused.
+    """The verbs and these features, without those that are refused.
 
     ``no_choice`` is the reason for methods, adapters and verbs that have none, ``no_value`` for the fields.
     """

@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from cloudtune_providers.openai_dialect.jobs import Jobs
 
 SENT_WITH = "sent_with"
-"""Note of a step: the files that create requests were sent with, the last one's last."""
+"""Note of a step: the files of the create requests that were sent, the latest last."""
 REMOVED = "removed"
-"""Note of a step: how many of them are gone, or may be."""
+"""Note of a step: how many of them are, or may be, deleted."""
 
 
 def is_fenced(request: Mapping[str, Any]) -> bool:
-    """Whether a create step asks for this."""
+    """Whether a create step requires this."""
     return "fence" in request
 
 
 class Fence:
-    """Creates jobs so, in one account."""
+    """Creates jobs this way in one account."""
 
     def __init__(self, jobs: Jobs, files: Files) -> None:
         self._jobs = jobs
         self._files = files
 
     def create(self, request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
-        """Send the create request, with a new file where one was sent before that may still be acted on."""
+        """Send the create request, with a new file if an earlier request may still be executed."""
         body = dict(request["body"])
         sent = list(journal.notes.get(SENT_WITH, ()))
         if sent:
             journal.note(REMOVED, len(sent))  # a job that appears with these files from now on is a duplicate
             with _nothing_sent():
                 body["training_file"] = self._fresh(request["fence"], sent)
-        # Kept even if the send fails: the next one must know of this file.
+        # Saved even if the send fails: the next one must know this file.
         journal.note(SENT_WITH, [*sent, body["training_file"]])
         try:
             made = self._jobs.create(body)
@@ -60,7 +60,7 @@ class Fence:
         return made | _outputs(request, [*sent, body["training_file"]])
 
     def find(self, request: Mapping[str, Any], intent: Intent) -> Found:
-        """The job on the last file; those on earlier ones are duplicates, for they have lost their rows."""
+        """The job on the last file; those on earlier ones are duplicates, because their files were deleted."""
         sent = list(intent.notes.get(SENT_WITH, ())) or [request["body"]["training_file"]]
         if intent.notes.get(REMOVED, 0) >= len(sent):
             return Absent()
@@ -72,7 +72,7 @@ class Fence:
         return Done(outputs=found.outputs | _outputs(request, sent), duplicates=(*found.duplicates, *doomed))
 
     def confirm(self, request: Mapping[str, Any]) -> Probe:
-        """As `Jobs.confirm`: the job on the last file is the one to keep."""
+        """As `Jobs.confirm`: the job on the last file is kept."""
         *earlier, last = request["files"]
         probe = self._jobs.confirm({**request, "marks": {"training_file": last}})
         if probe.state != "ready" or not earlier:
@@ -81,7 +81,7 @@ class Fence:
         return Probe(state="ready", outputs=probe.outputs | {"twins": duplicates})
 
     def _fresh(self, fence: Mapping[str, Any], sent: Sequence[str]) -> str:
-        """A file with the same rows that no request has named yet, when the earlier one is gone."""
+        """A file with the same rows that no request has used yet, once the earlier one is deleted."""
         self._files.delete(sent[-1])
         name = _named(fence["filename"], len(sent))
         file = self._files.oldest(name, fence["bytes"])
@@ -95,7 +95,7 @@ class Fence:
 
 @contextmanager
 def _nothing_sent() -> Iterator[None]:
-    """Whatever fails inside, no create request was sent meanwhile."""
+    """An error in this block means that no create request was sent."""
     try:
         yield
     except RateLimited:
@@ -105,7 +105,7 @@ def _nothing_sent() -> Iterator[None]:
 
 
 def _outputs(request: Mapping[str, Any], sent: list[str]) -> dict[str, Any]:
-    """What the steps behind need: all the files, and those whose names a late upload may yet bring up again."""
+    """The outputs for later steps: all files, and those whose names a delayed upload may still create."""
     fence = request["fence"]
     uploads = [
         {"keep": file, "bytes": fence["bytes"], "filename": _named(fence["filename"], number)}
@@ -115,6 +115,6 @@ def _outputs(request: Mapping[str, Any], sent: list[str]) -> dict[str, Any]:
 
 
 def _named(filename: str, number: int) -> str:
-    """The name of the file for the send of that number: the token's digits in it get two more."""
+    """The name of the file for a send's number: it has two more digits of the token."""
     stem, _, ending = filename.rpartition(".")
     return f"{stem}{number:02x}.{ending}" if number else filename

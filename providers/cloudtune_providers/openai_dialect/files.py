@@ -1,7 +1,7 @@
-"""Files at the service: one upload, in one request or in parts; found again by name, size and purpose.
+"""Files at the service: one upload, in one request or in parts; identified by name, size and purpose.
 
-A file object has neither a hash nor metadata, and the Uploads API neither get nor list, so that the name holds the
-hash and the journal holds the upload's id and its parts.
+A file object has no hash or metadata, and the Uploads API has no get or list. Therefore the name contains the hash, and
+the journal contains the upload's id and its parts.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Files:
         self._names: dict[str, str] = {}
 
     def upload(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
-        """Send the file that the request names; the output is its id."""
+        """Upload the file that the request names; the output is its id."""
         if request["call"] == "uploads":
             return {"file": self._in_parts(request, journal)}
         return {"file": self.send(request["path"], request["body"]["filename"], request["timeout_s"])}
 
     def send(self, path: str, filename: str, timeout_s: float) -> str:
-        """Send a file under that name, in one request."""
+        """Upload a file under that name, in one request."""
         with Path(path).open("rb") as content, self._wire.asking("upload", missing=InvalidRequest):
             made = plain(
                 self._wire.client.files.create(file=(filename, content), purpose="fine-tune", timeout=timeout_s)
@@ -52,11 +52,11 @@ class Files:
         return str(made["id"])
 
     def oldest(self, filename: str, size: int) -> str | None:
-        """The oldest good file of that name and size."""
+        """The oldest usable file of that name and size."""
         return next((str(file["id"]) for file in self._alike(filename, size)), None)
 
     def find(self, request: dict[str, Any], intent: Intent) -> Found:
-        """The oldest good file with the same rows. Younger ones of this very submission are duplicates."""
+        """The oldest usable file with the same rows. Newer ones of this submission are duplicates."""
         body = request["body"]
         good = self._alike(request["same"], request["bytes"])
         if not good:
@@ -68,7 +68,7 @@ class Files:
         )
 
     def spare(self, uploads: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Files that this submission made beside those that it uses. Nobody else takes them: the oldest is taken."""
+        """Duplicate files of this submission. No other submission uses them, because the oldest is used."""
         return [
             file["id"]
             for upload in uploads
@@ -77,7 +77,7 @@ class Files:
         ]
 
     def _alike(self, beginning: str, size: int) -> list[dict[str, Any]]:
-        """Good files whose names begin so, oldest first."""
+        """Usable files with that name prefix, oldest first."""
         call = self._wire.client.files.list
         listed = self._wire.each(call, "list of files", limit=_PAGE, purpose="fine-tune", order="desc")
         good = [
@@ -90,7 +90,7 @@ class Files:
         return sorted(good, key=lambda file: (file.get("created_at") or 0, file["id"]))
 
     def probe(self, request: dict[str, Any]) -> Probe:
-        """Whether the file may be used. The status is deprecated: a service that sends none any more is ready."""
+        """Whether the file is usable. The status is deprecated: a file without one is ready."""
         with self._wire.asking(f"file {request['file']}", missing=InvalidRequest):
             file = plain(self._wire.client.files.retrieve(request["file"]))
         word = str(file.get("status") or "processed").lower()
@@ -100,7 +100,7 @@ class Files:
         return Probe(state=state, outputs={"file": file["id"]}, message=word)  # type: ignore[arg-type]
 
     def name(self, file: str) -> str:
-        """What a file is called; empty if it no longer exists. Names never change, so each is read once."""
+        """A file's name; empty if it no longer exists. Names never change, so each is read once."""
         if not self._names:
             entries = self._wire.each(self._wire.client.files.list, "list of files", limit=_PAGE, purpose="fine-tune")
             self._names |= {entry["id"]: str(entry.get("filename") or "") for entry in entries}
@@ -135,7 +135,7 @@ class Files:
         with Path(request["path"]).open("rb") as content:
             content.seek(len(parts) * request["part_bytes"])
             while chunk := content.read(request["part_bytes"]):
-                # Whether a part whose answer was lost counts cannot be asked: it is noted that one was sent.
+                # It cannot be queried whether a part with a lost response counts: every send is noted.
                 journal.note("parts_sent", len(parts) + 1)
                 with self._wire.asking(f"part of {upload}", missing=BackendError):
                     part = plain(

@@ -1,4 +1,4 @@
-"""Models asked by chat completions or by responses: a whole answer, or its pieces as they come and then the whole."""
+"""Inference with chat completions or responses: a whole answer, or its chunks and then the whole."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Answering:
                 yield answer
 
     def _streamed(self, model: str, request: dict[str, Any], by: str) -> Iterator[Generation]:
-        """Pieces, and at the end the whole. Raises Unavailable where the end does not come."""
+        """Chunks, then the whole answer. Raises Unavailable if the stream has no end."""
         more = {"stream": True} | ({"stream_options": {"include_usage": True}} if by == "chat" else {})
         with self._asking(model):
             stream = self._call(by)(**request, **more)

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs at the service: made once, found again, followed and steered."""
+"""Fine-tuning jobs at the service: create once, find, read and control."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OLDER_S = 86_400.0
 """Lists are read back this many seconds before the first attempt, because clocks can differ."""
 _PAGE = 100
 _FEW = 20
-"""Events of a page when only the newest are wanted."""
+"""Page size of events when only the newest are needed."""
 _CSV = "csv/"
 
 
@@ -61,7 +61,7 @@ class Jobs:
         self._named = named
         self._prefix = prefix
 
-    # -- making ----------------------------------------------------------------------------------------------------
+    # -- creating --------------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send the create request. A 404 here is about a model or a file that it names."""
@@ -75,7 +75,7 @@ class Jobs:
         return {"id": job["id"], "created_at": job.get("created_at") or 0, "ref": str(self._ref(job))}
 
     def find(self, marks: Mapping[str, Any], intent: Intent) -> Found:
-        """The oldest job with those marks; the others that are alive are duplicates."""
+        """The oldest job with those marks; other active ones are duplicates."""
         jobs = self._marked(marks, intent.begun_at.timestamp() - _OLDER_S)
         if not jobs:
             return Absent()
@@ -130,11 +130,11 @@ class Jobs:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def get(self, ref: JobRef) -> JobSnapshot:
-        """The job now."""
+        """The job's current state."""
         return self._snapshot(self._retrieve(self._id(ref)))
 
     def get_many(self, refs: Sequence[JobRef]) -> dict[JobRef, JobSnapshot]:
-        """As many as the newest pages of the list show, the others one by one."""
+        """Jobs on the newest pages of the list, the others one by one."""
         wanted = {ref for ref in refs if ref.scope == self._scope}
         found: dict[JobRef, JobSnapshot] = {}
         most_pages = 2 + len(wanted) // _PAGE
@@ -160,7 +160,7 @@ class Jobs:
             yield self._snapshot(job)
 
     def events(self, ref: JobRef, after: str | None = None) -> list[Event]:
-        """What happened, in order."""
+        """Events, in order."""
         return self._told(ref, after)
 
     def _told(self, ref: JobRef, back_to: str | None, *, inclusive: bool = False) -> list[Event]:
@@ -181,9 +181,9 @@ class Jobs:
         return found[::-1]
 
     def metrics(self, ref: JobRef, after: str | None = None) -> list[Metric]:
-        """From events; of a job that has ended and whose events hold no figures, from its result file."""
+        """Metrics from events; for an ended job whose events have none, from its result file."""
         if after is None or not after.startswith(_CSV):
-            # An event may hold figures of two splits: the cursor's own event is read again.
+            # An event can have metrics of two splits: the cursor's own event is read again.
             event = after.rpartition("/")[0] if after else None
             events = self._told(ref, event, inclusive=True)
             found = [metric for entry in events for metric in responses.metrics_of(entry)]
@@ -199,7 +199,7 @@ class Jobs:
         return [metric for content in contents for metric in responses.result_metrics(content)]
 
     def checkpoints(self, ref: JobRef) -> list[Checkpoint]:
-        """Models that were kept on the way; each can be asked by its ``uri``."""
+        """Checkpoints; each is a model for inference by its ``uri``."""
         job = self._id(ref)
         call = self._wire.client.fine_tuning.jobs.checkpoints.list
         entries = self._wire.each(
@@ -208,7 +208,7 @@ class Jobs:
         return responses.to_checkpoints(list(entries))
 
     def model(self, ref: JobRef, retires: Callable[[str], date | None], **traits: Any) -> TunedModel:
-        """The tuned model; of a job that was stopped, failed or paused, its newest checkpoint."""
+        """The tuned model; for a stopped, failed or paused job, its newest checkpoint."""
         job = self._retrieve(self._id(ref))
         name, state = job.get("fine_tuned_model"), responses.state_of(str(job.get("status")))
         if not name and state in (JobState.FAILED, JobState.CANCELLED, JobState.PAUSED):
@@ -223,10 +223,10 @@ class Jobs:
             retires_at=datetime.combine(ends, time(), UTC) if ends else None, **traits,
         )  # fmt: skip
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask it to stop; too late or repeated is no matter. A file that a late request made twice is removed."""
+        """Cancel the job. A repeated or late call has no effect. Also deletes a file duplicated by a late request."""
         if (file := self._id(ref)).startswith("file-"):
             return self._files.delete(file)
         return self._steer(ref, self._wire.client.fine_tuning.jobs.cancel, {JobState.CANCELLING})
@@ -245,13 +245,13 @@ class Jobs:
             with self._wire.asking(f"job {ref.id}"):
                 plain(call(job))
         except InvalidRequest:
-            # What a job in the wrong state is answered with is not documented: its state decides.
+            # The response for a job in the wrong state is not documented: its state decides.
             seen = self.get(ref)
             if seen.state not in there and not (ended and seen.has_ended):
                 raise
 
     def clear(self, ref: JobRef) -> None:
-        """Remove the ended job's model, result files and the uploads that no other job uses; its record stays."""
+        """Delete the ended job's model, result files and the uploads that no other job uses; its record is kept."""
         try:
             job = self._retrieve(self._id(ref))
         except JobNotFound:
@@ -271,7 +271,7 @@ class Jobs:
             return
 
     def _own_files(self, job: Mapping[str, Any]) -> list[str]:
-        """The job's uploads, less those that a job still learns from: equal rows are uploaded once."""
+        """The job's uploads, except those that a job still uses: equal rows are uploaded once."""
         files = {job.get("training_file"), job.get("validation_file")} - {None}
         for page in self._pages({}):
             for other in page:
@@ -310,7 +310,7 @@ def _is_cancelled(job: Mapping[str, Any]) -> bool:
 
 
 def _holds(job: Mapping[str, Any], marks: Mapping[str, Any]) -> bool:
-    """Whether the job has every mark: equal, of an object all its entries, and one of a list."""
+    """Whether the job has every mark: an equal value, all entries of an object, or one value of a list."""
     for name, value in marks.items():
         there = job.get(name)
         if isinstance(value, dict):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
-"""The kind of records that each method learns from here."""
+"""The kind of records for each method."""
 OUR_KEYS = (TOKEN_KEY, NAME_KEY)
 SLOWEST_BYTES_PER_S = 500_000.0
 PART_BYTES = 32 * 1024 * 1024
@@ -31,16 +31,16 @@ _TUNING = ("learning_rate_multiplier", "reasoning_effort", "compute_multiplier",
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a back end decides about its steps."""
+    """The settings of a back end for its steps."""
 
     backend: str
     formats: Mapping[str, str]
     """Method -> format of the encoded rows."""
     timeout_s: float
     list_lag_s: float
-    """How long a new file or job may be missing from a list."""
+    """How long a new file or job can be missing from a list."""
     parts_from_bytes: float
-    """Files of this size and more go through the Uploads API."""
+    """Files of this size and larger use the Uploads API."""
     suffix: str | None
     """Part of the tuned model's name."""
     marks: Mapping[str, Any]
@@ -48,11 +48,11 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, Any] = {}
     """Further fields of the create request."""
     file_label: str = ""
-    """Part of the files' names, where a job is called by its file."""
+    """Part of the files' names, if a job is named by its file."""
     own_files: bool = False
-    """Whether the files must be this submission's own. Else a file with equal rows serves several."""
+    """Whether the files must be this submission's own. Otherwise submissions share a file with equal rows."""
     fenced: bool = False
-    """Whether each send of the create request has a training file of its own (see ``fencing``): for own files alone."""
+    """Whether each send of the create request has its own training file (see ``fencing``). Requires own files."""
 
 
 def steps_of(request: PlanRequest, traits: Traits) -> tuple[Step, ...]:
@@ -111,7 +111,7 @@ def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
 
 
 def _upload_s(size: int, traits: Traits) -> float:
-    """How long an upload may take."""
+    """The time limit of an upload."""
     return traits.timeout_s + size / SLOWEST_BYTES_PER_S
 
 
@@ -189,13 +189,13 @@ def body_of(request: PlanRequest, traits: Traits) -> dict[str, Any]:
 
 
 def metadata_of(request: PlanRequest) -> dict[str, str]:
-    """Tags, and what is needed to know the job again."""
+    """Tags, and the marks that identify the job."""
     spec = request.spec
     return dict(spec.tags) | {TOKEN_KEY: request.token, NAME_KEY: spec.name}
 
 
 def method_of(spec: JobSpec, backend: str) -> dict[str, Any]:
-    """The method object: type, hyperparameters that were asked for, and the grader of reinforcement."""
+    """The method object: type, given hyperparameters, and the grader of reinforcement."""
     kind = METHODS[spec.method.name]
     given = spec.overrides.get(backend, {})
     requested = {
@@ -218,7 +218,7 @@ def _whole(value: float | None) -> float | int | None:
 
 
 def settings_of(request: PlanRequest, traits: Traits, defaults: Mapping[str, Any]) -> tuple[Setting, ...]:
-    """What will be in force, and who chose it."""
+    """The effective values, and their sources."""
     requested = request.spec.requested_fields()
     name = traits.backend
     given = request.spec.overrides.get(name, {})

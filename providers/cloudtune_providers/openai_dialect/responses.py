@@ -1,6 +1,6 @@
-"""Answers of the service as our values: pure, and never strict about what the service may add or leave out.
+"""Converts the service's responses to cloudtune's types. Pure. Added or missing fields are accepted.
 
-Fields that the SDK's types promise may be null or missing (openai-openapi#307; Azure leaves several out).
+Fields that the SDK's types require can be null or missing (openai-openapi#307; Azure omits several).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ STATES: dict[str, JobState] = {
     "cancelling": JobState.CANCELLING,
     "canceling": JobState.CANCELLING,
 }
-"""The service's words, in lower case."""
+"""The service's statuses, in lowercase."""
 NAME_KEY = "cloudtune_name"
 TOKEN_KEY = "cloudtune_token"  # noqa: S105 - a name
 Split = Literal["train", "validation", "test"]
 _ORDER: tuple[Split, ...] = ("train", "validation", "test")
-# OpenAI and Azure name the same figures differently, and events differently from result files.
+# OpenAI and Azure use different names for the same metrics, as do events and result files.
 _FIGURES: dict[str, tuple[Split, str]] = {
     "train_loss": ("train", "loss"),
     "train_accuracy": ("train", "token_accuracy"),
@@ -67,7 +67,7 @@ _HINTS = {
 
 
 def state_of(word: str) -> JobState:
-    """The state for the service's word; a word that nobody has met yet is unknown, which is not the end."""
+    """The state for the service's status. An unknown status is ``unknown``, which is not final."""
     return STATES.get(word.lower(), JobState.UNKNOWN)
 
 
@@ -105,7 +105,7 @@ def _detail(job: Mapping[str, Any], state: JobState) -> str:
 
 
 def _problem(job: Mapping[str, Any]) -> JobProblem:
-    # A healthy job may have an empty error too: only the status says that it failed (openai-scala-client#80).
+    # A successful job can also have an empty error: only the status shows a failure (openai-scala-client#80).
     error = job.get("error") or {}
     code = error.get("code") or "failed"
     message = error.get("message") or "the service did not give a reason"
@@ -127,14 +127,14 @@ def to_event(entry: Mapping[str, Any]) -> Event:
 
 
 def metrics_of(event: Event) -> list[Metric]:
-    """The figures that an event of type ``metrics`` holds: up to one metric for each split."""
+    """The metrics of an event of type ``metrics``: up to one for each split."""
     if event.type != "metrics" or not isinstance(event.data.get("step"), int | float):
         return []
     return figures(event.data, event.cursor, event.time)
 
 
 def figures(row: Mapping[str, Any], cursor: str, time: datetime | None = None) -> list[Metric]:
-    """A row of figures as metrics; names that are not known are passed over."""
+    """A row of values as metrics; unknown names are skipped."""
     found: dict[Split, dict[str, float]] = {}
     for name, value in row.items():
         if name in _FIGURES and (number := _number(value)) is not None:
@@ -155,7 +155,7 @@ def _number(value: Any) -> float | None:
 
 
 def result_metrics(content: bytes) -> list[Metric]:
-    """The figures of a result file: CSV, as it is or in base64."""
+    """The metrics of a result file: CSV, plain or in base64."""
     found: list[Metric] = []
     for row in _rows(content):
         if (step := _number(row.get("step"))) is not None:
@@ -172,12 +172,12 @@ def _rows(content: bytes) -> Iterator[dict[str, Any]]:
             return
     try:
         yield from csv.DictReader(io.StringIO(text.decode("utf-8-sig", "replace"), newline=""))
-    except csv.Error:  # torn, or no CSV at all: the rows before it are good
+    except csv.Error:  # incomplete, or not CSV: the rows before it are valid
         return
 
 
 def to_checkpoints(entries: Sequence[Mapping[str, Any]]) -> list[Checkpoint]:
-    """Checkpoint objects, oldest first; the best is the one with the lowest loss on held-out rows, if there are any."""
+    """Checkpoint objects, oldest first; the best is the one with the lowest validation loss, if there is one."""
     kept = sorted(entries, key=lambda entry: entry.get("step_number") or 0)
     losses = [_loss(entry) for entry in kept]
     best = losses.index(min(losses)) if any(loss < float("inf") for loss in losses) else len(kept) - 1

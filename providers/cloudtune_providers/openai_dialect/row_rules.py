@@ -1,4 +1,4 @@
-"""What OpenAI and Azure OpenAI refuse in training files, besides what the shape of a row says.
+"""Validation of training files for OpenAI and Azure OpenAI, beyond the shape of a row.
 
 The order of roles is free: the published schema has none, and the vendors' own samples have two user turns in a row.
 """

@@ -1,4 +1,4 @@
-"""The rows that OpenAI's dialect trains on: chat messages, pairs for DPO, items for graders.
+"""Training rows of OpenAI's dialect: chat messages, pairs for DPO, items for graders.
 
 developers.openai.com/api/docs/guides/supervised-fine-tuning and the inputs of fine-tuning in the published schema
 (github.com/openai/openai-openapi), seen 2026-11-21.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PreferenceInput(Foreign):
-    """The question of a pair, under ``input``."""
+    """The prompt of a pair, under ``input``."""
 
     messages: list[Message]
     tools: Tools | UnsetType = UNSET
@@ -54,7 +54,7 @@ def _write_preference(row: Preference) -> dict[str, Any]:
 
 
 def _write_item(row: Item) -> dict[str, Any]:
-    """Prompts for graders are of reasoning models, whose system turns are called developer turns."""
+    """Prompts for graders are for reasoning models, whose system turns are called developer turns."""
     messages = [
         to_builtins(message) | {"role": "developer"} if message.role == "system" else message
         for message in row.messages

@@ -1,4 +1,4 @@
-"""What the catalog says of a spec and its rows, as problems: models and their dates, ranges, names, counts, sizes.
+"""Checks of a spec and its rows against the catalog: models and their dates, ranges, names, counts, sizes.
 
 Pure. Token counts are bounded, not guessed.
 """
@@ -27,7 +27,7 @@ NEAR = timedelta(days=90)
 
 
 class Rules:
-    """One vendor's catalog. ``rehearsal``: nothing ends there, so that dates are warnings."""
+    """One vendor's catalog. ``rehearsal``: an emulator, for which end dates are warnings only."""
 
     def __init__(self, catalog: Catalog, backend: str, *, rehearsal: bool = False) -> None:
         self._catalog = catalog
@@ -37,7 +37,7 @@ class Rules:
     # -- dates and models ------------------------------------------------------------------------------------------
 
     def dates(self, spec: JobSpec, today: date) -> Iterator[Problem]:
-        """The service as a whole, the method and the model: what is over, and what will be soon."""
+        """End dates of the service, the method and the model, past and upcoming."""
         method = spec.method.name
         for notice in self._catalog.notices:
             if notice.methods and method not in notice.methods:
@@ -105,14 +105,14 @@ class Rules:
             yield Problem(code="no_new_customers", severity="warning", field="model", message=message, fix=fix)
 
     def retires(self, base: str) -> date | None:
-        """When what is tuned on that base stops answering."""
+        """When models tuned on that base become unavailable."""
         model = self._catalog.model(base_of(base))
         return model.ends if model else None
 
     # -- values ----------------------------------------------------------------------------------------------------
 
     def values(self, spec: JobSpec) -> Iterator[Problem]:
-        """Values out of range, under the names that the spec gives them."""
+        """Values out of range, by the spec's names."""
         given = spec.overrides.get(self._backend, {})
         portable = {
             "hyperparameters.epochs": ("n_epochs", spec.hyperparameters.epochs),
@@ -140,7 +140,7 @@ class Rules:
             yield Problem(code="out_of_range", field=field, message=message, fix=f"{name} is {entry.words()}")
 
     def tags(self, spec: JobSpec, own: int) -> Iterator[Problem]:
-        """Tags become metadata, of which the service keeps few."""
+        """Tags become metadata, of which the service allows few."""
         limit = self._catalog.limit("metadata.pairs.max")
         if limit is not None and len(spec.tags) + own > limit.value:
             most = int(limit.value) - own
@@ -152,13 +152,13 @@ class Rules:
                 yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="use another name")
 
     def cost(self, spec: JobSpec, data: DataReport, tier: str = "") -> CostEstimate | None:
-        """What the job will cost, as far as the catalog has its price."""
+        """The cost of the job, if the catalog has its price."""
         return estimate(spec, data, self._catalog, self._backend, tier)
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def rows(self, spec: JobSpec, data: DataReport, *, kind: str) -> Iterator[Problem]:
-        """Rows of another kind, too many tokens in all. How many and how long they are is core's to check."""
+        """Rows of another kind, too many tokens in total. cloudtune itself checks the number and length of rows."""
         model, method = base_of(spec.model_for(self._backend) or ""), spec.method.name
         train = data.splits["train"]
         if train.kind != kind:
@@ -187,7 +187,7 @@ def loss(spec: JobSpec) -> Iterator[Problem]:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether nobody but this machine answers there."""
+    """Whether the host is this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""The SDK's client: made once, when it is first needed, with its own retries switched off; and how its calls fail."""
+"""The SDK's client: created at the first use, with its own retries disabled; and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ADDRESS_HINT = "check that base_url is the API's address, including /v1"
 
 
 class Wire:
-    """Makes the calls of one back end. ``connect`` makes the SDK's client; it may raise what the SDK raises."""
+    """Makes the calls of one back end. ``connect`` creates the SDK's client, and can raise the SDK's exceptions."""
 
     def __init__(self, backend: str, connect: Callable[[], openai.OpenAI]) -> None:
         info = describe(backend)
@@ -34,7 +34,7 @@ class Wire:
 
     @property
     def client(self) -> openai.OpenAI:
-        """The client. Every send is journaled by core, so that the SDK must not send anything twice by itself."""
+        """The client. cloudtune journals every send, so the SDK must not retry."""
         with self._lock:
             if self._client is None:
                 with self.asking("the client"):
@@ -44,11 +44,11 @@ class Wire:
             return self._client
 
     def secrets(self) -> tuple[str, ...]:
-        """The key in use, once the client is made."""
+        """The key, once the client is created."""
         return self._secrets
 
     def close(self) -> None:
-        """Close the client's connections; the next call makes another client."""
+        """Close the client's connections; the next call creates a new client."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -64,9 +64,9 @@ class Wire:
             yield
         except CloudtuneError:
             raise
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:  # the second: a stream that breaks off
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:  # the second: a stream that is interrupted
             raise to_error(error, what, missing=missing, secrets=self._secrets) from error
-        except (AttributeError, LookupError, TypeError) as error:  # the SDK hands out an answer of any shape
+        except (AttributeError, LookupError, TypeError) as error:  # the SDK returns a response of any shape
             message = f"{what}: unexpected response ({type(error).__name__}: {error})"
             raise InvalidResponse(message, hint=_ADDRESS_HINT) from error
 
@@ -104,7 +104,7 @@ class Wire:
 
 
 def http_client() -> httpx2.Client:
-    """The SDK's own HTTP client, but one that follows no redirects: a 307 or 308 repeats an upload to any host.
+    """The SDK's own HTTP client, without redirects: a 307 or 308 would repeat an upload to any host.
 
     Like the client that the SDK makes by itself, it closes its connections when Python collects it.
     """
@@ -126,7 +126,7 @@ def _entries(page: Any) -> list[Any]:
 
 
 def plain(answer: Any) -> dict[str, Any]:
-    """An object as plain JSON, fields and words that the SDK does not know included. Raises InvalidResponse."""
+    """An object as plain JSON, including fields and values unknown to the SDK. Raises InvalidResponse."""
     if not hasattr(answer, "to_dict"):
         raise InvalidResponse(f"the response is not JSON: {str(answer)[:80]!r}", hint=_ADDRESS_HINT)
     found = dict(answer.to_dict(mode="json", warnings=False, exclude_unset=True))

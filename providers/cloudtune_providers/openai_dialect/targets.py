@@ -1,4 +1,4 @@
-"""Limits of rows that OpenAI and Azure OpenAI share; the catalog's dated figures take precedence."""
+"""Limits of rows that OpenAI and Azure OpenAI share; the catalog's dated values take precedence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact token counts for OpenAI's models, offline, by their published encodings, which ``bpe-openai`` brings."""
+"""Exact offline token counts for OpenAI's models, by their published encodings from ``bpe-openai``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloudtune.errors import DataError, Problem
 if TYPE_CHECKING:
     from cloudtune.data.records import Record
 
-# github.com/openai/tiktoken, tiktoken/model.py (seen 2026-11-21): the longest beginning of a model's name that fits.
+# github.com/openai/tiktoken, tiktoken/model.py (seen 2026-11-21): the longest matching prefix of a model's name.
 _BY_MODEL = {
     "gpt-4o": "o200k_base", "gpt-4.1": "o200k_base", "gpt-4.5": "o200k_base", "gpt-5": "o200k_base", "o1": "o200k_base",
     "o3": "o200k_base", "o4": "o200k_base", "gpt-4": "cl100k_base", "gpt-3.5": "cl100k_base", "gpt-35": "cl100k_base",
@@ -42,9 +42,9 @@ def _is_here() -> bool:
 
 @cache
 def _loaded(encoding: str) -> Any:
-    """The encoding, built once in a process: building one takes tenths of a second."""
+    """The encoding, built once per process: building one takes tenths of a second."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of how the package opens its own files
+        warnings.simplefilter("ignore", DeprecationWarning)  # about how the package opens its own files
         from bpe_openai import get_encoding
 
         loaded = get_encoding(encoding)
@@ -53,7 +53,7 @@ def _loaded(encoding: str) -> Any:
 
 
 class OpenAITokens:
-    """Counts the tokens of records as OpenAI's cookbook does: words and roles, and a few more for each message."""
+    """Counts the tokens of records like OpenAI's cookbook: text and roles, and a few more for each message."""
 
     def __init__(self, encoding: str) -> None:
         self._name = encoding
@@ -66,20 +66,20 @@ class OpenAITokens:
 
     @property
     def _encoding(self) -> Any:
-        """Loaded when the first row is counted: where no row may be too long, none is."""
+        """Loaded for the first counted row: only rows that may be too long are counted."""
         return _loaded(self._name)
 
     def count(self, records: list[Record]) -> list[int]:
-        """How many tokens each record has."""
+        """The number of tokens of each record."""
         parts = [_parts(record) for record in records]
-        # One by one and each text once: the package's batches hand every text to a thread, which takes three times as
+        # One by one, and each text once: the package's batches pass every text to a thread, which takes three times as
         # long. Roles and system messages are the same in most records.
         encode = self._encoding.encode_ordinary
         lengths = {text: len(encode(text)) for text in dict.fromkeys(text for pieces, _ in parts for text in pieces)}
         return [more + sum([lengths[text] for text in pieces]) for pieces, more in parts]
 
     def text(self, record: Record) -> str:
-        """The record's words."""
+        """The record's text."""
         return "\n".join([words for _, _, words in texts(record)])
 
     def spans(self, record: Record) -> tuple[str, list[Span]]:
@@ -98,7 +98,7 @@ class OpenAITokens:
 
 
 def _parts(record: Record) -> tuple[list[str], int]:
-    """The texts of a record that are encoded each apart, and how many tokens come on top."""
+    """The separately encoded texts of a record, and the number of additional tokens."""
     if not isinstance(record, Chat | Preference | Rated | Item):
         return ["\n".join([words for _, _, words in texts(record)])], 0
     turns: list[Message] = [*record.messages]

@@ -1,1 +1,1 @@
-"""The SageMaker back end: the local back end's own trainer in SageMaker's containers, and AWS's trainers beside it."""
+"""The SageMaker back end: cloudtune's own trainer in SageMaker's containers, and AWS's serverless trainers."""

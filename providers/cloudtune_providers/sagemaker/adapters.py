@@ -1,6 +1,6 @@
-"""Adapters of several jobs on one endpoint with their base model: what is asked of AWS's LMI image. Pure.
+"""Adapters of several jobs on one endpoint with their base model: the settings of AWS's LMI image. Pure.
 
-LMI loads a base model from ``/opt/ml/model`` or the hub, and an adapter from its archive when its component is made
+LMI loads a base model from ``/opt/ml/model`` or the hub, and an adapter from its archive when its component is created
 (docs.djl.ai, LMI adapters; docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-adapt.html; seen 2026-11-21).
 """
 
@@ -44,7 +44,7 @@ def plan(aim: Aim, model: TunedModel, deployment: SageMakerDeployment, options: 
         raise UnsupportedError(problems)
     assert deployment.onto is not None
     source = _base_of(model)
-    # Every deployment with the same base model has the same steps, and finds them done.
+    # Every deployment with the same base model has the same steps; later ones find them done.
     token = hashlib.sha256(f"base\n{model.scope}\n{deployment.onto}\n{source}".encode()).hexdigest()[:32]
     base = aim._replace(name=deployment.onto, model=_tag(model.base), token=token, warnings=(), cost=None)
     variant = {"VariantName": "AllTraffic", "InstanceType": deployment.instance_type,
@@ -105,10 +105,10 @@ def _problems(model: TunedModel) -> Iterator[Problem]:
 
 
 def _base_of(model: TunedModel) -> str:
-    """Where the base lies: a prefix in S3, or an id on the hub; empty for what LMI cannot load."""
+    """The location of the base model: a prefix in S3, or an id on the hub; empty if LMI cannot load it."""
     held = model.raw.get("base") or {}
     if held.get("s3"):
-        return "" if held.get("below") else str(held["s3"])  # below it: a single file, as GGUF's
+        return "" if held.get("below") else str(held["s3"])  # below it: a single file, such as GGUF
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model.base) and not model.base.endswith((".json", ".gguf"))
     return model.base if is_id else ""
 

@@ -33,7 +33,7 @@ _ARCHIVE = "model.tar.gz"
 
 
 class Artifacts:
-    """Models under one folder here, each by its job's name."""
+    """Models under one local folder, each by its job's name."""
 
     def __init__(self, root: Path, training: Training) -> None:
         self._root = root / "models"
@@ -44,7 +44,7 @@ class Artifacts:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
     ) -> Iterator[Generation]:
-        """Answers from this process."""
+        """Inference in this process."""
         here = self.here(model)
         with self._lock:
             if self._answering is None:
@@ -52,11 +52,11 @@ class Artifacts:
         return self._answering.generate(here, prompts, options)
 
     def export(self, model: TunedModel, to: Path, *, merged: bool) -> Sequence[Path]:
-        """The adapter, or the merged weights, in a new folder."""
+        """Export the adapter, or the merged weights, to a new folder."""
         return inference.export(self.here(model), to, merged=merged)
 
     def here(self, model: TunedModel) -> TunedModel:
-        """The same model with its files on this machine; brought here if they are not."""
+        """The same model with its files on this machine; downloaded if needed."""
         folder = self._root / model.id
         with self._lock:
             if not (folder / TUNED).is_file():
@@ -64,7 +64,7 @@ class Artifacts:
         return msgspec.structs.replace(model, uri=str(folder))
 
     def forget(self, name: str) -> None:
-        """Remove what was brought here."""
+        """Delete the downloaded files."""
         shutil.rmtree(self._root / name, ignore_errors=True)
 
     def _bring(self, model: TunedModel, folder: Path) -> None:
@@ -92,7 +92,7 @@ class Artifacts:
 
 
 def _note(path: Path, model: TunedModel) -> dict[str, Any]:
-    """The document that the trainer wrote beside the model, checked against the job's own record."""
+    """The trainer's ``tuned.json`` beside the model, validated against the job's own record."""
     try:
         tuned = read_json_object(path)
     except FileNotFoundError as error:
@@ -111,9 +111,9 @@ def _note(path: Path, model: TunedModel) -> dict[str, Any]:
 
 
 def _settle(unpacked: Path, folder: Path, model: TunedModel) -> None:
-    """Let the model's own note say where its base is on this machine."""
+    """Set the local path of the base model in ``tuned.json``."""
     tuned = _note(unpacked / TUNED, model)
-    shutil.rmtree(unpacked / "code", ignore_errors=True)  # what answers from it behind an endpoint
+    shutil.rmtree(unpacked / "code", ignore_errors=True)  # the inference code of an endpoint
     base = tuned["base"]
     if base["source"] != "hub" and not str(base["path"]).startswith("s3://"):
         base["path"] = str(Path(base["path"]).expanduser().absolute())

@@ -1,4 +1,4 @@
-"""The SageMaker back end: calls, translates, returns. No loop waits here, and nothing is sent twice."""
+"""The SageMaker back end. It never polls or retries."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 class SageMakerBackend:
     """Implements `Backend`, `BatchStatus`, `Generator`, `Host`, `Exporter`, `Preflight` and `SetupDocuments`.
 
-    ``factory`` may make botocore's clients instead of us, for Stubbers, moto and proxies; ``code`` is what jobs run
-    unless it is the trainer that is installed here.
+    ``factory`` can create botocore's clients, for Stubbers, moto and proxies; ``code`` is the job's code. Default: the
+    installed trainer.
     """
 
     name: ClassVar[str] = capabilities.NAME
@@ -130,7 +130,7 @@ class SageMakerBackend:
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
-        """See `DataRules`. Serverless jobs have formats of their own."""
+        """See `DataRules`. Serverless jobs have their own formats."""
         return serverless.target_of(model, method)
 
     @classmethod
@@ -143,7 +143,7 @@ class SageMakerBackend:
         return self.target_for(spec.model_for(self.name), spec.method.name) if self._is_serverless else rows.TARGET
 
     def resolve(self, spec: JobSpec) -> Resolved:
-        """See `Backend`. Finds the base model, the image and whose account it is. Raises SpecError."""
+        """See `Backend`. Finds the base model, the image and the account. Raises SpecError."""
         own = _own(spec)
         if self._is_serverless:
             return self._recipe(spec, own)
@@ -167,7 +167,7 @@ class SageMakerBackend:
         return (self._root / "bucket").as_uri() if self._is_here else f"s3://{self._options.bucket}"
 
     def _image(self, own: SageMakerOverrides) -> dict[str, str] | str:
-        """One for each kind of instance: which it will be, planning decides."""
+        """One image for each kind of instance: planning decides between them."""
         if self._options.image:
             return self._options.image
         if self._is_here:
@@ -189,7 +189,7 @@ class SageMakerBackend:
         return Preflight(self._clients, self._options).checks(plan)
 
     def documents(self) -> Mapping[str, str]:
-        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is left open."""
+        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is a placeholder."""
         account = region = None
         if not self._is_here:
             with suppress(CloudtuneError):
@@ -243,11 +243,11 @@ class SageMakerBackend:
         return map(snapshots.as_sagemaker, self._jobs.listed(limit))
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """See `Backend`. The service's transitions, and the trainer's own words out of its log."""
+        """See `Backend`. The service's transitions, and the trainer's events from its log."""
         return to_events(self._jobs.events(ref, after))
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """See `Backend`. Out of the trainer's log; of a serverless job out of its MLflow."""
+        """See `Backend`. From the trainer's log; for a serverless job from MLflow."""
         if isinstance(self._jobs, LocalJobs):
             return to_metrics(self._jobs.lines(ref, int(after or 0)))
         job = self._jobs.describe(self._jobs.name_of(ref))
@@ -258,11 +258,11 @@ class SageMakerBackend:
         return self._jobs.metrics(ref, after, log_lines.read_figures)
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """See `Backend`. As the service has copied them."""
+        """See `Backend`. As copied by the service."""
         return self._training.checkpoints(ref)
 
     def model(self, ref: JobRef) -> TunedModel:
-        """See `Backend`. A job that a limit stopped may have one too."""
+        """See `Backend`. A job that a limit stopped can also have one."""
         job = self._jobs.describe(self._jobs.name_of(ref))
         if job.get("ServerlessJobConfig"):
             return self._packages.model(ref, job)
@@ -285,14 +285,14 @@ class SageMakerBackend:
             raw={"base": base_of(job)},
         )
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
         """See `Backend`."""
         self._jobs.cancel(ref)
 
     def delete(self, ref: JobRef) -> None:
-        """Remove an ended job, its model, its checkpoints, and inputs that no other job reads. Not found is done."""
+        """Delete an ended job, its model, checkpoints, and inputs that no other job reads. A missing job is accepted."""
         children = self._training.children(ref)
         if children:
             message = f"{', '.join(map(str, children))} started from a checkpoint of {ref} and has not ended"
@@ -303,7 +303,7 @@ class SageMakerBackend:
             self._training.clear(job)
         self._artefacts.forget(ref.id)
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- inference -------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. The options are `SageMakerDeployment`'s."""
@@ -318,7 +318,7 @@ class SageMakerBackend:
         return self._hosting.plan_remove(deployment)
 
     def deployments(self) -> Iterable[Deployment]:
-        """See `Host`. This back end's endpoints, and what is on others."""
+        """See `Host`. This back end's endpoints, and its components on others."""
         if self._is_here:
             return ()
         return self._hosts.listed(self._clients.scope(), hourly.hosting_prices(self._clients.region))

@@ -31,7 +31,7 @@ _HERE = {"verb:deploy": "local test runs have no endpoints; the model runs in th
 
 
 def capabilities(options: SageMakerOptions) -> Capabilities:
-    """What it can do with these settings."""
+    """The capabilities with these settings."""
     reasons = _OTHER | unsupported_features() | (_HERE if options.compute == "local" else {})
     return Capabilities(
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
@@ -48,7 +48,7 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
 
 
 def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
-    """What does not fit together in the values that the spec asks for."""
+    """The problems of the spec's values."""
     own = _own(spec)
     found = [*contradictions(spec, NAME), *_limits(spec), *_precision(spec, own), *places(options)]
     if own.unpacked and options.compute == "local":
@@ -80,7 +80,7 @@ def _precision(spec: JobSpec, own: SageMakerOverrides) -> Iterator[Problem]:
 
 
 def places(options: SageMakerOptions) -> Iterator[Problem]:
-    """Settings without which no job can be made."""
+    """Missing settings that every job needs."""
     if options.compute == "local":
         return
     for name, what in (("bucket", "the bucket for data and models"), ("role_arn", "the role that the job assumes")):

@@ -1,4 +1,4 @@
-"""Endpoints of tuned models: planned from the job that made them, asked in the form that the trainer's server takes."""
+"""Endpoints of tuned models: planned from the model's job, called in the format of the trainer's server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Hosting:
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
-        """On an endpoint of its own, or beside others. Raises InputError, UnsupportedError."""
+        """Deploy on a dedicated endpoint, or with others. Raises InputError, UnsupportedError."""
         try:
             deployment = SageMakerDeployment.model_validate(given)
         except ValidationError as error:
@@ -112,16 +112,16 @@ class Hosting:
         return images.image_uri(scope, region, kind, gpu=has_gpu, setting="inference_image")
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """What costs before what it is made of. Raises InvalidRequest where others are on it."""
+        """Delete billed resources before their parts. Raises InvalidRequest if others are on the endpoint."""
         what = "\n".join(("remove", deployment.scope, deployment.id, deployment.model, str(deployment.created_at)))
         return self._hosts.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- inference -------------------------------------------------------------------------------------------------
 
     def generate(
         self, standing: Deployment, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
-        """One answer for each prompt, in pieces first if asked for."""
+        """One answer for each prompt, first in chunks if requested."""
         where, more = where_of(standing), dict[str, Any]()
         held = standing.raw.get("cloudtune") or {}
         if options.base and held.get("base"):
@@ -141,7 +141,7 @@ class Hosting:
 
 
 def _weights(url: str) -> dict[str, Any]:
-    """Where a container's model lies: an archive, or a folder that a job left unpacked."""
+    """The location of a container's model: an archive, or an unpacked folder."""
     if url.endswith(".tar.gz"):
         return {"ModelDataUrl": url}
     place = {"S3Uri": f"{url.rstrip('/')}/", "S3DataType": "S3Prefix", "CompressionType": "None"}
@@ -150,7 +150,7 @@ def _weights(url: str) -> dict[str, Any]:
 
 def _variant(name: str, deployment: SageMakerDeployment) -> dict[str, Any]:
     variant: dict[str, Any] = {"VariantName": "AllTraffic"}
-    if deployment.min_copies is not None:  # the model is in a component; copies decide how many instances there are
+    if deployment.min_copies is not None:  # the model is in a component; its copies need the instances
         scaling = {
             "Status": "ENABLED",
             "MinInstanceCount": deployment.min_copies,
@@ -185,7 +185,7 @@ def _needs(deployment: SageMakerDeployment, accelerators: int) -> dict[str, Any]
 
 
 def _accelerators(deployment: SageMakerDeployment) -> int:
-    """Of an instance that it has for itself, all."""
+    """On a dedicated instance, all GPUs."""
     if deployment.accelerators is not None:
         return deployment.accelerators
     known = instances.instance_of(deployment.instance_type)

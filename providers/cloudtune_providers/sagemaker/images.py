@@ -1,7 +1,7 @@
-"""AWS's training and inference images: which one for a region. The one module that may ask the sagemaker SDK.
+"""AWS's training and inference images by region. The only module that uses the sagemaker SDK.
 
-Accounts and tags as in sagemaker-core 2.27.0's ``image_uri_config`` (seen 2026-11-21); where the SDK is installed, the
-tests hold the table against it. It is imported for regions that the table lacks alone: that takes seconds, and memory.
+Accounts and tags as in sagemaker-core 2.27.0's ``image_uri_config`` (seen 2026-11-21); if the SDK is installed, the
+tests compare the table with it. It is imported only for regions that the table lacks, as this takes seconds and memory.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _FRAMEWORKS: dict[tuple[str, str], tuple[tuple[str, str, str | None, str | None]
     ("inference", "cpu"): (_SERVERS,),
     ("adapters", "gpu"): (("djl-lmi", "0.36.0", None, None),),
 }
-"""What the SDK is asked for, in order. Newer regions have PyTorch's image and not Hugging Face's; the trainer brings
-what an image lacks."""
+"""Frameworks that are requested from the SDK, in order. Newer regions have only PyTorch's image; the trainer installs
+the packages that an image lacks."""
 _TYPICAL = {"gpu": "ml.g5.xlarge", "cpu": "ml.m5.xlarge"}
 Scope = Literal["training", "inference", "adapters"]
 """``adapters`` is AWS's LMI, which serves a base model with the adapters of several jobs (docs.djl.ai)."""
 
 
 def image_uri(scope: Scope, region: str, instance_type: str, *, gpu: bool, setting: str) -> str:
-    """The image's address: from our table, and for a region that it lacks from the SDK where that is installed."""
+    """The image's URI: from the table, or for other regions from the SDK if it is installed."""
     kind = (scope, "gpu" if gpu else "cpu")
     account = _ACCOUNTS.get(region)
     if account is not None:
@@ -74,7 +74,7 @@ def _has_sdk() -> bool:
 
 
 def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
-    """The first that the region has. The SDK reads its own files for it: no credentials, no network."""
+    """The first image that the region has. The SDK reads only its own files: no credentials, no network."""
     from sagemaker.core import image_uris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     refused: list[Exception] = []
@@ -87,7 +87,7 @@ def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
                     instance_type=_telling(kind[1], instance_type), base_framework_version=base,
                 )
             )  # fmt: skip
-            # Its newest LMI is of CUDA 13, see above: the region's account is what is wanted.
+            # Its newest LMI is of CUDA 13, see above: only the region's account is used.
             return f"{address.partition('/')[0]}/{_IMAGES[kind]}" if kind[0] == "adapters" else address
         except ValueError as error:
             refused.append(error)
@@ -96,6 +96,6 @@ def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
 
 
 def _telling(processor: str, instance_type: str) -> str:
-    """The SDK takes the processor from the instance's type, and both images may be wanted before one is chosen."""
+    """An instance type for each processor, because the SDK derives the processor from the type."""
     is_gpu = instance_type.startswith(("ml.g", "ml.p"))
     return instance_type if instance_type and is_gpu == (processor == "gpu") else _TYPICAL[processor]

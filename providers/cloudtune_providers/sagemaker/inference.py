@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def asked(
     clients: Clients, where: Mapping[str, str], prompt: Prompt, options: GenerateOptions, model: str, **more: Any
 ) -> Iterator[Generation]:
-    """One answer: whole, or if it is to be streamed its pieces and then the whole."""
+    """One answer: whole, or with streaming its chunks and then the whole."""
     body = request_of(prompt, options) | more
     if options.stream:
         yield from in_pieces(clients, where, body | {"stream": True}, model)

@@ -1,4 +1,4 @@
-"""Instance types, how much memory a training takes, and which type it therefore needs. Pure.
+"""Instance types, the memory needed for training, and the choice of a type. Pure.
 
 GPU types as in https://docs.aws.amazon.com/batch/latest/userguide/gpu-jobs.html (seen 2026-11-21).
 """
@@ -15,17 +15,17 @@ GIB = 2**30
 
 
 class Instance(NamedTuple):
-    """One type."""
+    """An instance type."""
 
     name: str
     gpus: int
     gpu_gib: float
-    """Of each GPU."""
+    """Memory of each GPU."""
     gib: float
-    """Of the machine."""
+    """Memory of the machine."""
 
 
-# In the order in which they are proposed: the cheaper ones first.
+# In order of preference: the cheaper ones first.
 TYPES = tuple(
     Instance(f"ml.{name}", gpus, each, gib)
     for name, gpus, each, gib in (
@@ -41,7 +41,7 @@ TYPES = tuple(
 _BY_NAME = {instance.name: instance for instance in TYPES}
 _PROPOSED = tuple(instance for instance in TYPES if instance.gpus == 1)
 UNKNOWN = "ml.g5.2xlarge"
-"""What is proposed for a model whose size is not known."""
+"""The type for a model of unknown size."""
 TINY = 100_000_000
 """Models of fewer parameters train on a CPU."""
 _CPU = "ml.m5.xlarge"
@@ -49,19 +49,19 @@ _SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*([bBmM])(?![A-Za-z0-9])"
 
 
 class Memory(NamedTuple):
-    """What one GPU must hold, in GiB, and how that comes together."""
+    """The memory needed on one GPU, in GiB, and its parts."""
 
     gib: float
     basis: str
 
 
 def instance_of(name: str) -> Instance | None:
-    """What is known of a type."""
+    """The entry of a type."""
     return _BY_NAME.get(name)
 
 
 def parameters_of(model: Mapping[str, Any], name: str) -> int | None:
-    """How many parameters: counted where the files were at hand, else as the name says ("llama-3.2-1b")."""
+    """The number of parameters: counted if the files are available, else from the name ("llama-3.2-1b")."""
     if model.get("parameters"):
         return int(model["parameters"])
     found = _SIZE.findall(name.rpartition("/")[2].replace("_", "-"))
@@ -72,14 +72,14 @@ def parameters_of(model: Mapping[str, Any], name: str) -> int | None:
 
 
 def memory_of(parameters: int, document: Mapping[str, Any]) -> Memory:
-    """An estimate. Every GPU holds the whole model: the trainer shares the batch out, not the weights."""
+    """An estimate. Every GPU holds the whole model: the trainer distributes the batch, not the weights."""
     hyper, adapter = document["hyperparameters"], document["adapter"]
     hidden = 2048 * (parameters / 1e9) ** 0.36  # as usual for that size
     full = adapter["type"] == "full"
     moved = parameters if full else min(parameters, int(parameters * 2.2 * adapter["rank"] / hidden))
     weights = parameters * (4 if full else 2)
     learning = moved * 12 + (0 if full else moved * 4)  # gradient, and Adam's two moments, in fp32
-    sequences = 2 if document.get("preference") else 1  # of a pair both answers, each behind the question
+    sequences = 2 if document.get("preference") else 1  # both answers of a pair, each with the prompt
     at_once = -(-hyper["batch_size"] // hyper["gradient_accumulation_steps"]) * hyper["max_length"] * sequences
     each = 34 * parameters / (12 * hidden) * (2 if hyper["precision"] == "fp32" else 1)
     if hyper["gradient_checkpointing"]:
@@ -99,13 +99,13 @@ def proposed(parameters: int | None, memory: Memory | None) -> Instance | None:
         return _BY_NAME[UNKNOWN]
     if parameters < TINY:
         return _BY_NAME[_CPU]
-    loading = parameters * 4 * 1.2 / GIB + 4  # the weights pass through the machine's own memory
+    loading = parameters * 4 * 1.2 / GIB + 4  # the weights are loaded through the machine's memory
     fits = (one for one in _PROPOSED if one.gpu_gib * 0.95 >= memory.gib and one.gib >= loading)
     return next(fits, None)
 
 
 def volume_gb(parameters: int | None, full: bool) -> int:
-    """Disk for the model, its checkpoints and what comes of it."""
+    """Disk for the model, its checkpoints and the result."""
     if parameters is None:
         return 100
     model = parameters * 4 / 1e9

@@ -1,4 +1,4 @@
-"""Training jobs on this machine, for ``compute: local``: the same requests and answers, and a process as the container.
+"""Training jobs on this machine, for ``compute: local``: the same requests and responses, and a process as container.
 
 Everything is in one folder per job, so that every process sees the same jobs.
 """
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 _ASIDE = ".new"
 _TIMES = ("CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime", "StartTime", "EndTime")
 _LOOKED_AT = 5000
-"""Lines at the end of a log in which the newest figures are looked for."""
+"""Number of lines at the end of a log in which the newest metrics are searched."""
 _GONE = "InternalServerError: the process that managed the container no longer runs"
 _ENDED = ("Completed", "Failed", "Stopped")
 
 
 class LocalJobs:
-    """Those under one folder. See `TrainingJobs` for what is asked of it."""
+    """The jobs under one folder. See `TrainingJobs` for the interface."""
 
     def __init__(self, root: Path, backend: str, python: Path | None) -> None:
         self.root = root / "jobs"
@@ -48,10 +48,10 @@ class LocalJobs:
         self._backend = backend
         self._python = python
 
-    # -- making ----------------------------------------------------------------------------------------------------
+    # -- creating --------------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the job's folder, whole or not at all, and start what looks after it."""
+        """Create the job's folder atomically, and start its supervising process."""
         folder = self.root / str(body["TrainingJobName"])
         if not folder.exists():
             aside = self.root / _ASIDE / f"{folder.name}.{secrets.token_hex(4)}"
@@ -72,7 +72,7 @@ class LocalJobs:
         return self._made(folder.name)
 
     def find(self, body: Mapping[str, Any]) -> Found:
-        """Whether the job is there and looked after. Raises Conflict if its name is another submission's."""
+        """Whether the job exists and is supervised. Raises Conflict if its name is another submission's."""
         folder = self.root / str(body["TrainingJobName"])
         if not folder.exists():
             return Absent()
@@ -91,7 +91,7 @@ class LocalJobs:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What DescribeTrainingJob would say. Raises JobNotFound."""
+        """The response of DescribeTrainingJob. Raises JobNotFound."""
         folder = self.root / name
         if not name or "/" in name or name.startswith(".") or not folder.is_dir():
             raise JobNotFound(f"no training job {name!r} in {self.root}")
@@ -102,7 +102,7 @@ class LocalJobs:
         }
         status.setdefault("CreationTime", datetime.fromtimestamp(folder.stat().st_ctime).astimezone().isoformat())
         if status["TrainingJobStatus"] not in _ENDED and status["SecondaryStatusTransitions"] and _is_gone(folder):
-            status = _read(folder / service.STATUS) or status  # it may have come to its end in between
+            status = _read(folder / service.STATUS) or status  # it may have ended in between
             if status["TrainingJobStatus"] not in _ENDED:
                 end = {"Status": "Failed", "StartTime": status["LastModifiedTime"], "StatusMessage": _GONE}
                 status |= {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "FailureReason": _GONE}
@@ -112,11 +112,11 @@ class LocalJobs:
         return dict(_dated({**request, "TrainingJobArn": str(folder), **status}))
 
     def get(self, ref: JobRef) -> JobSnapshot:
-        """The job now."""
+        """The job's current state."""
         return answers.to_snapshot(self.describe(self.name_of(ref)), self._backend, ref.scope)
 
     def get_many(self, refs: Sequence[JobRef]) -> dict[JobRef, JobSnapshot]:
-        """Those that exist."""
+        """The states of the existing jobs."""
         found = {}
         for ref in refs:
             try:
@@ -126,7 +126,7 @@ class LocalJobs:
         return found
 
     def listed(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """All, newest first."""
+        """All jobs, newest first."""
         names = [path.name for path in self.root.iterdir()] if self.root.is_dir() else []
         jobs = [self.get(JobRef(self._backend, self._scope, name)) for name in names if not name.startswith(".")]
         jobs.sort(key=lambda job: (str(job.created_at), job.ref.id), reverse=True)
@@ -158,16 +158,16 @@ class LocalJobs:
             return []
         return content[: content.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask it to stop."""
+        """Stop the job."""
         job = self.describe(self.name_of(ref))
         if job["TrainingJobStatus"] not in _ENDED:
             (self.root / ref.id / service.STOP).touch(mode=0o600)
 
     def delete(self, ref: JobRef) -> dict[str, Any] | None:
-        """Remove an ended job, and return what it was."""
+        """Delete an ended job, and return its record."""
         try:
             job = self.describe(self.name_of(ref))
         except JobNotFound:
@@ -188,7 +188,7 @@ class LocalJobs:
 
 
 def _start(folder: Path) -> None:
-    """Start the job's service process in a new session, and wait until it is ready. Harmless if it already runs."""
+    """Start the job's service process in a new session, and wait until it is ready. No effect if it is running."""
     package = str(Path(service.__file__).resolve().parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     source = (_request(folder).get("HyperParameters") or {}).get("model.source")
@@ -224,7 +224,7 @@ def _read(path: Path) -> Any:
 
 
 def _last_figures(request: Mapping[str, Any], lines: Sequence[str]) -> list[dict[str, Any]]:
-    """The newest figure that each of the job's metric definitions finds, as the service keeps them."""
+    """The newest value of each of the job's metric definitions, like the service's final metrics."""
     found = []
     for definition in request["AlgorithmSpecification"].get("MetricDefinitions") or ():
         pattern = re.compile(definition["Regex"])
@@ -235,7 +235,7 @@ def _last_figures(request: Mapping[str, Any], lines: Sequence[str]) -> list[dict
 
 
 def _dated(value: Any) -> Any:
-    """Times as botocore gives them."""
+    """Convert times to botocore's format."""
     if isinstance(value, dict):
         return {
             key: datetime.fromisoformat(item) if key in _TIMES and isinstance(item, str) else _dated(item)

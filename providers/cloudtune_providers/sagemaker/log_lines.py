@@ -13,7 +13,7 @@ LIMITED = "progress:stopped_by_limit"
 
 
 def metric_definitions(method: str) -> list[dict[str, str]]:
-    """For CreateTrainingJob, which takes 40 of them."""
+    """For CreateTrainingJob, which accepts 40 of them."""
     found = [
         {"Name": f"{split}:{name}", "Regex": rf'\[cloudtune\] metrics .*"{split}:{name}": {_NUMBER}'}
         for split, names in metric_names(method).items()

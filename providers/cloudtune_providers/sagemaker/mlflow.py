@@ -1,9 +1,9 @@
-"""Curves of serverless jobs, which AWS's trainers write to SageMaker's MLflow: read by its REST API, without MLflow.
+"""Metrics of serverless jobs, which AWS's trainers write to SageMaker's MLflow: read by its REST API, without MLflow.
 
-Addresses, headers and signatures as AWS's plugin makes them (sagemaker-mlflow 0.5.0, ``mlflow_sagemaker_helpers.py``,
+URLs, headers and signatures as in AWS's plugin (sagemaker-mlflow 0.5.0, ``mlflow_sagemaker_helpers.py``,
 ``auth.py``); the API is MLflow's own (mlflow.org/docs/latest/api_reference/rest-api.html: runs/get,
-metrics/get-history). What the trainers call their figures is not documented: names are passed on as they are, but for
-the side that they are of.
+metrics/get-history). The trainers' names of metrics are not documented: names are passed on unchanged, except for the
+split.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SIDES: dict[str, Literal["train", "validation", "test"]] = {
     "validation": "validation", "test": "test",
 }  # fmt: skip
 _LOSS = "total_loss"
-"""What AWS's SDK looks for as the loss (sagemaker-train 1.27.0, ``common_utils/constants.py``)."""
+"""The name of the loss in AWS's SDK (sagemaker-train 1.27.0, ``common_utils/constants.py``)."""
 
 
 class _Point(NamedTuple):
@@ -50,7 +50,7 @@ class _Point(NamedTuple):
 
 
 class Curves:
-    """Reads the runs of any MLflow resource that the credentials may read."""
+    """Reads the runs of any MLflow resource that the credentials can read."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -80,7 +80,7 @@ class Curves:
             more = {"page_token": str(page["next_page_token"])}
 
     def _get(self, arn: str, what: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """One question, signed; its refusals come out as those of every other call."""
+        """One signed request; its errors are translated like those of every other call."""
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
         from botocore.httpsession import URLLib3Session
@@ -107,14 +107,14 @@ def kind_of(arn: str) -> str:
 
 
 def side_of(name: str) -> tuple[Literal["train", "validation", "test"], str]:
-    """``eval_loss`` -> validation, loss; what has no side is of the training."""
+    """``eval_loss`` -> validation, loss; names without a split are of training."""
     found = _SIDE.fullmatch(name)
     side, plain = (_SIDES[found["side"]], found["name"]) if found else ("train", name)
     return side, "loss" if plain == _LOSS else plain
 
 
 def _grouped(points: Sequence[_Point]) -> Iterator[Metric]:
-    """What was written in one breath is one report."""
+    """Values that were written together are one report."""
     groups: dict[tuple[int, int, Literal["train", "validation", "test"]], dict[str, float]] = {}
     for point in points:
         groups.setdefault((point.at_ms, point.step, point.split), {})[point.name] = point.value

@@ -1,4 +1,4 @@
-"""The base model that a spec names: a folder or file here, a prefix in S3, or an id on the hub. Reads only."""
+"""The base model that a spec names: a local folder or file, a prefix in S3, or an id on the hub. Read-only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHANNEL = "model"
 
 
 def find_model(name: str, revision: str | None, stores: Stores) -> dict[str, Any]:
-    """What is known of it. ``s3`` is where it lies already, ``files`` are those to upload. Raises SpecError."""
+    """The model's properties. ``s3`` is its existing location, ``files`` are the files to upload. Raises SpecError."""
     if name.startswith("s3://"):
         return _in_s3(name, stores)
     found = model_facts.find_model(name, revision=revision)

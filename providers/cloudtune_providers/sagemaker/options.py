@@ -1,4 +1,4 @@
-"""Settings of the SageMaker back end, and what a spec may say to it in its own words."""
+"""Settings of the SageMaker back end, and its overrides in a spec."""
 
 from __future__ import annotations
 
@@ -24,55 +24,55 @@ class SageMakerOptions(AwsOptions):
     """Where and how jobs run."""
 
     compute: Safe[Literal["instances", "serverless", "local"]] = "instances"
-    """``instances``: our trainer on SageMaker's instances. ``serverless``: AWS's own trainers, billed by the token.
-    ``local``: our trainer's very same bundle in a process here, offline, to rehearse it."""
+    """``instances``: cloudtune's trainer on SageMaker's instances. ``serverless``: AWS's own trainers, billed by the
+    token. ``local``: the same bundle of cloudtune's trainer in a local process, offline, for tests."""
     hub: Program[str] = "SageMakerPublicHub"
     """For ``serverless``: the hub that has the base models."""
     package_group: Endpoint[PackageGroup | None] = None
-    """For ``serverless``: where the tuned models become versions; else a group of cloudtune's own."""
+    """For ``serverless``: the package group of the tuned models. Default: cloudtune's own group."""
     base_endpoint: Safe[str | None] = None
-    """For ``serverless``: an endpoint of the base model, to compare answers with."""
+    """For ``serverless``: an endpoint of the base model, for comparison."""
     mlflow: Endpoint[MlflowArn | None] = None
-    """For ``serverless``: the MLflow app or tracking server that the job writes its curves to; `metrics` reads them."""
+    """For ``serverless``: the MLflow app or tracking server for the job's metrics; `metrics` reads them."""
     mlflow_experiment: Safe[Annotated[str, Field(pattern=r"^[a-zA-Z0-9_./-]{1,256}$")] | None] = None
-    """For ``serverless``: the experiment that runs belong to; else ``cloudtune``."""
+    """For ``serverless``: the experiment of the runs. Default: ``cloudtune``."""
     image: Program[Annotated[str, Field(min_length=1, max_length=255)] | None] = None
-    """The container's image; else AWS's own Hugging Face or PyTorch training image for the region."""
+    """The container's image. Default: AWS's own Hugging Face or PyTorch training image for the region."""
     instance_type: Safe[InstanceType | None] = None
-    """Else proposed from the model's size and the method."""
+    """Default: chosen by the model's size and the method."""
     instances: Safe[PositiveInt] = 1
-    """Of that type, which train one model together."""
+    """Number of instances of that type, which train one model together."""
     volume_gb: Safe[Annotated[int, Field(ge=1, le=16384)] | None] = None
-    """Disk of each instance; else by the model's size."""
+    """Disk of each instance. Default: by the model's size."""
     spot: Safe[bool] = False
-    """Managed spot training: cheaper, and interrupted at times; the job continues from its checkpoint by itself."""
+    """Managed spot training: cheaper, can be interrupted; the job then continues from its checkpoint automatically."""
     max_wait: Safe[Seconds | None] = None
-    """With ``spot``: the most that waiting and running may take together; else twice the longest running time."""
+    """With ``spot``: the limit of waiting and running together. Default: twice the maximum running time."""
     keep_alive: Safe[Annotated[int, Field(ge=0, le=21600)] | None] = None
-    """Seconds for which the instances stay for the next job (a warm pool); they cost as if they ran."""
+    """Seconds for which the instances are kept for the next job (a warm pool); they are billed."""
     subnets: Protection[tuple[str, ...]] = ()
-    """A VPC's, together with ``security_groups``."""
+    """Subnets of a VPC, together with ``security_groups``."""
     security_groups: Protection[tuple[str, ...]] = ()
     network_isolation: Protection[bool] = False
     """No network for the container: no hub, no package index."""
     encrypt_traffic: Protection[bool] = False
-    """Between several instances."""
+    """Encrypt the traffic between instances."""
     requirements: Protection[Literal["pip", "image"]] = "pip"
-    """``pip`` installs the pinned packages that the image lacks; ``image`` takes the image as it is."""
+    """``pip`` installs the pinned packages that the image lacks; ``image`` uses the image unchanged."""
     hub_token_secret: Credential[str | None] = None
-    """Name or ARN of a secret in Secrets Manager that holds a token for gated models on the hub; the job's role reads
+    """Name or ARN of a secret in Secrets Manager with a token for gated models on the hub; the job's role reads
     it."""
     inference_image: Program[Annotated[str, Field(min_length=1, max_length=255)] | None] = None
-    """For endpoints; else AWS's own Hugging Face inference image for the region."""
+    """For endpoints. Default: AWS's own Hugging Face inference image for the region."""
     deploy_limit: Safe[PositiveFloat] = 3600.0
     """Seconds to wait for an endpoint."""
     answers: Safe[Literal["auto", "endpoint", "here"]] = "auto"
     """Where a tuned model runs: on its endpoint if there is one, or in this process after a download."""
     root: WrittenPath[Path | None] = None
-    """For ``compute: local`` and models that were brought here. Default: ``sagemaker`` under CLOUDTUNE_HOME, else under
+    """For ``compute: local`` and downloaded models. Default: ``sagemaker`` under CLOUDTUNE_HOME, else under
     this user's state folder."""
     python: Program[Path | None] = None
-    """For ``compute: local``: the interpreter that the image would have; else the one that runs cloudtune."""
+    """For ``compute: local``: the interpreter in place of the image's. Default: the one that runs cloudtune."""
 
     def root_folder(self) -> Path:
         """``root`` as an absolute path; it need not exist yet."""
@@ -100,13 +100,13 @@ class SageMakerOverrides(BaseModel):
     keep_alive: NonNegativeInt | None = None
     """See the setting of that name."""
     unpacked: bool = False
-    """The job leaves its model as files, and not as one archive: Bedrock imports whole weights from where they lie."""
+    """The job writes its model as files instead of one archive: Bedrock imports full weights in place."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train: ``auto`` takes the GPUs that there are."""
+    """The device: ``auto`` uses the available GPUs."""
     threads: PositiveInt | None = None
-    """CPU threads of each process; left out, as many as torch finds."""
+    """CPU threads of each process. Default: torch's own choice."""
     log_every: PositiveInt = 1
-    """Write metrics at every such step."""
+    """Steps between metrics."""
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit of a model on the hub."""
     trust_remote_code: bool = False
@@ -115,11 +115,11 @@ class SageMakerOverrides(BaseModel):
     """Preference settings of cloudtune's trainer: the loss of dpo, label smoothing, SimPO's margin."""
 
     technique: Literal["SFT", "DPO", "RLVR", "RLAIF"] | None = None
-    """For ``serverless``: else by the method."""
+    """For ``serverless``. Default: by the method."""
     accept_eula: bool = False
     """For ``serverless``: you have read the base model's license agreement and accept it."""
     recipe: dict[str, str | int | float | bool] | None = None
-    """For ``serverless``: parameters of the model's recipe in its own words."""
+    """For ``serverless``: parameters of the model's recipe by its names."""
     evaluator: Annotated[str, Field(min_length=1)] | None = None
     """For ``serverless`` reinforcement: ARN of the evaluator (a Lambda function's, or a judge's)."""
     sequence_length: Annotated[str, Field(pattern=r"^\d+K$")] | None = None
@@ -134,7 +134,7 @@ class SageMakerDeployment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
-    """Derived from the model's name unless given."""
+    """Default: derived from the model's name."""
     instance_type: InstanceType = "ml.g5.xlarge"
     instances: PositiveInt = 1
     endpoint: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
@@ -146,25 +146,25 @@ class SageMakerDeployment(BaseModel):
     variant: str = "AllTraffic"
     """With ``endpoint``: its variant."""
     min_copies: NonNegativeInt | None = None
-    """Copies of the model that stay while nobody asks; more are made while many do, up to ``instances``. With 0 the
-    endpoint lets all its instances go, costs nothing then, and wakes within minutes of a question."""
+    """Minimum number of copies of the model, scaled up with requests to ``instances``. With 0 the endpoint releases all
+    its instances without requests, costs nothing then, and starts within minutes after a request."""
     requests_per_minute: PositiveFloat = 60.0
-    """With ``min_copies``: what one copy is to answer before another is made."""
+    """With ``min_copies``: target number of requests per copy."""
     cooldown: Annotated[int, Field(ge=0, le=86400)] = 300
     """With ``min_copies``: seconds between two steps down."""
     memory_mb: Annotated[int, Field(ge=128, le=3_000_000)] = 1024
-    """With ``endpoint``, ``onto`` or ``min_copies``: what is reserved of the machine's memory for each copy. It may use
-    more; less is free to be reserved than the machine has."""
+    """With ``endpoint``, ``onto`` or ``min_copies``: machine memory reserved for each copy. It can use more. Not
+    all memory of the machine can be reserved."""
     accelerators: Annotated[int, Field(ge=0, le=16)] | None = None
-    """GPUs of each copy; else, on an endpoint of its own, all that the instance has."""
+    """GPUs of each copy. Default on a dedicated endpoint: all of the instance."""
     max_adapters: Annotated[int, Field(ge=1, le=1000)] = 8
-    """With ``onto``, where the endpoint is made: how many adapters answer at once."""
+    """With ``onto``, if the endpoint is created: how many adapters run at once."""
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
-    """With ``onto``, where the endpoint is made: the largest rank of an adapter."""
+    """With ``onto``, if the endpoint is created: the largest rank of an adapter."""
     serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] | None = None
-    """A serverless endpoint instead of instances: no GPU, nothing to pay while nobody asks."""
+    """A serverless endpoint instead of instances: no GPU, no cost without requests."""
     max_concurrency: Annotated[int, Field(ge=1, le=200)] = 1
-    """Of a serverless endpoint."""
+    """Memory of a serverless endpoint."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> SageMakerDeployment:

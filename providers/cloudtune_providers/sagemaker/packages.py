@@ -1,4 +1,4 @@
-"""Model packages, which serverless jobs make: their group, what lies behind one, and its files brought here."""
+"""Model packages of serverless jobs: their group, their content, and the download of their files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 
 
 class Packages:
-    """Those of one account and region. May be used from several threads."""
+    """The model packages of one account and region. Thread-safe."""
 
     def __init__(self, clients: Clients, stores: Stores) -> None:
         self._clients = clients
@@ -60,7 +60,7 @@ class Packages:
     # -- packages --------------------------------------------------------------------------------------------------
 
     def model(self, ref: JobRef, job: Mapping[str, Any]) -> TunedModel:
-        """What the job produced: a package. Raises InvalidRequest while there is none."""
+        """The job's model package. Raises InvalidRequest while there is none."""
         arn = job.get("OutputModelPackageArn")
         if not arn or job.get("TrainingJobStatus") != "Completed":
             raise InvalidRequest(f"{ref} has no model; its state is {job.get('TrainingJobStatus')}")
@@ -84,7 +84,7 @@ class Packages:
         )
 
     def export(self, model: TunedModel, to: Path, *, merged: bool) -> Sequence[Path]:
-        """The package's files in a new folder, as AWS's recipe wrote them."""
+        """Download the package's files to a new folder, as AWS's recipe wrote them."""
         if is_nova(model.base) or not model.uri:
             raise UnsupportedError(f"the weights of {model.base} stay with AWS")
         if merged and model.adapter != "full":
@@ -100,7 +100,7 @@ class Packages:
         return sorted(path for path in to.rglob("*") if path.is_file())
 
     def delete(self, job: Mapping[str, Any]) -> None:
-        """Remove the job's package; its group stays, since others may use it."""
+        """Delete the job's package; its group is kept, since others may use it."""
         arn = job.get("OutputModelPackageArn")
         if not arn:
             return

@@ -23,14 +23,14 @@ _ROLE_SERVERLESS = (
 )  # fmt: skip
 
 _READS = {
-    APP: ["sagemaker:CallMlflowAppApi", "sagemaker:DescribeMlflowApp"],  # the first is all that an app's API has
+    APP: ["sagemaker:CallMlflowAppApi", "sagemaker:DescribeMlflowApp"],  # an app's API has only the first
     SERVER: [
         "sagemaker-mlflow:GetRun",
         "sagemaker-mlflow:GetMetricHistory",
         "sagemaker:DescribeMlflowTrackingServer",
     ],
 }
-"""Reading, and looking whether there is something to read.
+"""Actions for reading, and for checking whether a run exists.
 
 SageMaker developer guide, the data plane's IAM actions of MLflow Apps and of tracking servers (seen 2026-11-21).
 """
@@ -48,7 +48,7 @@ def documents(options: SageMakerOptions, *, account: str | None, region: str | N
 
 
 def role_policy(options: SageMakerOptions, account: str, region: str) -> Document:
-    """What the job may do."""
+    """The job's permissions."""
     found = statements.of_role(options, account, region, in_vpc=bool(options.subnets))
     if options.hub_token_secret:
         secret = options.hub_token_secret

@@ -70,7 +70,7 @@ class Preflight:
         return ("good" if status == "Completed" else "denied"), f"{response['ModelPackageGroupName']}: {status}"
 
     def _mlflow(self, arn: str) -> Outcome:
-        """A server that was stopped, or an app that is gone, takes no curves."""
+        """Check the MLflow resource: a stopped server or a deleted app does not accept metrics."""
         client, name = self._clients.client("sagemaker"), arn.rpartition("/")[2]
         with self._clients.asking(f"MLflow {name}", missing=InvalidRequest):
             if kind_of(arn) == APP:

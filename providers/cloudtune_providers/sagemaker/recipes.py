@@ -1,4 +1,4 @@
-"""What a model of the public hub can be taught by SageMaker's serverless customization: its document and its recipe."""
+"""The documents and recipes of public hub models for SageMaker's serverless customization."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 PUBLIC_HUB = "SageMakerPublicHub"
 OVERRIDES_KEY = "SmtjOverrideParamsS3Uri"
-"""Of a recipe in the document: where its parameters with their types, ranges and defaults lie
+"""The field of a recipe with the URI of its parameters' types, ranges and defaults
 (sagemaker-train 1.27.0, ``base_trainer.py``)."""
 TEMPLATE_KEY = "SmtjRecipeTemplateS3Uri"
-"""A recipe without one is not for jobs of this kind, but for clusters."""
+"""A recipe without this field is for clusters, not for jobs of this kind."""
 _OVERRIDES = "overrides.sagemaker"
 _ACCOUNT = "{customer_id}"
 
@@ -28,7 +28,7 @@ def find_recipe(
     clients: Clients, stores: Stores, *, hub: str, model: str, technique: str, peft: str | None,
     sequence_length: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The model's ARN and the parameters that its recipe takes. Raises SpecError. Reads only."""
+    """The model's ARN and the parameters of its recipe. Raises SpecError. Read-only."""
     try:
         with clients.asking(f"document of {model}"):
             response = clients.client("sagemaker").describe_hub_content(
@@ -58,7 +58,7 @@ def find_recipe(
 def _recipe(
     document: Mapping[str, Any], model: str, technique: str, peft: str | None, length: str | None
 ) -> Mapping[str, Any]:
-    """The recipe as AWS's own SDK chooses it: of that length, and one that needs no subscription before one that does.
+    """The recipe, chosen as in AWS's own SDK: by its length, and preferably one that needs no subscription.
 
     (sagemaker-train 1.27.0, ``common_utils/finetune_utils.py``.)
     """
@@ -79,7 +79,7 @@ def _recipe(
 
 
 def _tokens(length: object) -> int:
-    """How many: ``8K`` is written so, or as a number."""
+    """The number of tokens, written as ``8K`` or as a number."""
     text = str(length or "0").upper()
     return int(text[:-1]) * 1024 if text.endswith("K") else int(text)
 
@@ -100,7 +100,7 @@ def _parameters(clients: Clients, stores: Stores, recipe: Mapping[str, Any]) -> 
 
 
 def fault_of(rule: Mapping[str, Any], value: Any) -> str | None:
-    """What is wrong with a value, by the recipe."""
+    """The error of a value, by the recipe."""
     if rule.get("type") == "integer" and (isinstance(value, bool) or value != int(value)):
         return f"must be a whole number, not {value}"
     if rule.get("enum") and value not in rule["enum"]:

@@ -1,4 +1,4 @@
-"""The rows that SageMaker's serverless customization takes.
+"""Rows for SageMaker's serverless customization.
 
 docs.aws.amazon.com/sagemaker/latest/dg/model-customize-open-weight-dataset.html, seen 2026-11-21.
 """
@@ -26,7 +26,7 @@ _RLVR = {"data_source", "ability", "extra_info"}
 
 
 def _to_rlvr(row: Item) -> Json:
-    """What has no key of its own there goes into ``extra_info``."""
+    """Fields without a key of their own go into ``extra_info``."""
     fields = dict(row.fields)
     if "reward_model" in fields:
         reward = fields.pop("reward_model")

@@ -1,7 +1,7 @@
-"""From a spec to a plan for SageMaker's serverless customization: AWS's own trainers, billed by the token. Pure.
+"""Converts a spec to a plan for SageMaker's serverless customization: AWS's own trainers, billed by the token. Pure.
 
-One CreateTrainingJob without instance and image; what comes of it is a version in a model package group. A recipe's
-parameters are nearly all required, so that its defaults are sent and the spec's values over them
+One CreateTrainingJob without instance and image; the result is a version in a model package group. Almost all
+parameters of a recipe are required, so the request has the recipe's defaults, overridden by the spec's values
 (docs.aws.amazon.com/sagemaker/latest/dg/customizing-models-sft.html, seen 2026-11-21).
 """
 
@@ -49,7 +49,7 @@ PARAMETERS = {
     "method.beta": "adam_beta",
     "seed": "seed",
 }
-"""The spec's word -> the recipe's."""
+"""The spec's field -> the recipe's."""
 _RECIPES = "AWS's recipe sets this and accepts no value for it"
 _REFUSED = {
     "method:cpt": "serverless customization does not support continued pretraining; set compute: instances",
@@ -76,7 +76,7 @@ _NO_CURVES = Problem(
 
 
 def is_nova(model: str) -> bool:
-    """Nova learns from Converse lines, and its weights are never given out."""
+    """Nova is trained on Converse rows, and its weights cannot be downloaded."""
     return "nova" in model.lower()
 
 
@@ -88,7 +88,7 @@ def _formats(model: str) -> dict[str, str]:
 
 
 def target_of(model: str | None, method: str | None) -> Target:
-    """What a serverless job accepts as rows."""
+    """The rows that a serverless job accepts."""
     rules = Target(NAME, _FORMATS | {"grpo": "sagemaker-rlvr"}, max_bytes=1 << 30)
     if model and is_nova(model):
         rules = rules._replace(name="sagemaker-nova", formats=_formats(model), rules_of=(NAME, model, method))
@@ -96,7 +96,7 @@ def target_of(model: str | None, method: str | None) -> Target:
 
 
 def capabilities(options: SageMakerOptions) -> Capabilities:
-    """What it can do; figures are read where the settings name an MLflow."""
+    """The capabilities; metrics are available if the settings name an MLflow resource."""
     reasons = _REFUSED | ({} if options.mlflow else {"verb:metrics": NO_CURVES})
     for feature in spec_features():
         kind, colon, name = feature.partition(":")
@@ -129,7 +129,7 @@ def technique_of(spec: JobSpec, own: SageMakerOverrides) -> tuple[str, str | Non
 
 
 def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
-    """What the documented ranges refuse already; the model's own recipe is asked by the plan."""
+    """Problems by the documented ranges; the plan also checks the model's own recipe."""
     found = [*places(options), *tag_problems(spec.tags, "tags", others=len(options.tags))]
     catalog, requested = load(NAME), spec.requested_fields()
     model, method = spec.model_for(NAME) or "", spec.method.name
@@ -154,7 +154,7 @@ def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
 
 
 def plan(request: PlanRequest, options: SageMakerOptions, own: SageMakerOverrides) -> Plan:
-    """The steps. Raises SpecError with all that the model's recipe refuses."""
+    """The steps. Raises SpecError with all errors according to the model's recipe."""
     facts = request.resolved.facts
     problems = [*_rows(request), *_terms(facts, own)]
     settings, parameters = _parameters(request, facts["recipe"], own, problems)
@@ -200,7 +200,7 @@ def _terms(facts: Mapping[str, Any], own: SageMakerOverrides) -> Iterator[Proble
 def _parameters(
     request: PlanRequest, recipe: Mapping[str, Any], own: SageMakerOverrides, problems: list[Problem]
 ) -> tuple[list[Setting], dict[str, str]]:
-    """HyperParameters: the recipe's defaults, and over them what the spec asks for."""
+    """HyperParameters: the recipe's defaults, overridden by the spec."""
     rules: Mapping[str, Mapping[str, Any]] = recipe["parameters"]
     requested = request.spec.requested_fields()
     given = {name: (field, requested[field], "spec") for field, name in PARAMETERS.items() if field in requested}

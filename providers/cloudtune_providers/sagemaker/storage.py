@@ -1,4 +1,4 @@
-"""Where a job's files go: a bucket, or for rehearsals a folder that takes its place under the same keys."""
+"""The storage of a job's files: a bucket, or for ``compute: local`` a folder with the same keys."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ _ACCESS_POINT = re.compile(r"s3://(?P<arn>arn:aws[a-z-]*:s3:[^:]*:[^:]*:accesspo
 
 
 class Storage(Protocol):
-    """What both can do; see `Objects`."""
+    """The common interface; see `Objects`."""
 
     def url(self, key: str) -> str:
-        """The object's address."""
+        """The object's URI."""
 
     def put(self, key: str, path: Path, sha256: str, journal: Journal) -> dict[str, Any]:
-        """Write the file under the key, once and whole."""
+        """Write the file under the key, once and atomically."""
 
     def write(self, key: str, content: bytes, sha256: str | None = None) -> None:
         """Write a few bytes."""
 
     def find(self, key: str, sha256: str, size: int | None = None) -> Found:
-        """Whether the object with these bytes is there."""
+        """Whether the object with these bytes exists."""
 
     def read(self, key: str) -> bytes:
         """The object's bytes. Raises JobNotFound."""
 
     def fetch(self, key: str, path: Path) -> None:
-        """Write the object into a file. Raises JobNotFound."""
+        """Download the object to a file. Raises JobNotFound."""
 
     def list(self, prefix: str) -> Sequence[dict[str, Any]]:
-        """Key, Size and LastModified of what begins so."""
+        """Key, Size and LastModified of the objects with that prefix."""
 
     def delete(self, place: str) -> int:
-        """Remove one object, or all below a key that ends in a slash."""
+        """Delete one object, or all below a key that ends in a slash."""
 
 
 class Folder:
-    """A folder with files under the keys."""
+    """A folder with files named by the keys."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -66,7 +66,7 @@ class Folder:
         return (self._root / key).as_uri()
 
     def put(self, key: str, path: Path, sha256: str, journal: Journal) -> dict[str, Any]:
-        """See `Storage`. Aside, then renamed: nobody sees half of it."""
+        """See `Storage`. Written to a temporary file, then renamed: atomic for readers."""
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
                 raise changed(str(path))
@@ -136,16 +136,16 @@ class Folder:
 
 
 class Stores:
-    """Opens whatever an address names."""
+    """Opens the storage of a URI."""
 
     def __init__(self, clients: Clients, kms_key: str | None) -> None:
         self._clients = clients
         self._kms_key = kms_key
 
     def at(self, url: str) -> tuple[Storage, str]:
-        """The storage that holds the address, and the key in it."""
+        """The storage of the URI, and the key in it."""
         parts = urlsplit(url)
-        if point := _ACCESS_POINT.match(url):  # boto3 takes its ARN for a bucket
+        if point := _ACCESS_POINT.match(url):  # boto3 accepts its ARN as a bucket
             return Objects(self._clients, point["arn"], self._kms_key), point["key"]
         if parts.scheme == "s3":
             return Objects(self._clients, parts.netloc, self._kms_key), parts.path.lstrip("/")
@@ -154,7 +154,7 @@ class Stores:
         raise InvalidRequest(f"{url} is not an object address: expected s3://...")
 
     def fetch_all(self, url: str, folder: Path) -> None:
-        """Write every object below an address into a new folder. Raises JobNotFound where there is none."""
+        """Download every object below a URI to a new folder. Raises JobNotFound if there is none."""
         store, prefix = self.at(f"{url.rstrip('/')}/")
         listed = [entry["Key"] for entry in store.list(prefix) if not entry["Key"].endswith("/")]
         if not listed:

@@ -28,20 +28,20 @@ MARKER = "checkpoint.json"
 
 
 class Jobs(Protocol):
-    """Training jobs as this room needs them: SageMaker's, or those on this machine."""
+    """The interface of training jobs: SageMaker's, or those on this machine."""
 
     def describe(self, name: str) -> dict[str, Any]:
-        """The service's own answer. Raises JobNotFound."""
+        """The service's own response. Raises JobNotFound."""
 
     def listed(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """Newest first."""
+        """Jobs, newest first."""
 
     def name_of(self, ref: JobRef) -> str:
         """The job's name."""
 
 
 class Training:
-    """Files of jobs, below ``base``. ``code`` is what they run."""
+    """Files of jobs, below ``base``. ``code`` is the jobs' code."""
 
     def __init__(self, stores: Stores, jobs: Jobs, base: str, code: Callable[[], Bundle]) -> None:
         self._stores = stores
@@ -52,7 +52,7 @@ class Training:
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def upload(self, step: Step, journal: Journal) -> dict[str, Any]:
-        """Bring rows, code or a model to where the container finds them."""
+        """Upload rows, code or a model for the container."""
         request = step.request
         store, key = self._place(request)
         if step.id == UPLOAD_MODEL:
@@ -75,7 +75,7 @@ class Training:
         return {"key": key, "url": store.url(key), "bytes": sum(file["bytes"] for file in request["files"].values())}
 
     def find_upload(self, step: Step) -> Found:
-        """Whether it is there. A model's files are known by name and size under the model's own fingerprint."""
+        """Whether it exists. A model's files are identified by name and size under the model's fingerprint."""
         request = step.request
         store, key = self._place(request)
         if step.id != UPLOAD_MODEL:
@@ -91,7 +91,7 @@ class Training:
         return self._stores.at(f"{self._base}/{key}")
 
     def find_checkpoint(self, parent: JobRef) -> dict[str, Any]:
-        """The newest checkpoint of an ended job whose files are all there. Raises InvalidRequest."""
+        """The newest complete checkpoint of an ended job. Raises InvalidRequest."""
         job = self._jobs.describe(self._jobs.name_of(parent))
         kept = [(checkpoint, marker) for checkpoint, marker in self._kept(job) if marker["whole"]]
         if kept:
@@ -106,7 +106,7 @@ class Training:
             f"{parent} left no valid checkpoint to start from", hint="start a new attempt: `cloudtune submit --again`"
         )
 
-    # -- what a job leaves -----------------------------------------------------------------------------------------
+    # -- results of a job ------------------------------------------------------------------------------------------
 
     def checkpoints(self, ref: JobRef) -> list[Checkpoint]:
         """Complete checkpoints, oldest first."""
@@ -125,7 +125,7 @@ class Training:
                 marker = json.loads(store.read(key))
                 whole = all(folder + name in keys for name in marker["files"])
                 found.append((_checkpoint(marker, store.url(folder)), {**marker, "whole": whole}))
-            except (ValueError, KeyError, TypeError, JobNotFound):  # torn: the service copies files one by one
+            except (ValueError, KeyError, TypeError, JobNotFound):  # incomplete: the service copies files one by one
                 continue
         best = max((n for n, (checkpoint, _) in enumerate(found) if checkpoint.best), default=len(found) - 1)
         return [
@@ -134,7 +134,7 @@ class Training:
         ]
 
     def artefact(self, job: Mapping[str, Any]) -> str | None:
-        """The address of model.tar.gz, or of the folder of a job that packs nothing, if there is one."""
+        """The URI of model.tar.gz, or of an unpacked model's folder, if there is one."""
         url = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
         if not url:
             return None
@@ -143,25 +143,25 @@ class Training:
         return str(url) if key in there or any(one.startswith(f"{key.rstrip('/')}/") for one in there) else None
 
     def fetch(self, url: str, path: Path) -> None:
-        """Bring an object here."""
+        """Download an object."""
         store, key = self._stores.at(url)
         store.fetch(key, path)
 
     def fetch_all(self, url: str, folder: Path) -> None:
-        """Bring a folder here. Raises JobNotFound where it holds nothing."""
+        """Download a folder. Raises JobNotFound if it is empty."""
         self._stores.fetch_all(url, folder)
 
-    # -- clearing --------------------------------------------------------------------------------------------------
+    # -- deletion --------------------------------------------------------------------------------------------------
 
     def children(self, ref: JobRef) -> list[JobRef]:
-        """Jobs that have not ended and started from a checkpoint of this one."""
+        """Active jobs that started from a checkpoint of this one."""
         return [
             job.ref for job in self._jobs.listed()
             if not job.has_ended and _variable(job.raw, PARENT_VARIABLE) == str(ref)
         ]  # fmt: skip
 
     def clear(self, job: Mapping[str, Any]) -> None:
-        """Remove what a job that is gone has left: its model and checkpoints, and inputs that no other job reads."""
+        """Delete the files of a deleted job: its model and checkpoints, and inputs that no other job reads."""
         places = [f"{_checkpoints_of(job).rstrip('/')}/"] if _checkpoints_of(job) else []
         output = (job.get("OutputDataConfig") or {}).get("S3OutputPath")
         if output:
@@ -173,11 +173,11 @@ class Training:
 
 
 def base_of(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the job's base model lies in S3, if it does: an endpoint needs it beside what was tuned."""
+    """The job's base model in S3, if it is there: an endpoint needs it besides the tuned weights."""
     given = job.get("HyperParameters") or {}
     source = json.loads(given.get("model.source", "null"))
     if source in (None, "hub", "config") or json.loads(given.get("adapter.type", "null")) == "full":
-        return {}  # an endpoint fetches it itself, or the archive holds it
+        return {}  # an endpoint downloads it itself, or the archive contains it
     for channel in job.get("InputDataConfig") or ():
         if channel["ChannelName"] == CHANNEL:
             below = json.loads(given["model.path"]).removeprefix(CHANNEL)
@@ -186,7 +186,7 @@ def base_of(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(job: Mapping[str, Any]) -> set[str]:
-    """What was uploaded for a job under names of its content."""
+    """A job's uploads under names derived from their content."""
     sources = [entry["DataSource"].get("S3DataSource") or {} for entry in job.get("InputDataConfig") or ()
                if entry["ChannelName"] in ("train", "validation", "test", "code")]  # fmt: skip
     urls = {str(source.get("S3Uri")) for source in sources}

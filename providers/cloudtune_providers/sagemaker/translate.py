@@ -32,14 +32,14 @@ FIND_CHECKPOINT = "find_checkpoint"
 UPLOAD_CODE = "upload_code"
 UPLOAD_MODEL = "upload_model"
 START = "start"
-"""The channel of the checkpoint that a job continues from."""
+"""The channel of the checkpoint from which a job continues."""
 DEFAULT_RUNTIME_S = 86400
-"""The service's own, where the spec gives no limit."""
+"""The service's default, if the spec gives no limit."""
 RESERVE_S = 600.0
 RESERVE_SHARE = 0.2
-"""So much earlier than the service the trainer stops by itself, to save what it has: the lesser of the two."""
+"""How much earlier than the service the trainer stops, to save its model: the smaller of the two."""
 MOST_CHARS = 2500
-"""Of one hyperparameter."""
+"""Limit of one hyperparameter."""
 ENTRYPOINT = (
     "/bin/bash",
     "-c",
@@ -48,16 +48,16 @@ ENTRYPOINT = (
         f"exec python3 -I /opt/ml/code/{bundle.ENTRY}"
     ),
 )
-"""The trainer is the container's first process, so that SIGTERM comes to it and to nothing before it."""
+"""The trainer is the container's first process, so that it receives SIGTERM directly."""
 
 
 def to_plan(request: PlanRequest, options: SageMakerOptions) -> Plan:
-    """The steps that make the job. Raises SpecError where the spec does not fit."""
+    """The steps that create the job. Raises SpecError if the spec does not fit."""
     return _Planning(request, options).plan()
 
 
 class _Planning:
-    """What is worked out for one plan."""
+    """The intermediate values of one plan."""
 
     def __init__(self, request: PlanRequest, options: SageMakerOptions) -> None:
         self.request = request
@@ -100,7 +100,7 @@ class _Planning:
     # -- the trainer's side ------------------------------------------------------------------------------------------
 
     def _document(self) -> dict[str, Any]:
-        """spec.json, with paths as they lie under the container's channels."""
+        """spec.json, with the paths in the container's channels."""
         request, own = self.request, self.own
         data = {split: f"{split}/{split}.jsonl" for split in request.data.splits}
         model = self.model if self.model["source"] == "hub" else {**self.model, "path": self.model["channel_path"]}
@@ -121,7 +121,7 @@ class _Planning:
         return math.ceil(limit) if limit is not None else DEFAULT_RUNTIME_S
 
     def _trained_s(self) -> float:
-        """When the trainer stops by itself, to save what it has."""
+        """When the trainer stops, to save its model."""
         runtime = self._runtime_s()
         return runtime - min(RESERVE_S, runtime * RESERVE_SHARE)
 
@@ -298,7 +298,7 @@ class _Planning:
         request = self.request
         steps = []
         if request.parent is not None:
-            # First of all: a job without a good checkpoint is refused before anything is written.
+            # First, so that a job without a valid checkpoint is refused before anything is written.
             title = f"find the newest valid checkpoint of {request.parent}"
             wanted = {"newest_checkpoint_of": str(request.parent)}
             steps.append(Step(id=FIND_CHECKPOINT, kind="call", title=title, request=wanted))
@@ -332,7 +332,7 @@ class _Planning:
 
 
 def hyperparameters(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The document as the service takes it: dotted names, each value a JSON text. A place stays a place."""
+    """The document in the service's format: dotted names, each value a JSON text. A placeholder is unchanged."""
     found: dict[str, Any] = {}
     for name, value in document.items():
         if isinstance(value, dict) and "$step" not in value:

@@ -1,7 +1,7 @@
-"""The clients that azure-ai-ml brings: made once, with retries switched off; and how their calls fail.
+"""The clients of azure-ai-ml: created once, with retries disabled; and the translation of their errors.
 
-Jobs are made by the SDK's generated client with the plan's own body. The layer above it uploads by itself, adds the
-state of the working folder's git repository to the job, and drops what it does not know from answers.
+Jobs are created by the SDK's generated client with the plan's own body. The layer above it uploads files, adds the
+state of the working folder's git repository to the job, and drops unknown fields from responses.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _GENERATED = "service_client_10_2024_preview"
 
 
 class Run(Value, frozen=True, kw_only=True):
-    """What the record of a run adds to a job."""
+    """The fields that a run's record adds to a job."""
 
     started_at: datetime | None = None
     ended_at: datetime | None = None
     reason: str | None = None
-    """Why it failed."""
+    """The reason of a failure."""
 
 
 class Connection:
-    """One workspace. ``connect`` makes the client."""
+    """One workspace. ``connect`` creates the client."""
 
     def __init__(self, options: AzureOpenAIOptions, connect: Callable[[], MLClient]) -> None:
         self._options = options
@@ -53,7 +53,7 @@ class Connection:
             return self._client
 
     def close(self) -> None:
-        """Close the client's connections; the next call makes another client."""
+        """Close the client's connections; the next call creates a new client."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -65,7 +65,7 @@ class Connection:
         return errors.asking(what, (*secrets, *((token.get_secret_value(),) if token else ())))
 
     def jobs(self, call: str, what: str, **arguments: Any) -> Any:
-        """One call of the generated client, whose answer is returned as it came."""
+        """One call of the generated client. Returns the response unchanged."""
         operations = self.client.jobs
         generated = getattr(operations, _GENERATED, None)
         if generated is None:

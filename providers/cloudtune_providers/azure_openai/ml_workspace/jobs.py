@@ -34,15 +34,15 @@ class WorkspaceJobs:
         self._scope = scope
         self._runs: dict[str, Run] = {}
 
-    # -- making ----------------------------------------------------------------------------------------------------
+    # -- creating --------------------------------------------------------------------------------------------------
 
     def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Put the job under its name: sent twice it is the same job."""
+        """Put the job under its name: a repeated request returns the same job."""
         made = self._connection.jobs("create_or_update", "create", id=request["name"], body=request["body"])
         return self._made(made.as_dict())
 
     def find(self, request: Mapping[str, Any]) -> Found:
-        """The job of that name. Raises Conflict if it is not this very submission's."""
+        """The job of that name. Raises Conflict if another submission created it."""
         try:
             job = self._retrieve(request["name"])
         except JobNotFound:
@@ -58,11 +58,11 @@ class WorkspaceJobs:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def get(self, ref: JobRef) -> JobSnapshot:
-        """The job now."""
+        """The job's current state."""
         return self._seen(self._retrieve(self._id(ref)))
 
     def get_many(self, refs: Sequence[JobRef]) -> dict[JobRef, JobSnapshot]:
-        """Those that exist: from the list, as far back as the last one, and the others one by one."""
+        """The existing jobs: from the list back to the last one, and the others one by one."""
         wanted = {ref for ref in refs if ref.scope == self._scope}
         found: dict[JobRef, JobSnapshot] = {}
         for job in self._each() if wanted else ():
@@ -78,7 +78,7 @@ class WorkspaceJobs:
         return found
 
     def listed(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """As the workspace lists them, newest first."""
+        """The workspace's list of jobs, newest first."""
         return (self._seen(job) for job in islice(self._each(), limit))
 
     def _seen(self, job: Mapping[str, Any]) -> JobSnapshot:
@@ -95,7 +95,7 @@ class WorkspaceJobs:
             return kept
         try:
             details = self._connection.run(name)
-        except (JobNotFound, PermissionDenied):  # records have their own rights, and may come later than jobs
+        except (JobNotFound, PermissionDenied):  # records have separate permissions, and can appear later than jobs
             return Run()
         if len(self._runs) >= MOST_RUNS:
             self._runs.clear()
@@ -103,7 +103,7 @@ class WorkspaceJobs:
         return details
 
     def model(self, ref: JobRef) -> TunedModel:
-        """What a job that succeeded has registered in the workspace."""
+        """The model that a succeeded job has registered in the workspace."""
         job = self._retrieve(self._id(ref))
         seen = translate.to_snapshot(job, self._scope)
         output = (job["properties"].get("outputs") or {}).get(translate.OUTPUT) or {}
@@ -117,29 +117,29 @@ class WorkspaceJobs:
         )  # fmt: skip
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """None: the workspace keeps no events of a job."""
+        """None: the workspace has no events of a job."""
         return ()
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """None: the capabilities say where the figures are."""
+        """None: the capabilities describe where the metrics are."""
         return ()
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
         """None."""
         return ()
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask it to stop; too late or repeated is no matter."""
+        """Cancel the job. A repeated or late call has no effect."""
         try:
             self._connection.jobs("begin_cancel", f"job {ref.id}", id=self._id(ref), polling=False)
-        except InvalidRequest:  # what one that has ended is answered with is not documented: its state decides
+        except InvalidRequest:  # the response for an ended job is not documented: its state decides
             if not self.get(ref).has_ended:
                 raise
 
     def clear(self, ref: JobRef) -> None:
-        """Delete the ended job, and our blobs that no other job learns from. The registered model stays."""
+        """Delete the ended job, and cloudtune's blobs that no other job uses. The registered model is kept."""
         try:
             job = self._retrieve(self._id(ref))
         except JobNotFound:

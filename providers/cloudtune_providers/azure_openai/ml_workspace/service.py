@@ -1,4 +1,4 @@
-"""The workspace as the service where the steps of a plan are done."""
+"""The workspace as the service that executes the steps of a plan."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Workspace:
         if missing := msgspec.structs.replace(info, needs=(*info.needs, *_NEEDS)).missing:
             raise not_installed(info, missing[0])
         self.capabilities = translate.capabilities()
-        self.has_row_rules = False  # what a model's training component takes is not known
+        self.has_row_rules = False  # the parameters of a model's training component are not known
         self._options = options
         self._connection = connection = Connection(options, connect)
         self._storage = Storage(connection, options)
         self.jobs = WorkspaceJobs(connection, self._storage, options.datastore, options.scope())
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
-        """Asks nobody."""
+        """Makes no request."""
         return translate.check(spec, self._options)
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -53,7 +53,7 @@ class Workspace:
         return translate.plan(request, self._options)
 
     def secrets(self) -> tuple[str, ...]:
-        """See `cloudtune.backend.HoldsSecrets`: what the datastore gave to sign in with."""
+        """See `cloudtune.backend.HoldsSecrets`: the datastore's credentials."""
         return self._storage.secrets()
 
     def close(self) -> None:
@@ -77,5 +77,5 @@ class Workspace:
         raise BackendError(f"{step.id}: workspace plans have no wait steps")
 
     def model(self, ref: JobRef) -> TunedModel:
-        """What is registered in the workspace."""
+        """The model registered in the workspace."""
         return self.jobs.model(ref)

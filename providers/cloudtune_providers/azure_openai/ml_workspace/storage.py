@@ -1,4 +1,4 @@
-"""The workspace's blob store: rows lie there under names made of their content."""
+"""The workspace's blob store, for rows under names derived from their content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 
 SECRETS_KEPT_S = 1800.0
-"""The workspace gives secrets for an hour."""
+"""The workspace's secrets are valid for an hour."""
 
 
 class Storage:
@@ -39,11 +39,11 @@ class Storage:
         self._secrets: tuple[str, ...] = ()
 
     def secrets(self) -> tuple[str, ...]:
-        """The account key or token in use, once it was asked for."""
+        """The account key or token, once requested."""
         return self._secrets
 
     def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the file unless the blob is there. It is seen only once it is whole."""
+        """Upload the file unless the blob exists. The blob is visible only once it is complete."""
         from azure.core.exceptions import ResourceExistsError
 
         blob = self._made().get_blob_client(request["blob"])
@@ -58,7 +58,7 @@ class Storage:
         return self._outputs(request)
 
     def found(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The outputs if the blob is there. Raises Conflict if it is another."""
+        """The outputs if the blob exists. Raises Conflict if its content differs."""
         size = self.size(request["blob"])
         if size is None:
             return None
@@ -66,7 +66,7 @@ class Storage:
         return self._outputs(request)
 
     def size(self, blob: str) -> int | None:
-        """How large a blob is, or None if there is none."""
+        """The size of a blob, or None if there is none."""
         try:
             with self._asking(f"blob {blob}"):
                 properties = self._made().get_blob_client(blob).get_blob_properties()
@@ -96,7 +96,7 @@ class Storage:
         return {"uri": translate.blob_uri(self._datastore, request["blob"])}
 
     def _asking(self, what: str) -> Any:
-        self._made()  # which knows the secrets
+        self._made()  # the connection knows the secrets
         return self._connection.asking(what, *self._secrets)
 
     def _made(self) -> ContainerClient:
@@ -119,7 +119,7 @@ class Storage:
         try:
             with self._connection.asking(f"datastore {self._datastore}"):
                 store = client.datastores.get(self._datastore, include_secrets=True)
-        except JobNotFound as error:  # which would look like a missing blob
+        except JobNotFound as error:  # a redirect would look like a missing blob
             hint = "check `workspace` and `datastore` in the settings: cloudtune config show"
             raise InvalidRequest(error.message, hint=hint) from error.__cause__
         if not hasattr(store, "container_name"):

@@ -1,6 +1,6 @@
-"""What a workspace can do, what it refuses, what would be sent, and what its answers mean: pure functions.
+"""Capabilities, checks, requests and responses of a workspace: pure functions.
 
-Bodies and words are those of azure-ai-ml 1.35.2 (``_restclient/arm_ml_service``, api-version 2024-10-01-preview).
+Bodies and names are those of azure-ai-ml 1.35.2 (``_restclient/arm_ml_service``, api-version 2024-10-01-preview).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _OF_THE_OTHER_ROUTE = (
 
 
 def capabilities() -> Capabilities:
-    """What a workspace can do."""
+    """The capabilities of a workspace."""
     fields = ("data.validation", "hyperparameters.epochs", "hyperparameters.learning_rate", "tags")
     adapters = {feature: _WEIGHTS for feature in spec_features() if feature.startswith("adapter:")}
     return complete(
@@ -87,11 +87,11 @@ def capabilities() -> Capabilities:
     )  # fmt: skip
 
 
-# -- refusals --------------------------------------------------------------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------------------------
 
 
 def check(spec: JobSpec, options: AzureOpenAIOptions) -> Sequence[Problem]:
-    """Settings, names and rows that are missing, and overrides that are the other route's."""
+    """Missing settings, names and rows, and overrides of the other route."""
     return [*_settings(options), *_model(spec), *_held_out(spec), *_overrides(spec)]
 
 
@@ -175,7 +175,7 @@ def _upload(request: PlanRequest, split: str, options: AzureOpenAIOptions) -> li
 
 
 def body_of(request: PlanRequest) -> dict[str, Any]:
-    """The body of the PUT that makes the job."""
+    """The body of the PUT that creates the job."""
     spec = request.spec
     given = spec.overrides.get(NAME, {})
     properties: dict[str, Any] = {
@@ -198,7 +198,7 @@ def body_of(request: PlanRequest) -> dict[str, Any]:
 
 
 def hyperparameters_of(spec: JobSpec) -> dict[str, str]:
-    """As strings, as the service takes them; what is left out is the training component's to choose."""
+    """The values as strings, as the service requires; the training component chooses omitted ones."""
     portable = {
         "num_train_epochs": spec.hyperparameters.epochs, "learning_rate": spec.hyperparameters.learning_rate
     }  # fmt: skip
@@ -223,20 +223,20 @@ def _chosen(request: PlanRequest) -> Iterator[Setting]:
 
 
 def blob_uri(datastore: str, blob: str) -> str:
-    """How a job names a blob of the workspace's store."""
+    """The URI of a blob in the workspace's store."""
     return f"azureml://datastores/{datastore}/paths/{blob}"
 
 
-# -- answers ---------------------------------------------------------------------------------------------------------
+# -- responses -------------------------------------------------------------------------------------------------------
 
 
 def state_of(word: str) -> JobState:
-    """The state for the service's word; one that nobody has met yet is unknown, which is not the end."""
+    """The state for the service's status. An unknown status is ``unknown``, which is not final."""
     return STATES.get(word.lower(), JobState.UNKNOWN)
 
 
 def to_snapshot(job: Mapping[str, Any], scope: str, run: Run | None = None) -> JobSnapshot:
-    """A job resource as a snapshot, with what the record of its run adds."""
+    """A job resource as a snapshot, with the fields from the record of its run."""
     properties = job.get("properties") or {}
     tags = properties.get("tags") or {}
     word = str(properties.get("status") or "")
@@ -266,11 +266,11 @@ def _moment(text: Any) -> datetime | None:
 
 
 def is_tuning(job: Mapping[str, Any]) -> bool:
-    """Whether a job of the workspace is one of fine-tuning: there are many other kinds."""
+    """Whether a job of the workspace is a fine-tuning job: there are many other kinds."""
     return (job.get("properties") or {}).get("jobType") == "FineTuning"
 
 
 def inputs_of(job: Mapping[str, Any]) -> set[str]:
-    """The URIs of the rows that a job learns from."""
+    """The URIs of the rows of a job."""
     details = (job.get("properties") or {}).get("fineTuningDetails") or {}
     return {str((details.get(name) or {}).get("uri")) for name in ("trainingData", "validationData")} - {"None"}

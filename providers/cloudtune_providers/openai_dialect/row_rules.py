@@ -9,6 +9,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import UNSET
 
 from cloudtune.data.conversation_rules import arguments_of, decoded, texts_of, turns_of, unmatched_calls
@@ -53,7 +54,8 @@ _OTHER_ENDINGS = {"avif", "bmp", "gif", "heic", "heif", "ico", "pdf", "psd", "sv
 
 def _tools(record: Record) -> list[dict[str, Any]]:
     given = record.fields.get("tools") if isinstance(record, Item) else getattr(record, "tools", UNSET)
-    return [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+    tools = msgspec.to_builtins(given) if isinstance(given, list) else []
+    return [tool for tool in tools if isinstance(tool, dict)]
 
 
 def _too_many_tools(record: Record) -> Iterator[Finding]:

@@ -56,10 +56,10 @@ ODD = [  # lines that are not plain conversations, or only nearly
     b'{"messages":[{"role":"user","content":"a","content":"b"},{"role":"assistant","content":"b"}]}',
     b'{"messages":[{"role":"user","content":"\\n\\t"},{"role":"assistant","content":"b"}]}',
     # A key twice, and a call without its type, which is added: as many keys in the record as in the row.
-    b'{"messages":[{"role":"user","content":"a","content":"b"},{"role":"assistant","tool_calls":['
-    b'{"id":"c","function":{"name":"f","arguments":"{}"}}]}]}',
-    b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],'
-    b'"tools":[{"type":"function","function":{}}]}',
+    (b'{"messages":[{"role":"user","content":"a","content":"b"},{"role":"assistant","tool_calls":['
+     b'{"id":"c","function":{"name":"f","arguments":"{}"}}]}]}'),
+    (b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],'
+     b'"tools":[{"type":"function","function":{}}]}'),
     b'{"messages":[{"role":"user","content":"a"},\r', b'{"messages":[{"role":"user","content":"a"},',
     b'{"role":"assistant","content":"b"}]}',
     b"%b%b" % (2 * (b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}',)),

@@ -100,7 +100,8 @@ CASES: dict[str, tuple[list[Row], list[Row]]] = {
     ),
     "too_many_tools": ([chat(U, A, tools=[TOOL] * 129)], [chat(U, A, tools=[TOOL] * 128)]),
     "tool_name": (
-        [chat(U, call(name)) for name in ("hora local", "año", "", "x" * 65, "a.b")],
+        [chat(U, call(name)) for name in ("hora local", "año", "", "x" * 65, "a.b")]
+        + [chat(U, A, tools=[TOOL, TOOL | {"function": {"name": "hora local"}}])],
         [chat(U, call(name)) for name in ("hora_local", "x" * 64, "A-1")],
     ),
     "name_pattern": (

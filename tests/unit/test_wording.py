@@ -32,8 +32,14 @@ DOCUMENTS = sorted(
         *(path for path in (REPOSITORY / "examples").rglob("*") if path.suffix in {".md", ".py", ".yaml"}),
     ]
 )
-INTERNAL = ("local_backend/cloudtune_emulator/", "local_backend/cloudtune_trainer/", "local_backend/LOG.md")
-"""Comments and docstrings here follow `EVERYWHERE` only."""
+INTERNAL = (
+    "local_backend/LOG.md",
+    "local_backend/cloudtune_emulator/azure/workspace.py",
+    "local_backend/cloudtune_emulator/bedrock/rows.py",
+    "local_backend/cloudtune_emulator/train_status.py",
+    "local_backend/cloudtune_trainer/submit/plan.py",
+)
+"""These follow `EVERYWHERE` only: messages in them use other words."""
 
 EVERYWHERE = {
     r"of all that": "all",
@@ -114,7 +120,7 @@ def test_help_uses_standard_terms() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_documents_use_standard_terms(path: Path) -> None:
-    words = EVERYWHERE if str(path.relative_to(REPOSITORY)).startswith(INTERNAL[2]) else USERS_READ
+    words = EVERYWHERE if str(path.relative_to(REPOSITORY)).startswith(INTERNAL) else USERS_READ
     assert _found(words, path.read_text(encoding="utf-8")) == []
 
 

@@ -154,7 +154,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
 
 
 def _is_unreadable(error: Exception) -> bool:
-    """The error for a response that is truncated, or does not match the service's model."""
+    """Whether a response was truncated, or does not match the service's model."""
     from botocore.exceptions import IncompleteReadError
     from botocore.parsers import ResponseParserError
 

@@ -50,7 +50,7 @@ class Part(NamedTuple):
     """An inference component."""
 
     specification: Body
-    """The body of CreateInferenceComponent, without the model's name."""
+    """The specification in CreateInferenceComponent, without the model's name."""
     endpoint: str
     variant: str = "AllTraffic"
     copies: int = 1

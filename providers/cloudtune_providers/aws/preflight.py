@@ -61,7 +61,7 @@ class AccountChecks:
     def look(self, what: str, looking: Callable[[], Outcome], *, needed: bool = False, hinders: bool = True) -> Check:
         """One check.
 
-        ``needed``: missing permission for the check counts as failure. ``hinders``: a failure prevents jobs.
+        ``needed``: a missing permission for the check counts as ``denied``. ``hinders``: so does an invalid request.
         """
         try:
             verdict, detail = looking()

@@ -171,7 +171,7 @@ def require() -> None:
 
 
 def capabilities_of(bedrock: Capabilities) -> Capabilities:
-    """The verbs for a job of this route."""
+    """The capabilities for a job of this route."""
     supports = (bedrock.supports | _MORE) - _LESS.keys()
     reasons = {feature: reason for feature, reason in bedrock.reasons.items() if feature not in _MORE} | _LESS
     return msgspec.structs.replace(bedrock, supports=supports, reasons=reasons)

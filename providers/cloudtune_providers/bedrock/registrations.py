@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def capabilities_of(usual: Capabilities) -> Capabilities:
-    """The verbs for a registration: deleting the model leaves no record."""
+    """The capabilities for a registration: deleting the model leaves no record."""
     reasons = {verb: why for verb, why in usual.reasons.items() if verb != "verb:delete"}
     return msgspec.structs.replace(usual, supports=usual.supports | {"verb:delete"}, reasons=reasons)
 

@@ -292,7 +292,7 @@ class SageMakerBackend:
         self._jobs.cancel(ref)
 
     def delete(self, ref: JobRef) -> None:
-        """Delete an ended job, its model, checkpoints, and inputs that no other job reads. A missing job is accepted."""
+        """Delete an ended job, its model, checkpoints, and inputs that no other job reads. Accepts a missing job."""
         children = self._training.children(ref)
         if children:
             message = f"{', '.join(map(str, children))} started from a checkpoint of {ref} and has not ended"

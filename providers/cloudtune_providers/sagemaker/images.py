@@ -96,6 +96,6 @@ def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
 
 
 def _telling(processor: str, instance_type: str) -> str:
-    """An instance type for each processor, because the SDK derives the processor from the type."""
+    """An instance type with that processor, because the SDK derives the processor from the type."""
     is_gpu = instance_type.startswith(("ml.g", "ml.p"))
     return instance_type if instance_type and is_gpu == (processor == "gpu") else _TYPICAL[processor]

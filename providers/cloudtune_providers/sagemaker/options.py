@@ -164,7 +164,7 @@ class SageMakerDeployment(BaseModel):
     serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] | None = None
     """A serverless endpoint instead of instances: no GPU, no cost without requests."""
     max_concurrency: Annotated[int, Field(ge=1, le=200)] = 1
-    """Memory of a serverless endpoint."""
+    """Limit of concurrent requests to a serverless endpoint."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> SageMakerDeployment:

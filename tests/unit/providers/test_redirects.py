@@ -145,6 +145,7 @@ def test_no_client_follows_a_redirect(call: Callable[[str, Path], None], status:
 
 def test_a_client_that_nobody_closes_closes_itself() -> None:
     server = Server(200)
+    server.RequestHandlerClass.protocol_version = "HTTP/1.1"  # type: ignore[attr-defined] - keeps it open
     with serving(server), warnings.catch_warnings(record=True, action="always") as found:
         client = http_client()
         assert client.get(server.url).status_code == 200

@@ -55,6 +55,14 @@ def test_an_encoder_configured_as_decoder_is_causal() -> None:
     check_causal(network("bert", is_decoder=True))
 
 
+def test_weights_with_nan_are_named() -> None:
+    model = network("llama")
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(TrainingProblem, match=r"not finite; weights with NaN or infinity: model\.norm\.weight$"):
+        check_causal(model)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["initial", "tiny"])
 @pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "recurrent_gemma", "minimax", "llama4_text", "doge"])

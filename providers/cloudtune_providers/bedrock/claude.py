@@ -203,6 +203,10 @@ _IMAGES = {"image/jpeg", "image/png", "image/gif", "image/webp"}
 
 
 def _names(record: Record) -> Iterator[Finding]:
+    tools = record.tools if isinstance(record, Chat) and record.tools is not UNSET else []
+    for i, tool in enumerate(tools):
+        if not _NAME.fullmatch(tool.function["name"]):
+            yield f"tools[{i}].function.name", f"{tool.function['name'][:80]!r} is not such a name"
     for field, message in turns_of(record):
         for i, call in enumerate(message.tool_calls or ()):
             if not _NAME.fullmatch(call.function.name):
@@ -242,8 +246,8 @@ RULES = (
         '{"type": "tool_use", "input": "city=Lima"}', "write it as a JSON object", arguments_not_an_object,
     ),
     RowRule(
-        "tool_name", "Names and ids of tool calls have letters a-z and A-Z, digits, underscores and dashes; names have "
-        "at most 64.", _TOOLS, '{"type": "tool_use", "name": "local time"}', "rename it", _names,
+        "tool_name", "Names of tools and ids of calls have letters a-z and A-Z, digits, underscores and dashes; names "
+        "have at most 64.", _TOOLS, '{"type": "tool_use", "name": "local time"}', "rename it", _names,
     ),
     RowRule(
         "image_role", "Images are JPEG, PNG, GIF or WEBP in user turns, as https URL or base64.", _MESSAGES,

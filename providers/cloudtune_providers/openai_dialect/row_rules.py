@@ -225,7 +225,8 @@ _ROWS = (
     ),
     RowRule(
         "tool_content", "The content of a tool turn is a text.", _TOOL_TEXT,
-        '{"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "10"}]}',
+        '{"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "10"}, '
+        '{"type": "text", "text": "11"}]}',
         "write the result as one text", _tool_content,
     ),
     RowRule(

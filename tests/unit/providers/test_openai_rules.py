@@ -314,10 +314,10 @@ def test_images_have_no_estimate(tmp_path, rows):
         {**row, "messages": [*row["messages"][:1], {"role": "assistant", "content": f"{n} cats"}]} for n in range(12)
     ]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    plan = client_at(tmp_path).plan(spec_of(rows))
+    plan = client_at(tmp_path).plan(spec_of(rows, model="gpt-4o-2024-08-06"))
     assert plan.data.splits["train"].tokens is None
     assert plan.cost.usd is plan.cost.at_least_usd is plan.cost.at_most_usd is None
-    assert plan.cost.basis.startswith("5 USD per 1M tokens, and how many tokens the rows have is not known")
+    assert plan.cost.basis.startswith("25 USD per 1M tokens, and how many tokens the rows have is not known")
 
 
 def test_epochs_that_the_service_chooses_are_not_guessed(tmp_path, rows):

@@ -96,7 +96,8 @@ CASES: dict[str, tuple[list[Row], list[Row]]] = {
     ),
     "tool_arguments_encoded": ([chat(U, call(arguments='"{\\"a\\": 1}"'))], [chat(U, call())]),
     "tool_content": (
-        [chat(U, call(), result(content=[{"type": "text", "text": "10"}]), A)], [chat(U, call(), result(), A)]
+        [chat(U, call(), result(content=[{"type": "text", "text": text} for text in ("10", "a. m.")]), A)],
+        [chat(U, call(), result(), A)],
     ),
     "too_many_tools": ([chat(U, A, tools=[TOOL] * 129)], [chat(U, A, tools=[TOOL] * 128)]),
     "tool_name": (

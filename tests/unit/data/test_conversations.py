@@ -57,7 +57,7 @@ def agree(data: bytes) -> int:
     assert end == len(data) or data[end - 1 : end] in {b"\n", b""}
     assert lines == [as_decoded(line) for line in mine]
     assert joined == b"".join(line + b"\n" for line in lines)
-    reported = plain.PlainRows(joined, lines, told=plain.Precomputed(*found[4:]))
+    reported = plain.PlainRows(joined, lines, precomputed=plain.Precomputed(*found[4:]))
     decoded = plain.PlainRows(joined)
     for ask in (plain.PlainRows.hashes, plain.PlainRows.prompts, plain.PlainRows.sizes):
         assert ask(reported) == ask(decoded)

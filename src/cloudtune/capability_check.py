@@ -27,7 +27,7 @@ class Fitted(NamedTuple):
     spec: JobSpec
     dropped: tuple[Dropped, ...]
     advice: tuple[Problem, ...]
-    """What the back end's ``check`` said that is no error."""
+    """The warnings of the back end's ``check``."""
 
 
 def fit(spec: JobSpec, backend: Backend) -> Fitted:
@@ -60,7 +60,7 @@ def fit(spec: JobSpec, backend: Backend) -> Fitted:
 
 
 def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
-    """What the back end wants of the rows; None if it has no rules."""
+    """The back end's rules for rows; None if it has none."""
     return backend.data_target(spec) if isinstance(backend, DataRules) else None
 
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 class Client:
     """Plans, submits and finds jobs.
 
-    ``backend`` is the one to use where a call names none: a name, or a ready object (its name then stands for it).
+    ``backend`` is the default for calls that name none: a name, or an object (calls then refer to it by its name).
     Without it the configuration decides. ``ledger`` is a URL such as ``sqlite:///path``; ``trace`` is called with the
     name of every point at which a test may want to kill the process.
 

@@ -79,7 +79,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CloudtuneError(Exception):
-    """Root of the tree. ``hint`` says what to do next; ``exit_code`` is the exit code of the command line."""
+    """Root of the tree. ``hint`` is the recommended action; ``exit_code`` is the exit code of the command line."""
 
     exit_code = 1
 

@@ -63,7 +63,7 @@ class Closeable(Protocol):
 
 @runtime_checkable
 class DataRules(Protocol):
-    """A back end that says what rows it accepts: the format that each method trains on, and limits."""
+    """A back end with rules for rows: the format of each method, and limits."""
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:

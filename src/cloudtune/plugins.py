@@ -1,4 +1,4 @@
-"""What providers and other packages add to the core, by name: formats, kinds of rows, tokenizers, remote stores.
+"""Plugins of providers and other packages, by name: formats, kinds of rows, tokenizers, remote stores.
 
 The core knows the names of this distribution's providers from the tables below, so that they work in a checkout as well
 as in a wheel. Other distributions add theirs with an entry point in the group of a table, such as::
@@ -35,7 +35,7 @@ class Plugin(NamedTuple):
     target: str
     """``module:attribute``."""
     install: str
-    """What to install where the module cannot be imported."""
+    """The package to install if the module cannot be imported."""
     is_built_in: bool = True
 
 
@@ -100,7 +100,7 @@ class PluginTable:
                 _log.warning("%s %r of %s is left out", self.group, name, plugin.install, exc_info=True)
 
     def code(self) -> set[Path]:
-        """The source files of all plugins: their modules, and what stands beside these in their packages."""
+        """The source files of all plugins: their modules, and the other files of their packages."""
         files: set[Path] = set()
         for module in {plugin.target.partition(":")[0] for plugin in self.plugins.values()}:
             folder = package_folder(module.rpartition(".")[0])

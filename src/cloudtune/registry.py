@@ -36,11 +36,11 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """``module:Class``."""
     summary: str = ""
     extra: str | None = None
-    """The extra of the cloudtune distribution that brings what it needs."""
+    """The extra of the cloudtune distribution that installs its requirements."""
     needs: tuple[str, ...] = ()
-    """Modules that must be importable before it can work."""
+    """Modules that it requires."""
     origin: str = "built-in"
-    """``built-in``, or the distribution that brings it."""
+    """``built-in``, or the distribution that provides it."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def backend_names() -> tuple[str, ...]:
 
 
 def describe(name: str) -> BackendInfo:
-    """What is known of a back end without importing it. Raises UnknownBackend."""
+    """The entry of a back end, without importing it. Raises UnknownBackend."""
     known = backends()
     if name in known:
         return known[name]
@@ -143,7 +143,7 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backend:
-    """A back end made from its settings. Raises UnknownBackend, BackendNotInstalled, ConfigError."""
+    """Create a back end from its settings. Raises UnknownBackend, BackendNotInstalled, ConfigError."""
     from pydantic import ValidationError
 
     cls = backend_class(name)
@@ -155,7 +155,7 @@ def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backen
 
 
 def not_installed(info: BackendInfo, module: str) -> BackendNotInstalled:
-    """The error that says what to install."""
+    """The error with the package to install."""
     line = f'pip install "cloudtune[{info.extra}]"' if info.extra else f"pip install {info.origin}"
     return BackendNotInstalled(
         f"the {info.name} back end requires {module}, which is not installed", hint=f"run: {line}"

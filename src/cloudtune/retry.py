@@ -1,6 +1,6 @@
-"""The retry policies, written once for all back ends (their SDKs' own retries are switched off).
+"""The retry policies for all back ends (their SDKs' own retries are disabled).
 
-Throttling and outages are retried with growing, jittered waits, and a vendor's Retry-After is honoured; every other
+Throttling and outages are retried with growing, jittered waits, and a vendor's Retry-After is honored; every other
 error is final. Sleeping goes through the Clock.
 """
 
@@ -29,7 +29,7 @@ _growing = wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S)
 
 
 def wait_for(state: RetryCallState) -> float:
-    """Seconds until the next try: what the vendor asked for, else a growing random time."""
+    """Seconds until the next attempt: the vendor's requested time, else a growing random time."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, RateLimited) and error.retry_after is not None:
         return min(error.retry_after, LONGEST_RETRY_AFTER_S)
@@ -48,5 +48,5 @@ def sending(clock: Clock, attempts: int = SEND_ATTEMPTS) -> Retrying:
 
 
 def reading(clock: Clock, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call something that only reads, and again while it fails in passing."""
+    """Call a read-only function, and retry transient failures."""
     return sending(clock, READ_ATTEMPTS)(call, *args, **kwargs)

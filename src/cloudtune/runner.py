@@ -1,6 +1,6 @@
 """The one submit path: jobs, deployments, removals and imports are numbered, recorded and executed here.
 
-A plan belongs to an attempt of its key. The runner says which attempt a new plan is, records it in the ledger, and
+A plan belongs to an attempt of its key. The runner assigns the attempt of a new plan, records it in the ledger, and
 executes what is left of it. After a crash, the same call continues with the plan that was recorded.
 
 A key is the hash of (spec, data content, back end, scope), so the same key always means the same job. A token is the
@@ -63,7 +63,7 @@ def _digest(document: Any) -> str:
 
 
 class Runner:
-    """Submits the plans of one back end. Safe to use from several threads and processes."""
+    """Submits the plans of one back end. Safe for several threads and processes."""
 
     def __init__(
         self, backend: Backend, ledger: Ledger, clock: Clock, trace: Callable[[str], None] | None = None
@@ -136,7 +136,7 @@ class Runner:
         return self._executor(on_step).host(self.ledger.begin(plan).plan)
 
     def snapshot(self, ref: JobRef) -> JobSnapshot | None:
-        """The job now; None if the back end has no such job."""
+        """The job's current state; None if the back end has no such job."""
         try:
             return reading(self.clock, self.backend.get, ref)
         except JobNotFound:

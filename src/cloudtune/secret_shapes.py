@@ -123,12 +123,12 @@ _IN_PLACE = (
 
 
 def is_token(text: str) -> bool:
-    """Whether the text holds what looks like an issued key or a private key."""
+    """Whether the text contains a string like an issued key or a private key."""
     return any(shape.pattern.search(text) for shape in TOKENS if any(word in text for word in shape.words))
 
 
 def mask_shapes(text: str) -> str:
-    """The text with everything masked that has the shape of a secret."""
+    """The text with everything masked that matches the shape of a secret."""
     if len(text) < 8:
         return text
     masked = text

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def snapshots_of(refs: Iterable[JobRef], *, open_backend: Callable[[str], Backend], clock: Clock) -> list[JobSnapshot]:
     """One snapshot for each reference, in their order.
 
-    A job that cannot be asked about is ``unknown``, with the reason in ``detail``: the others are still answered.
+    A job whose state cannot be read is ``unknown``, with the reason in ``detail``: the others are still read.
     """
     order = list(refs)
     groups: dict[str, list[JobRef]] = {}

@@ -208,7 +208,7 @@ class Generation(Value, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     scores: dict[str, float] | None = None
-    """Of a classifier, whose text is a label: the probability of each label, the likeliest first."""
+    """For a classifier, whose text is a label: the probability of each label, the most likely first."""
     model: str = ""
 
 

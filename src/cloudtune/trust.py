@@ -1,7 +1,7 @@
 """Trust flags: whether Python code that comes with a model may run.
 
-Only a person decides that, for one call, or when the job is submitted. The ledger keeps that decision. A spec file, an
-archive and a vendor's reply are written by others, so a flag in them asks for trust and grants none.
+Only the user can allow this, for one call, or when the job is submitted. The ledger records the decision. A flag in a
+spec file, an archive or a vendor's response, which others may have written, requests trust but does not grant it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _fields(value: Any, path: str) -> Iterator[str]:
 
 
 def trust_warnings(spec: Mapping[str, Any], backend: str) -> tuple[Problem, ...]:
-    """One warning for each field that asks for trust."""
+    """One warning for each field that requests trust."""
     message = "the job runs Python code from the model's repository, which can do anything its author wants"
     fix = "submit with --trust-remote-code if you trust the model's authors, or remove the field"
     return tuple(
@@ -49,7 +49,7 @@ def trust_warnings(spec: Mapping[str, Any], backend: str) -> tuple[Problem, ...]
 
 
 def check_trust(plan: Plan, *, confirmed: bool) -> None:
-    """Refuse a plan whose spec asks for trust that nobody has confirmed. Raises PolicyRefused."""
+    """Refuse a plan whose spec requests trust that the user has not confirmed. Raises PolicyRefused."""
     fields = trust_fields(plan.spec, plan.backend)
     if fields and not confirmed:
         raise PolicyRefused(

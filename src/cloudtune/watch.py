@@ -41,17 +41,17 @@ PAUSED_AFTER_S = 60.0
 
 
 class Update(Value, frozen=True, kw_only=True):
-    """What one look at a job brought. ``events`` and ``metrics`` hold only what is new."""
+    """The result of one poll of a job. ``events`` and ``metrics`` contain only new ones."""
 
     snapshot: JobSnapshot
     events: tuple[Event, ...] = ()
     metrics: tuple[Metric, ...] = ()
     note: str = ""
-    """What the watch itself has to say: a stall, lost contact, a cap that was reached."""
+    """Notices of the watch itself: a stall, lost contact, a reached cap."""
 
     @property
     def is_news(self) -> bool:
-        """Whether anything but the time has changed."""
+        """Whether anything except the time has changed."""
         return bool(self.events or self.metrics or self.note)
 
 
@@ -67,7 +67,7 @@ def watch(
     longest_poll: float = LONGEST_POLL_S,
     cap: Callable[[JobSnapshot], str | None] | None = None,
 ) -> Iterator[Update]:
-    """Look at the job again and again until it ends, yielding each look; see the module for how it ends.
+    """Poll the job until it ends, yielding each poll's result; see the module for how it ends.
 
     ``timeout``, ``stall_after``, ``lost_after`` and ``paused_after`` are in seconds. ``cap`` may answer with a reason
     to stop the job; it is cancelled, and its end counts as expired.
@@ -141,7 +141,7 @@ def watch_many(
 
 
 def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:
-    """Return if the ended job succeeded, else raise what its end is called. The message is the vendor's."""
+    """Return if the ended job succeeded, else raise the error of its end. The message is the vendor's."""
     ref, problem = snapshot.ref, snapshot.problem
     message = problem.message if problem else snapshot.detail or snapshot.native_state
     hint = problem.hint if problem else None
@@ -168,7 +168,7 @@ def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:
 
 
 class _Watch:
-    """What one loop remembers between two looks."""
+    """The state of one loop between two polls."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class _Watch:
         self.asked_to_wait = 0.0
 
     def look(self) -> Update | None:
-        """One look, or None if the back end did not answer; raises LostContact when that lasts too long."""
+        """Poll once; None if the back end did not respond. Raises LostContact when that lasts too long."""
         try:
             update = self._ask()
         except TransientError as error:
@@ -209,7 +209,7 @@ class _Watch:
         return Update(snapshot=update.snapshot, events=update.events, metrics=update.metrics, note=note)
 
     def _ask(self) -> Update:
-        # The state is asked for before the events: an ended job has no later ones to miss.
+        # The state is read before the events: an ended job has no later ones to miss.
         snapshot = self._backend.get(self._ref)
         events = tuple(events_of(self._backend, snapshot, self._event_cursor))
         metrics: tuple[Metric, ...] = ()
@@ -221,7 +221,7 @@ class _Watch:
         return Update(snapshot=snapshot, events=events, metrics=metrics)
 
     def _may_have_metrics(self, snapshot: JobSnapshot) -> bool:
-        """Reading metrics costs a request, so they are read rarely while a job makes no progress."""
+        """Return whether to read metrics. It costs a request, so it is rare while a job makes no progress."""
         if self._metrics_at is None or snapshot.has_ended or self._has_moved(snapshot):
             return True
         return self._clock.monotonic() - self._metrics_at >= QUIET_METRICS_S
@@ -245,7 +245,7 @@ class _Watch:
         return None
 
     def _unknown(self, snapshot: JobSnapshot) -> str:
-        """Name a state that this version does not know, once."""
+        """Report a state unknown to this version, once."""
         word = snapshot.native_state
         if snapshot.state is not JobState.UNKNOWN or word == self._named_state:
             return ""
@@ -277,7 +277,7 @@ class _Watch:
         try:
             self._backend.cancel(self._ref)
         except TransientError:
-            return ""  # asked again at the next look
+            return ""  # retried at the next poll
         self.capped = reason
         return f"stopping the job: {reason}"
 
@@ -296,14 +296,14 @@ class _Watch:
 
 
 def events_of(backend: Backend, snapshot: JobSnapshot, after: str | None) -> list[Event]:
-    """The job's events after a cursor: the vendor's, or where it keeps none those that the snapshot shows."""
+    """The job's events after a cursor: the vendor's, or if it has none, those derived from the snapshot."""
     if capabilities_of(backend, snapshot.ref).can("verb:events"):
         try:
             return list(backend.events(snapshot.ref, after))
         except TransientError:
             raise
         except BackendError:
-            if snapshot.has_ended:  # some vendors drop a job's events with time; its end is what counts
+            if snapshot.has_ended:  # some vendors delete a job's events after some time; only its end matters
                 return []
             raise
     return observed_events(snapshot, after)

@@ -108,7 +108,7 @@ class Objects:
             return bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
     def read_part(self, key: str, start: int, length: int) -> bytes:
-        """Read ``size`` bytes, or fewer at the end. ``start`` has to be within the object. Raises JobNotFound."""
+        """Read ``length`` bytes, or fewer at the end. ``start`` has to be within the object. Raises JobNotFound."""
         span = f"bytes={start}-{start + length - 1}"
         with self._clients.asking(f"read {self.url(key)}"):
             return bytes(self._s3.get_object(Bucket=self.bucket, Key=key, Range=span)["Body"].read())

@@ -31,7 +31,7 @@ def backends(session: Session, name: str | None) -> None:
 
 
 def inspect(session: Session, name: str) -> dict[str, Any]:
-    """Describe one back end. ``problem`` says why it cannot be used now."""
+    """Describe one back end. ``problem`` is the reason why it cannot be used now."""
     from cloudtune.errors import CloudtuneError
     from cloudtune.registry import describe
 

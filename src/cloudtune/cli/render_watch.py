@@ -102,7 +102,7 @@ class PlainView:
         word = f"{snapshot.state}: {snapshot.detail}" if snapshot.detail else str(snapshot.state)
         if word != self._word:
             self._word = word
-            if not update.events:  # do not repeat what the events say
+            if not update.events:  # do not repeat the events
                 self._say(word)
         if update.note:
             self._say(f"note: {update.note}")

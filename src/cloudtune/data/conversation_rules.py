@@ -1,4 +1,4 @@
-"""What several vendors require of conversations, for the rules in their own modules."""
+"""Rules for conversations that several vendors share, used in their own modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def turns_of(record: Record) -> Turns:
 
 
 def conversations_of(record: Record) -> list[Turns]:
-    """The conversations in the record: of a pair one for each answer, with the question before both."""
+    """The conversations in the record: for a pair, one for each answer, each with the prompt."""
     if not isinstance(record, Preference):
         return [turns_of(record)]
     requested = _named("messages", record.messages)
@@ -39,7 +39,7 @@ def _named(name: str, messages: list[Message]) -> Turns:
 
 
 def texts_of(record: Record) -> Iterator[tuple[str, str, str]]:
-    """Field, role and text of everything that the turns say: content, reasoning and arguments of calls."""
+    """Field, role and text of all content in the turns: content, reasoning and arguments of calls."""
     for field, message in turns_of(record):
         if isinstance(message.content, str):
             yield f"{field}.content", message.role, message.content
@@ -95,7 +95,7 @@ def arguments_not_an_object(record: Record) -> Iterator[Finding]:
 
 
 def arguments_of(record: Record) -> Iterator[tuple[str, str, object]]:
-    """Field, text and value of the arguments of each tool call. Of a text that is not JSON, the value is None."""
+    """Field, text and value of the arguments of each tool call. The value of text that is not JSON is None."""
     for field, message in turns_of(record):
         for i, call in enumerate(message.tool_calls or ()):
             yield (

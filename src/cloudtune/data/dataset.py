@@ -1,4 +1,4 @@
-"""`Dataset`: rows that are read when they are needed, and shaped on the way."""
+"""`Dataset`: rows that are read lazily and transformed while they are read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SPAN = 1 << 64
 class Dataset:
     """Records of files, read again on each iteration. Every method returns a new Dataset without reading.
 
-    Bad rows raise DataError, with all of them, when the end is reached.
+    Invalid rows raise DataError, which lists all of them, at the end.
     """
 
     def __init__(self, stream: Callable[[], Iterable[Record]]) -> None:
@@ -55,7 +55,7 @@ class Dataset:
         cls, *paths: str | os.PathLike[str], kind: str = "auto", format: str = "auto",  # noqa: A002
         columns: Mapping[str, str] | None = None, method: str = DEFAULT_METHOD,
     ) -> Dataset:  # fmt: skip
-        """Rows of files of any kind that cloudtune reads."""
+        """Rows of files in any supported format."""
         names = tuple(os.fspath(path) for path in paths)
         document = {"path": names, "kind": kind, "format": format, "columns": dict(columns or {})}
         return cls.of(Source.model_validate(document), method=method)
@@ -64,7 +64,7 @@ class Dataset:
     def of(
         cls, source: Source, *, method: str = DEFAULT_METHOD, change: Callable[[Batch], Batch] | None = None
     ) -> Dataset:  # fmt: skip
-        """Rows of a spec's source; ``change`` leaves out or changes rows before they are checked."""
+        """Rows of a spec's source; ``change`` removes or changes rows before they are checked."""
 
         def stream() -> Iterator[Record]:
             faults = Faults()
@@ -84,28 +84,28 @@ class Dataset:
         return iter(self._stream())
 
     def count(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return sum(1 for _ in self)
 
     def map(self, change: Callable[[Record], Record]) -> Dataset:
-        """Each record changed."""
+        """Change each record."""
         return Dataset(lambda: map(change, self))
 
     def filter(self, keep: Callable[[Record], bool] | str) -> Dataset:
-        """Those records for which ``keep`` says yes: a function, or a condition such as ``chars<=4000``."""
+        """The records for which ``keep`` is true: a function, or a condition such as ``chars<=4000``."""
         holds: Callable[[Record], bool] = condition(keep) if isinstance(keep, str) else keep
         return Dataset(lambda: (record for record in self if holds(record)))
 
     def dedupe(self, near: float | None = None) -> Dataset:
-        """Each record once; with ``near`` (0 to 1) also without those that resemble an earlier one so much."""
+        """Remove duplicates; with ``near`` (0 to 1) also records with that similarity to an earlier one."""
         return Dataset(lambda: distinct(self, near))
 
     def sample(self, share: float, seed: int = 0) -> Dataset:
-        """About that share of the records, chosen by content."""
+        """A sample of about that share of the records, chosen by content."""
         return Dataset(lambda: sampled(self, share, seed))
 
     def shuffle(self, seed: int = 0) -> Dataset:
-        """In another order, in bounded memory."""
+        """Shuffle the records, in bounded memory."""
         return Dataset(lambda: shuffled(self, seed))
 
     def balance(
@@ -115,17 +115,17 @@ class Dataset:
         return Dataset(lambda: balanced(self._stream, seed, label, most))
 
     def redact(self) -> Dataset:
-        """Keys, card numbers, bank accounts and e-mail addresses covered."""
+        """Redact keys, card numbers, bank accounts and e-mail addresses."""
         return self.map(redacted)
 
     def normalise(self) -> Dataset:
-        """Unicode, line ends and blanks of one sort."""
+        """Normalize Unicode, line ends and blanks."""
         return self.map(normalised)
 
     def mix(self, *others: tuple[Dataset, float], seed: int = 0) -> Dataset:
-        """With rows of others in between: for each row of this one, as many of another as its weight says.
+        """Mix in rows of other datasets: the weight of a dataset is its number of rows per row of this one.
 
-        They come in the order of their seeded hashes, and begin again when they are used up.
+        Rows are used in the order of their seeded hashes. An exhausted dataset starts over.
         """
         return Dataset(lambda: mixed(self, others, seed))
 
@@ -133,9 +133,9 @@ class Dataset:
         self, validation: float = 0.1, test: float = 0.0, *, seed: int = 0,
         group: Callable[[Record], str] | None = None, stratify: Callable[[Record], str] | None = None,
     ) -> dict[str, Dataset]:  # fmt: skip
-        """``train``, ``validation`` and ``test``, by hash of the content: equal records fall on one side.
+        """``train``, ``validation`` and ``test``, by hash of the content: equal records are in the same split.
 
-        ``group``: records with the same group fall on one side. ``stratify``: each label gives just its share.
+        ``group``: records with the same group are in the same split. ``stratify``: each label is split by its share.
         """
         if group is not None and stratify is not None:
             raise ValueError("group and stratify cannot be combined")
@@ -146,7 +146,7 @@ class Dataset:
     def write(
         self, path: str | os.PathLike[str], format: str = "cloudtune", *, allow_dropped: Iterable[str] = (),  # noqa: A002
     ) -> Encoded:  # fmt: skip
-        """Write the records in a format, aside first and then renamed. Raises DataError on losses not allowed."""
+        """Write the records in a format, atomically. Raises DataError for losses that are not allowed."""
         out, form, allowed, faults = Path(path), find_format(format), frozenset(allow_dropped), Faults()
         handle, aside = temporary_file(out)
         rows, size, hashed = 0, 0, hashlib.sha256()
@@ -180,7 +180,7 @@ def _written(records: Iterable[Record], form: Any, allowed: frozenset[str], faul
 
 
 class _Cut:
-    """Which records fall on which side."""
+    """The assignment of records to splits."""
 
     def __init__(
         self, records: Dataset, validation: float, test: float, seed: int, group: Callable[[Record], str] | None,

@@ -48,15 +48,15 @@ def encode(
     expect_sha256: str | None = None,
     allow_dropped: Iterable[str] = (),
 ) -> Encoded:
-    """Write one split in a format (``cloudtune`` = canonical records), aside first and then renamed.
+    """Write one split in a format (``cloudtune`` = canonical records), atomically.
 
-    Raises DataError with every row that the format cannot hold whole, unless its loss is allowed here or by the data;
-    and if the records' hash is not ``expect_sha256``: the files changed since they were checked.
+    Raises DataError with every row that the format cannot represent completely, unless the loss is allowed here or by
+    the data; and if the records' hash is not ``expect_sha256``: the files changed since they were checked.
     """
     faults = Faults()
     form = find_format(format)
     if split != "train":
-        data = data.model_copy(update={"mix": None})  # nothing is mixed into what is held out
+        data = data.model_copy(update={"mix": None})  # nothing is mixed into held-out splits
     handle, aside = temporary_file(to)
     try:
         with os.fdopen(handle, "wb") as out:
@@ -108,15 +108,15 @@ class Hashed:
         self.size += len(data)
 
     def finish(self) -> None:
-        """Write what was held back: nothing here."""
+        """Write buffered lines: none here."""
 
     def sha256(self, survey: Survey) -> str:
-        """Of the file, when the survey has everything too."""
+        """The file's hash, once the statistics are complete."""
         return (self._own or survey.sides[self.side].hash).hexdigest()
 
 
 class Shuffled(Hashed):
-    """The same, in another order: the lines are written when all are there."""
+    """The same, in another order: the lines are written once all are collected."""
 
     def __init__(self, out: IO[bytes], side: str, head: bytes, seed: int) -> None:
         super().__init__(out, side, head)

@@ -1,4 +1,4 @@
-"""Records with the places that they came from."""
+"""Records with their locations in the files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Batch(NamedTuple):
 
 
 class Located(NamedTuple):
-    """The places of records, without the records."""
+    """The locations of records, without the records."""
 
     file: str
     lines: Sequence[int]
     by_row: bool = False
 
     def locate(self, problem: Problem, index: int) -> Problem:
-        """The problem with the place of the record of that index."""
+        """The problem with the location of the record of that index."""
         return located(problem, self.file, self.lines[index], self.by_row)
 
     def some(self, indexes: Sequence[int]) -> Located:

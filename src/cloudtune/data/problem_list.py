@@ -1,4 +1,4 @@
-"""Collecting problems: all of them are counted, the first ones of each code are kept."""
+"""Collects problems: all are counted, and the first ones of each code are stored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KEPT = 50
 MAX_UNUSED_KEYS = 100
 """Keys of one file that are named as unused."""
 _MOST_CHARS = 500
-"""Of a problem's message, and of its fix: they quote the data."""
+"""Limit of a problem's message, and of its fix: they quote the data."""
 
 
 class Faults:
-    """What is wrong with the data, as it is found. Not thread safe: one for each pass."""
+    """The problems of the data in one pass. Not thread-safe."""
 
     def __init__(self, keep: int = KEPT) -> None:
         self._keep = keep
@@ -30,7 +30,7 @@ class Faults:
         self._listed: Counter[tuple[Severity, str]] = Counter()
 
     def add(self, problem: Problem) -> None:
-        """Count it, and keep it if there is still room for its code."""
+        """Count the problem, and store it if its code has few enough."""
         if problem.code == "unused_key":
             self._once(problem)
             return
@@ -48,7 +48,7 @@ class Faults:
         self.add(Problem(code=code, message=message, severity="warning", file=file, line=line, field=field, fix=fix))
 
     def absorb(self, problems: Iterable[Problem], counts: Iterable[tuple[str, str, int]]) -> None:
-        """Take over what another pass found: its problems, and how many of each there were."""
+        """Merge the problems and counts of another pass."""
         for severity, code, count in counts:
             self._counts[severity, code] += count  # type: ignore[index]
         for problem in problems:
@@ -59,7 +59,7 @@ class Faults:
                 self._keep_if_room(problem)
 
     def _once(self, problem: Problem) -> None:
-        """Of a file's key that is not used, the first row is enough, and of many such keys the first ones are."""
+        """Report an unused key of a file once, for its first row, and only the first of many such keys."""
         named = self._unused.setdefault(problem.file, set())
         if problem.field in named or len(named) > MAX_UNUSED_KEYS:
             return
@@ -77,20 +77,20 @@ class Faults:
             self._kept[problem.severity].append(_shortened(problem))
 
     def kept(self, severity: Severity) -> list[Problem]:
-        """Those that were kept."""
+        """The stored problems."""
         return self._kept[severity]
 
     @property
     def counts(self) -> dict[tuple[Severity, str], int]:
-        """How many of each severity and code, the dropped ones included."""
+        """The counts by severity and code, including problems that are not stored."""
         return {key: count for key, count in self._counts.items() if count}
 
     def total(self, severity: Severity) -> int:
-        """How many were found of that severity."""
+        """The number of problems of that severity."""
         return sum(n for (sev, _), n in self._counts.items() if sev == severity)
 
     def listed(self, severity: Severity) -> tuple[Problem, ...]:
-        """Those that were kept, file by file and line by line, and one more that counts the rest."""
+        """The stored problems by file and line, and one more with the number of the others."""
         kept, total = _in_order(self._kept[severity]), self.total(severity)
         if total <= len(kept):
             return tuple(kept)
@@ -101,13 +101,13 @@ class Faults:
         return (*kept, rest)
 
     def raise_errors(self) -> None:
-        """Raise DataError if there is any error, with what is only warned of behind it."""
+        """Raise DataError if there is any error, with the warnings after the errors."""
         if self.total("error"):
             raise DataError((*self.listed("error"), *self.listed("warning")))
 
 
 def _shortened(problem: Problem) -> Problem:
-    """The problem with at most so many characters of what it quotes."""
+    """The problem with its quotes truncated."""
     parts = {name: getattr(problem, name) for name in ("message", "field", "fix")}
     long = {name: f"{text[:_MOST_CHARS]}..." for name, text in parts.items() if text and len(text) > _MOST_CHARS}
     return structs.replace(problem, **long) if long else problem

@@ -1,6 +1,6 @@
-"""One walk over every text of a record: what rules look at, and what changes such as redaction rewrite.
+"""Iterates over every text of a record, for rules and for changes such as redaction.
 
-The walk goes by the record's values, not by a list of field names, so it covers new fields too.
+It follows the record's values, not a list of field names, so it covers new fields too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from cloudtune.data.records import Record
 
     Change = Callable[[str, str, str], str]
-    """Takes a text, its field and its role. Returns the new text."""
+    """Receives a text, its field and its role. Returns the new text."""
 
 _AnyRecord = TypeVar("_AnyRecord", bound="Record")
 _CHOICES = frozenset({"role", "type"})
-"""Fields of records whose values are words of the schema."""
+"""Fields of records whose values are defined by the schema."""
 _LONG_NUMBER = 10**12
 """Integers from here on may be card numbers."""
 _BASE64 = re.compile(r"data:[^,]{0,200};base64,[A-Za-z0-9+/=_\s-]*")
@@ -31,7 +31,7 @@ _BASE64 = re.compile(r"data:[^,]{0,200};base64,[A-Za-z0-9+/=_\s-]*")
 def texts(record: Record) -> Iterator[tuple[str, str, str]]:
     """Field, role and words of every text in the record, of keys and long integers too.
 
-    A text that is JSON, such as a call's arguments, comes as it is and with each text that it contains.
+    A text that is JSON, such as a call's arguments, is yielded unchanged and with each text that it contains.
     """
     found: list[tuple[str, str, str]] = []
 

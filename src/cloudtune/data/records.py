@@ -1,7 +1,7 @@
-"""The canonical records: what every file becomes, whatever its format, and what back ends' formats are written from.
+"""The canonical records: the result of reading any file format, and the source of writing back ends' formats.
 
-One record is one compact UTF-8 JSON object on a line. Two files that mean the same give the same bytes, so hashes of
-records (fingerprint, split, duplicates) do not depend on the format that held them.
+One record is one compact UTF-8 JSON object on a line. Equivalent files give the same bytes, so hashes of records
+(fingerprint, split, duplicates) do not depend on the file format.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
 
 
 class Record(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """What all records are. ``kind_of`` names the sort."""
+    """The base class of all records. ``kind_of`` returns the kind."""
 
 
 class TextPart(Record, tag_field="type", tag="text"):
-    """Words within a turn that also holds other things."""
+    """Text within a turn that also has other parts."""
 
     text: str
 
@@ -32,9 +32,9 @@ class ImageUrl(Record):
     url: str
     detail: str | UnsetType = UNSET
     bucket_owner: str | UnsetType = UNSET
-    """The account that owns the bucket where it lies."""
+    """The account that owns its bucket."""
     format: str | UnsetType = UNSET
-    """The file's format, where the end of its address does not tell it."""
+    """The file's format, if its URL has no extension."""
 
 
 class ImagePart(Record, tag_field="type", tag="image_url"):
@@ -66,7 +66,7 @@ class Function(Record):
 
     name: str
     arguments: str
-    """JSON as text, as the model writes it."""
+    """JSON as text, as written by the model."""
 
 
 class ToolCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -98,18 +98,18 @@ class Message(Record):
     role: Role
     content: str | list[Part] | None = None
     weight: Literal[0, 1] | UnsetType = UNSET
-    """Of an assistant's turn: 0 = read it, but do not learn it."""
+    """For an assistant's turn: 0 = context only, not trained on."""
     reasoning_content: str | UnsetType = UNSET
-    """What the assistant thought before it answered."""
+    """The assistant's reasoning before the answer."""
     tool_calls: Annotated[list[ToolCall], msgspec.Meta(min_length=1)] | UnsetType = UNSET
     tool_call_id: str | UnsetType = UNSET
-    """Of a tool's turn: the call that it answers."""
+    """For a tool's turn: the call that it answers."""
     name: str | UnsetType = UNSET
     is_error: Literal[True] | UnsetType = UNSET
-    """Of a tool's turn: the call failed."""
+    """For a tool's turn: the call failed."""
 
     def __post_init__(self) -> None:
-        """Store values that mean the same in one way: a single text part as its text, no text beside calls as null."""
+        """Normalize equivalent values: a single text part becomes its text, empty text with calls becomes null."""
         content = self.content
         if type(content) is list and len(content) == 1 and type(part := content[0]) is TextPart:
             self.content = content = part.text
@@ -120,18 +120,18 @@ class Message(Record):
 
     @property
     def text(self) -> str:
-        """The words, without images and videos."""
+        """The text, without images and videos."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return "\n".join([part.text for part in self.content if isinstance(part, TextPart)])
 
 
 class Chat(Record):
-    """A conversation to learn from."""
+    """A conversation for training."""
 
     messages: list[Message]
     tools: Tools | UnsetType = UNSET
-    """What the assistant can call."""
+    """The assistant's tools."""
     parallel_tool_calls: bool | UnsetType = UNSET
 
 
@@ -142,7 +142,7 @@ class Text(Record):
 
 
 class Preference(Record):
-    """One question, a better and a worse answer."""
+    """A prompt, a better and a worse answer."""
 
     messages: list[Message]
     chosen: list[Message]
@@ -152,7 +152,7 @@ class Preference(Record):
 
 
 class Rated(Record):
-    """One question and an answer that was found good or bad."""
+    """A prompt and an answer that is rated good or bad."""
 
     messages: list[Message]
     completion: list[Message]
@@ -162,7 +162,7 @@ class Rated(Record):
 
 
 class Item(Record):
-    """A question to try answers on, and what a grader needs to know."""
+    """A prompt for sampling answers, and the fields for a grader."""
 
     messages: list[Message]
     fields: dict[str, Any] = {}
@@ -190,7 +190,7 @@ class Answers(Record):
 
 
 class Question(Record):
-    """A question on a context."""
+    """A question about a context."""
 
     question: str
     context: str
@@ -198,7 +198,7 @@ class Question(Record):
 
 
 class Pair(Record):
-    """A text and what it is turned into."""
+    """A source text and a target text."""
 
     source: str
     target: str
@@ -212,7 +212,7 @@ class Picture(Record):
 
 
 class Speech(Record):
-    """A recording (path, URI or data URI) and what is said in it."""
+    """A recording (path, URI or data URI) and its transcript."""
 
     audio: str
     transcript: str
@@ -228,7 +228,7 @@ _decoders = {kind: msgspec.json.Decoder(sort) for sort, kind in _KINDS.items()}
 
 
 def kind_of(record: Record) -> str:
-    """The name of the record's sort."""
+    """The name of the record's kind."""
     return _KINDS[type(record)]
 
 
@@ -243,12 +243,12 @@ def canonical_lines(records: list[Record]) -> bytes:
 
 
 def decoded(lines: bytes, kind: str) -> list[Record]:
-    """The records of that kind that canonical lines hold."""
+    """Decode canonical lines as records of that kind."""
     return _decoders[kind].decode_lines(lines)
 
 
 def checked(record: Record) -> Record:
-    """The record, made again so that its values have the right types. Raises msgspec.ValidationError."""
+    """Rebuild the record so that its values have the right types. Raises msgspec.ValidationError."""
     return _decoders[kind_of(record)].decode(_encoder.encode(record))
 
 

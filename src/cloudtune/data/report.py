@@ -1,4 +1,4 @@
-"""``check`` says everything about files of data without writing; ``convert`` writes them in a format as well."""
+"""``check`` reports on data files without writing; ``convert`` also writes them in a format."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SideReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in files of data."""
+    """The results for data files."""
 
     schema_version: int = REPORT_VERSION
     ok: bool
@@ -78,19 +78,19 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     mean_bytes: float = 0.0
     largest_bytes: int = 0
     tokens: int | None = None
-    """Of all rows, where they were counted."""
+    """Tokens of all rows, if counted."""
     token_sizes: list[tuple[int, int]] = []
     largest_tokens: int | None = None
     target: str | None = None
     format: str | None = None
     method: str = DEFAULT_METHOD
     costs: list[Cost] = []
-    """What a pass over the training rows costs, where that was asked for."""
+    """The cost of a pass over the training rows, if requested."""
     splits: dict[str, SideReport] = {}
-    """``train`` and, where they are given or held out, ``validation`` and ``test``."""
+    """``train`` and, if given or held out, ``validation`` and ``test``."""
     out: str | None = None
     beside: list[str] = []
-    """Files that were written beside the rows."""
+    """Files that were written besides the rows."""
     out_bytes: int | None = None
     out_sha256: str | None = None
 
@@ -107,10 +107,10 @@ def check(
     near: float | None = None, problems: int = 1000, workers: int | None = None,
     change: Callable[[Batch], Batch] | None = None,
 ) -> CheckReport:  # fmt: skip
-    """Go through the data once and report everything; ``target`` is a back end that it is meant for.
+    """Check the data in one pass and report everything; ``target`` is the back end.
 
-    ``method`` is taken from the kind of rows where it is not given. At most so many problems of a severity are listed.
-    ``near`` (0 to 1) also finds rows that resemble earlier ones so much: a pass of its own, and slower.
+    By default the kind of rows determines ``method``. The number of listed problems per severity is limited.
+    ``near`` (0 to 1) also finds rows with that similarity to earlier ones: a separate pass, and slower.
     Large files are shared among ``workers`` processes: 0 for none, by the files' size if it is not given.
     """
     data = data if isinstance(data, Data) else source_data(data)
@@ -143,10 +143,10 @@ def convert(
     problems: int = 1000, workers: int | None = None, change: Callable[[Batch], Batch] | None = None,
     shuffle: int | None = None,
 ) -> CheckReport:  # fmt: skip
-    """Check the data and write the training rows in the format ``to``, in one pass; nothing where there are errors.
+    """Check the data and write the training rows in the format ``to``, in one pass; writes nothing if there are errors.
 
-    ``change`` leaves out or changes rows first; ``shuffle`` is a seed for another order, in bounded memory. What the
-    format wants beside its rows, such as a template file, is written there.
+    ``change`` removes or changes rows first; ``shuffle`` is a seed for another order, in bounded memory. Other files of
+    the format, such as a template file, are written to the same folder.
     """
     data = data if isinstance(data, Data) else source_data(data)
     form = find_format(to)
@@ -179,7 +179,7 @@ def convert(
 
 
 def _beside(form: Format, folder: Path) -> list[str]:
-    """Write what the format wants beside its rows."""
+    """Write the format's other files."""
     for name, content in form.beside:
         (folder / name).write_text(content, encoding="utf-8")
     return [str(folder / name) for name, _ in form.beside]
@@ -210,7 +210,7 @@ def _near_duplicates(
 
 
 def method_of(first: Record | None) -> str:
-    """The method that rows like the first one are made for."""
+    """The method for rows of the first one's kind."""
     return DEFAULT_METHOD if first is None else method_for(kind_of(first))
 
 

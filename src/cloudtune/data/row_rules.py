@@ -1,6 +1,6 @@
-"""Rules that a format or a vendor has for its rows and datasets: what is refused, and where that is documented.
+"""Rules of a format or a vendor for rows and datasets: what is refused, and the source.
 
-The rules live with the vendor. A format lists those of its shape (`Format.rules`), a back end those of its models
+Rules are in the vendors' modules. A format lists those of its shape (`Format.rules`), a back end those of its models
 (`cloudtune.optional.RowRules`). Checks run them, and ``cloudtune data rules`` prints them.
 """
 
@@ -25,11 +25,11 @@ class Source(NamedTuple):
 
     url: str
     seen: str
-    """The date on which the page said so."""
+    """The date on which the page was read."""
 
 
 class RowRule(NamedTuple):
-    """A rule that each row keeps."""
+    """A rule for each row."""
 
     code: str
     text: str
@@ -59,7 +59,7 @@ class DataFacts(NamedTuple):
 
 
 class DataRule(NamedTuple):
-    """A rule that the dataset as a whole keeps."""
+    """A rule for the dataset as a whole."""
 
     code: str
     text: str

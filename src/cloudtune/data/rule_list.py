@@ -34,7 +34,7 @@ class ListedRule(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     """Where it is documented: a URL, or a citation. None = cloudtune's own rule."""
     seen: str | None = None
-    """The date on which the source said so."""
+    """The date on which the source was read."""
     example: str | None = None
     """What breaks it."""
     fix: str | None = None

@@ -1,4 +1,4 @@
-"""Checks of words within texts: one quick look at a whole batch, and a long one only where something was seen."""
+"""Checks of texts by patterns: a fast search of a whole batch, and a precise one only for its matches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ESCAPE_IN_JSON_TEXT = b"\\\\u00"
 
 
 class Rule(NamedTuple):
-    """Words that should not be there."""
+    """A rule for strings that texts must not contain."""
 
     code: str
     severity: Severity
@@ -30,13 +30,13 @@ class Rule(NamedTuple):
     """With ``{}`` for what was found."""
     fix: str
     roles: frozenset[str] | None = None
-    """Only in what these say; None = everywhere."""
+    """Roles whose texts are checked; None = all."""
     accept: Callable[[str], bool] | None = None
     """A closer look at what the pattern found."""
     hidden: bool = False
-    """What was found is not to be shown."""
+    """The match must not be shown."""
     hint: re.Pattern[bytes] | None = None
-    """A line that breaks the rule also holds this: where signs are too common."""
+    """A line that breaks the rule also contains this, for signs that are too common."""
 
     escaped: bool = False
     """What breaks it is written with an escape in JSON, other than of quotes, backslashes, tabs and ends of lines."""
@@ -54,12 +54,12 @@ class Rule(NamedTuple):
         return self.hint is None or self.hint.search(lines) is not None
 
     def replaced(self, match: re.Match[str]) -> str:
-        """What is written in place of private data that the pattern found."""
+        """The replacement for private data that the pattern found."""
         text = match.group()
         return f"[{self.code.upper()}]" if self.accept is None or self.accept(text) else text
 
     def problems(self, record: Record) -> Iterator[Problem]:
-        """Where the record breaks it: the first place in each field."""
+        """Where the record breaks the rule: the first match in each field."""
         found: set[str] = set()
         for field, role, text in record_texts.texts(record):
             if field in found or (self.roles is not None and role not in self.roles):
@@ -76,7 +76,7 @@ class Rule(NamedTuple):
 
 
 def texts(record: Record) -> Iterator[tuple[str, str, str]]:
-    """Field, role and words of what is said in the record. `record_texts.texts` gives every text that is written."""
+    """Field, role and text of the record's turns. `record_texts.texts` yields all texts."""
     if isinstance(record, Chat | Preference | Rated | Item):
         for name in record.__struct_fields__:
             value = getattr(record, name)

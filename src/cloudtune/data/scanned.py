@@ -1,4 +1,4 @@
-"""What is to be done with every batch of records, and what comes of it: plain values that another process can send."""
+"""The instructions for scanning a batch of records, and the results: plain values that can be sent to a process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Task(msgspec.Struct, frozen=True):
     method: str = DEFAULT_METHOD
     shares: Shares = Shares(0.0, 0.0, 0)
     target: str = ""
-    """The name of what the rows are meant for, for messages."""
+    """The name of the target, for messages."""
     rules_of: tuple[str, str | None, str | None] | None = None
     """Back end, model and method whose row rules apply."""
     format: str | None = None
@@ -32,9 +32,9 @@ class Task(msgspec.Struct, frozen=True):
     tokenizer: str | None = None
     """A folder with tokenizer.json: count tokens exactly."""
     max_tokens: int | None = None
-    """Of one record."""
+    """Token limit of one record."""
     longer: Literal["count", "error", "warning"] = "count"
-    """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
+    """``count`` counts every record's tokens; the others only report records over ``max_tokens``."""
     row_check: tuple[str, str] | None = None
     """See `Target`."""
     words: bool = True
@@ -59,7 +59,7 @@ class Side(msgspec.Struct):
 
 
 class Scanned(msgspec.Struct):
-    """What one batch holds."""
+    """The results of one batch."""
 
     file: str
     by_row: bool
@@ -68,7 +68,7 @@ class Scanned(msgspec.Struct):
     problems: list[Problem]
     kinds: dict[str, int]
     first: int
-    """Line of the first good record."""
+    """Line of the first valid record."""
     numbers: bytes | None
     """Lines of the good records, 8 bytes each; None if they follow one another."""
     hashes: bytes
@@ -78,7 +78,7 @@ class Scanned(msgspec.Struct):
     sizes: bytes
     """Bytes of each canonical line, 4 bytes each."""
     labels: dict[str, int] | None
-    """How often each short answer is given; None if this and earlier batches have more than MAX_LABELS of them."""
+    """The count of each short answer; None if this and earlier batches have more than MAX_LABELS of them."""
     features: dict[str, int]
     """How many records have tools, images, weights, ... (see ``losses``)."""
     lost: dict[str, int] = {}

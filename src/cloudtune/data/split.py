@@ -1,7 +1,7 @@
-"""Which side a record falls on: decided by its content and a seed alone.
+"""Assigns records to splits by their content and a seed only.
 
-So equal records fall on the same side, the order of rows does not matter, and rows that are added later move none of
-those that are there.
+Equal records are in the same split, the order of rows does not matter, and added rows do not change the split of
+existing ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SPAN = 1 << 64
 
 
 class Shares(NamedTuple):
-    """How much is held out."""
+    """The shares of the held-out splits."""
 
     validation: float
     test: float
@@ -33,7 +33,7 @@ class Shares(NamedTuple):
 
 
 def shares(data: Data) -> Shares:
-    """The shares that the spec asks for."""
+    """The shares in the spec."""
     return Shares(
         data.validation if isinstance(data.validation, float) else 0.0,
         data.test if isinstance(data.test, float) else 0.0,

@@ -27,7 +27,7 @@ class Spool:
         self.folder = folder
 
     def encode(self, step: Step, spec: JobSpec) -> dict[str, Any]:
-        """Write what an ``encode`` step asks for; outputs path, rows, bytes, sha256.
+        """Execute an ``encode`` step; outputs path, rows, bytes, sha256.
 
         Raises DataError if the rows are no longer those that were planned.
         """
@@ -64,6 +64,6 @@ class Spool:
                 self._place(step).unlink(missing_ok=True)
 
     def holds(self, outputs: Mapping[str, Any]) -> bool:
-        """Whether the product of an earlier ``encode`` is still there, whole."""
+        """Whether the complete file of an earlier ``encode`` still exists."""
         path = outputs.get("path")
         return isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size == outputs.get("bytes")

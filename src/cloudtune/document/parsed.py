@@ -9,7 +9,7 @@ DEEPEST = 50
 """Levels of lists and tables in one document."""
 
 Path_ = tuple[str | int, ...]
-"""Where a value stands: keys and indexes from the top."""
+"""The path of a value: keys and indexes from the top."""
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Parsed:
 
 
 class SyntaxFault(Exception):
-    """A file that is not what its format asks for."""
+    """A file that does not match its format."""
 
     def __init__(self, message: str, *, line: int | None = None, fix: str | None = None) -> None:
         super().__init__(message)

@@ -334,7 +334,7 @@ class Ledger:
         return whole(read_attempt(found))
 
     def _is_replaceable(self, db: Connection, recorded: Attempt, stale: set[str]) -> bool:
-        """Return whether no job was requested, nobody is at work, and no stale step's outcome is uncertain."""
+        """Return whether no job was requested, no process is working, and no stale step's outcome is uncertain."""
         if recorded.ref is not None:
             return False
         me = Owner.here()

@@ -1,4 +1,4 @@
-"""The environment of the processes that cloudtune starts: an allow-list, so that no secret is handed on by chance.
+"""The environment of the processes that cloudtune starts: an allow-list, so that no secret is passed on by accident.
 
 A worker, a trainer or a process that checks rows needs the search paths, the locale, the caches and the settings of
 CUDA and of the thread pools. It does not need vendor credentials, so it does not get them.
@@ -32,7 +32,7 @@ PREFIXES = (
     "LC_", "PYTHON", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_", "HSA_", "ROCR_", "ROCM_",
     "OMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_", "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_",
 )  # fmt: skip
-"""Families of variables that every child gets, apart from those whose name says that they hold a secret."""
+"""Families of variables that every child gets, except those whose name indicates a secret."""
 HUB_NAMES = frozenset({
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -48,7 +48,7 @@ def child_environment(
 
     Args:
         environ: The environment to choose from.
-        also: Names that the user asks to pass, whatever they hold.
+        also: Names that the user passes explicitly, whatever their values.
         hub: Whether the child fetches a model from the hub, and so needs its token and the proxies.
 
     """

@@ -1,4 +1,4 @@
-"""Which process is this, and does that one still live? A pid alone is not enough: pids are used again."""
+"""Identifies processes, and checks whether one is still running. A pid alone is not enough: pids are reused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Owner(msgspec.Struct, frozen=True):
     pid: int
     start: str
     run: str
-    """One piece of work inside the process, so that two threads do not take each other for themselves."""
+    """One piece of work inside the process, to distinguish threads."""
 
     @classmethod
     def here(cls) -> Owner:
@@ -29,15 +29,15 @@ class Owner(msgspec.Struct, frozen=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether its death can be seen from here: another host's processes cannot be, nor another container's."""
+        """Whether its end is visible here: that of processes on another host or in another container is not."""
         if self.host != platform.node():
             return False
         own_boot, _, space = boot_id().partition("/")
         boot, _, its_space = self.boot.partition("/")
-        return boot != own_boot or space == its_space  # whatever lived before this start of the machine is dead
+        return boot != own_boot or space == its_space  # processes from before the last boot have ended
 
     def is_alive(self) -> bool:
-        """Whether that very process still runs. Meaningful only where ``is_local``."""
+        """Whether that process is still running. Valid only if ``is_local``."""
         return self.boot == boot_id() and start_mark(self.pid) == self.start
 
     def dump(self) -> str:
@@ -54,7 +54,7 @@ _DECODER = msgspec.json.Decoder(Owner)  # made while importing: threads must not
 
 
 def start_mark(pid: int) -> str | None:
-    """What no later process of the same pid in the same boot shares; None if no such process runs."""
+    """A value that differs for a later process of the same pid in the same boot; None if no such process runs."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

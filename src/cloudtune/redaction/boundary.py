@@ -1,11 +1,11 @@
-"""The one place where what a vendor says enters: every call of a back end passes here.
+"""The boundary to back ends: every call of a back end, and all text from vendors, passes through this module.
 
 Results, messages of errors and their causes pass through a `Redactor` that knows the secrets in use. Two kinds of text
-stay as they are: what a plan says, which is made of the user's own spec, and the answers of a model.
+are not changed: a plan, which is created from the user's own spec, and the answers of a model.
 
-Back ends of services read foreign documents. What fails while one is read, because a field is missing or has another
-type, becomes `InvalidResponse`, so that core treats the request as one that may have been acted on. A back end that
-works on this machine (``Capabilities.remote`` is false) reads no such document: there the same errors pass unchanged.
+Back ends of services read external documents. An error while reading one, because a field is missing or has another
+type, becomes `InvalidResponse`, so that the request is treated as one that may have been executed. A back end that
+works on this machine (``Capabilities.remote`` is false) reads no such document: its errors pass unchanged.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locat
 LOCAL: Final = frozenset(
     {"check", "plan", "capabilities_of", "check_import", "close", "data_target", "target_for", "secrets"}
 )
-"""Calls that ask nobody."""
+"""Calls that make no request."""
 UNREADABLE: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What reading a document of another shape raises. JSON that is nested too deeply is a `RecursionError`."""
+"""The exceptions of reading a document of another shape. JSON that is nested too deeply is a `RecursionError`."""
 
 
 def guarded(backend: Backend, settings: Mapping[str, Any] | None = None) -> Backend:
@@ -68,7 +68,7 @@ def guarded(backend: Backend, settings: Mapping[str, Any] | None = None) -> Back
 
 
 class _Guarded:
-    """What the generated classes have in common. Attributes outside the protocols are the back end's own."""
+    """The base of the generated classes. Attributes outside the protocols are the back end's own."""
 
     def __init__(self, backend: Backend, own: set[str]) -> None:
         self._backend = backend
@@ -133,7 +133,7 @@ class _Guarded:
         return _same
 
     def _told(self, error: Exception, name: str) -> Exception:
-        """The error as the caller sees it."""
+        """The error for the caller."""
         self._learn()
         if self._is_unreadable(error, name):
             message = f"{self._backend.name}: cannot read the response ({type(error).__name__}: {error})"
@@ -146,14 +146,14 @@ class _Guarded:
         return error
 
     def _is_unreadable(self, error: Exception, name: str) -> bool:
-        """Whether the error comes from reading a service's answer."""
+        """Whether the error comes from reading a service's response."""
         if name in LOCAL or isinstance(error, CloudtuneError) or not isinstance(error, UNREADABLE):
             return False
         return self._backend.capabilities.remote
 
 
 class _Journal:
-    """What a step notes on the way goes into the ledger."""
+    """A step's notes are stored in the ledger."""
 
     def __init__(self, journal: Journal, redactor: Redactor, learn: Callable[[], None]) -> None:
         self._journal = journal
@@ -173,7 +173,7 @@ class _Journal:
 
 @functools.cache
 def _class_of(cls: type) -> type[_Guarded]:
-    """A class with the methods of exactly those protocols that the back end's class has."""
+    """A class with the methods of exactly the back end's protocols."""
     members: dict[str, Any] = {"__doc__": _Guarded.__doc__}
     for protocol in PROTOCOLS:
         names = _names(protocol)

@@ -34,12 +34,12 @@ def is_secret_name(key: str) -> bool:
 
 
 def is_secret_shape(value: Any) -> bool:
-    """Whether a text holds what looks like a vendor's key."""
+    """Whether a text contains a string like a vendor's key."""
     return isinstance(value, str) and is_token(value)
 
 
 def is_reference(value: Any) -> bool:
-    """Whether a text is nothing but references to environment variables without defaults."""
+    """Whether a text consists only of references to environment variables without defaults."""
     return isinstance(value, str) and bool(value) and all(
         default == "" for default in (found[2] or "" for found in REFERENCE.finditer(value))
     ) and not REFERENCE.sub("", value)  # fmt: skip
@@ -65,7 +65,7 @@ def looks_secret(path: tuple[str, ...], value: Any) -> bool:
 
 
 def masked(key: str, value: Any) -> Any:
-    """The value as it may be shown under that key. References are shown as they are: they hold no secret."""
+    """The value for display under that key. References are shown unchanged: they contain no secret."""
     if isinstance(value, dict):
         return {name: masked(str(name), item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Takes secrets out of text that comes from outside: values in use, in any encoding, and known shapes.
+"""Removes secrets from external text: values in use, in any encoding, and known shapes.
 
 A vendor's error can quote the request that caused it, with its credentials. `Redactor` is applied to everything that a
 back end returns or raises (see ``boundary``), to log records and to what the command line prints.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SHORTEST = 4
-"""Shorter values are not secrets that anybody could look for."""
+"""Shorter values are too short to search for."""
 WHOLE_WORD_BELOW = 8
 """Values shorter than this are masked only where no letter or digit is next to them."""
 FUNCTIONAL_FIELDS = frozenset({"id", "cursor", "uri", "files", "scope", "backend", "ref"})
@@ -41,7 +41,7 @@ _FOLD = re.compile(r"\\?(?:\r?\n|(?:\\r)?\\n)[ \t]*")
 
 
 class Redactor:
-    """Masks the secrets that are in use and everything with the shape of a secret. Thread safe."""
+    """Masks the secrets that are in use and everything with the shape of a secret. Thread-safe."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
@@ -72,11 +72,11 @@ class Redactor:
         return mask_shapes(self.values(text))
 
     def functional(self, value: T) -> T:
-        """The value with the values in use masked, shapes untouched: for what later calls need as it is."""
+        """The value with the values in use masked, shapes untouched: for values that later calls need unchanged."""
         return _mapped(value, self.values)  # type: ignore[no-any-return]
 
     def data(self, value: T) -> T:
-        """The value with all its text redacted: structs, lists and dicts are walked. Unchanged values stay the same."""
+        """The value with all its text redacted, also within structs, lists and dicts. Unchanged values are reused."""
         return _mapped(value, self.text)  # type: ignore[no-any-return]
 
     def error(self, error: BaseException) -> None:
@@ -129,7 +129,7 @@ class RedactingFormatter(logging.Formatter):
 
 
 def environment_secrets(environ: Mapping[str, str]) -> set[str]:
-    """Values of the variables whose names say that they hold a secret."""
+    """Values of the variables whose names indicate a secret."""
     return {
         value for name, value in environ.items()
         if value and (is_secret_name(name) or name.upper().startswith("AWS_BEARER_TOKEN") or name.endswith("PASSWORD"))
@@ -160,7 +160,7 @@ def _fields(settings: Any) -> list[tuple[str, Any]]:
 
 
 class _Search(NamedTuple):
-    """What values in use look like in a text."""
+    """The patterns of values in use in a text."""
 
     pattern: re.Pattern[str]
     words: tuple[str, ...]
@@ -224,7 +224,7 @@ def _in_base64(raw: bytes) -> set[str]:
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """The value with every text in it changed; the very same object where nothing changes."""
+    """The value with every text in it changed; the same object if nothing changes."""
     if isinstance(value, str):
         changed = change(value)
         return value if changed == value else changed

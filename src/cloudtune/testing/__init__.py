@@ -1,4 +1,4 @@
-"""For tests of code that uses cloudtune, and of back ends: a clock to drive, a scripted vendor, the contract suite.
+"""For tests of code that uses cloudtune, and of back ends: a fake clock, a scripted vendor, the contract suite.
 
 `FakeClock`, `ScriptedVendor`, `ScriptedBackend` and `faults` need nothing but cloudtune. The suite itself is
 `cloudtune.testing.contract`, which needs pytest.

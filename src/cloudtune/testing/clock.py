@@ -25,7 +25,7 @@ _HANDS = struct.Struct("<dd")
 class FakeClock:
     """Implements `cloudtune.clock.Clock`. Safe to use from several threads and, with ``path``, processes.
 
-    ``patience`` bounds how often one object may be slept on: a loop that would wait for ever raises RuntimeError
+    ``patience`` limits the number of sleeps on one object: a loop that would wait forever raises RuntimeError
     instead of hanging the test.
     """
 
@@ -37,7 +37,7 @@ class FakeClock:
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._patience = patience
         self.sleeps: list[float] = []
-        """What was slept through this object, in order."""
+        """The durations of sleeps on this object, in order."""
         if path is not None and not path.exists():
             path.write_bytes(_HANDS.pack(0.0, 0.0))
 
@@ -52,7 +52,7 @@ class FakeClock:
             return monotonic
 
     def sleep(self, seconds: float) -> None:
-        """Move both hands, and keep the duration in ``sleeps``. Refuses a negative duration, as time.sleep does."""
+        """Advance both clocks, and record the duration in ``sleeps``. Refuses a negative duration, like time.sleep."""
         if seconds < 0:
             raise ValueError(f"sleep length must be non-negative, not {seconds}")
         with self._lock:
@@ -62,7 +62,7 @@ class FakeClock:
         self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Actions planned with `call_at` run on the way, each at its own moment."""
+        """Advance the time. Actions planned with `call_at` run meanwhile, each at its own time."""
         with self._held() as (_, monotonic):
             goal = monotonic + seconds
         while (action := self._next_due(goal)) is not None:
@@ -93,7 +93,7 @@ class FakeClock:
 
     @contextmanager
     def _held(self) -> Iterator[tuple[float, float]]:
-        """The hands, while nobody else can move them. Nested use in one thread must be through ``_set`` only."""
+        """The times, locked against other writers. Nested use in one thread must be through ``_set`` only."""
         with self._lock:
             if self._path is None:
                 yield self._hands
@@ -103,7 +103,7 @@ class FakeClock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 found = self._hands = _HANDS.unpack(os.pread(descriptor, _HANDS.size, 0))
                 yield found
-                if self._hands != found:  # looking at a clock writes nothing, so that it works on a full disk
+                if self._hands != found:  # reading a clock writes nothing, so that it works on a full disk
                     os.pwrite(descriptor, _HANDS.pack(*self._hands), 0)
             finally:
                 os.close(descriptor)

@@ -1,9 +1,8 @@
-"""Processes for tests: each child is born fresh, does one thing with a Client, and may be killed at a failpoint.
+"""A fork server for tests: each child process does one thing with a Client, and can be killed at a failpoint.
 
-``python -m cloudtune.testing.fork_server`` reads one command a line, as JSON, and forks a child for each. It is a
-separate program with one thread, so that forking is safe and cheap whatever the test process has
-loaded. `ForkServer` is its
-handle in the test process. A kill is SIGKILL by the child to itself, at the nth call of ``Client(trace=...)``.
+``python -m cloudtune.testing.fork_server`` reads one command per line, as JSON, and forks a child for each. It is a
+separate program with one thread, so that forking is safe and cheap whatever the test process has loaded. `ForkServer`
+is its handle in the test process. A kill is SIGKILL by the child to itself, at the nth call of ``Client(trace=...)``.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Order(Value, frozen=True, kw_only=True):
-    """What a child is to do."""
+    """An order for a child process."""
 
     do: str
     """``submit``, ``plan``, ``get``, ``jobs``, ``resume``, ``deploy``, ``remove`` or ``import``."""
@@ -39,7 +38,7 @@ class Order(Value, frozen=True, kw_only=True):
     spec: dict[str, Any] | None = None
     ref: str | None = None
     plan: dict[str, Any] | None = None
-    """A plan made before, to be submitted in place of a spec."""
+    """An existing plan to submit instead of a spec."""
     options: dict[str, Any] = {}
     """Keyword arguments of the Client's method: ``again``, ``resume``."""
     kill_at: int | None = None
@@ -51,15 +50,15 @@ class Order(Value, frozen=True, kw_only=True):
 
 
 class Outcome(Value, frozen=True, kw_only=True):
-    """What became of a child."""
+    """The result of a child process."""
 
     killed: bool
     trace: list[str]
     """Names of the failpoints that it reached."""
     result: Any = None
-    """What it did, as JSON: a ref, a snapshot, a list of snapshots, a plan."""
+    """Its result, as JSON: a ref, a snapshot, a list of snapshots, a plan."""
     error: dict[str, Any] | None = None
-    """Class, message and exit code of what it raised."""
+    """Class, message and exit code of its exception."""
 
     def raised(self) -> str:
         """The name of the error's class, or nothing."""
@@ -104,7 +103,7 @@ class ForkServer:
         return self.race([order])[0]
 
     def race(self, orders: Sequence[Order]) -> list[Outcome]:
-        """Several children at once: all are born before any of them starts."""
+        """Several children at once: all are forked before any of them starts."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         message = _Message(orders=list(orders), environment=dict(os.environ))
@@ -122,7 +121,7 @@ class ForkServer:
 
 
 _SOON_NEEDED = ("cloudtune.client", "cloudtune.data.checks.preparing", "cloudtune.ledger.sqlite", "psutil")
-"""What every child would import by itself."""
+"""Import the modules that every child needs."""
 
 
 def main() -> None:
@@ -143,11 +142,11 @@ def main() -> None:
 
 
 def _fork_all(orders: list[Order]) -> tuple[list[Outcome], list[str]]:
-    """What became of the children, and the modules that they imported."""
+    """The results of the children, and the modules that they imported."""
     start_read, start_write = os.pipe()
     children = [_fork(order, start_read, start_write) for order in orders]
     os.close(start_read)
-    os.close(start_write)  # the end of this pipe is the starting shot
+    os.close(start_write)  # closing this pipe starts the children
     ends = [_collect(pid, log) for pid, log in children]
     return [outcome for outcome, _ in ends], [module for _, imported in ends for module in imported]
 
@@ -186,7 +185,7 @@ def _collect(pid: int, log: int) -> tuple[Outcome, list[str]]:
 
 
 def _live(order: Order, log: int) -> None:
-    """What a child does. Every failpoint is written down before anything else happens there."""
+    """Run the child. Every failpoint is recorded before anything else happens at it."""
     reached = 0
     before = set(sys.modules)
 
@@ -199,7 +198,7 @@ def _live(order: Order, log: int) -> None:
 
     try:
         _write(log, {"result": _obey(order, trace)})
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the test wants to see it
+    except BaseException as error:  # noqa: BLE001 - the test checks any exception
         name, code = type(error).__name__, getattr(error, "exit_code", 1)
         _write(log, {"error": {"class": name, "message": str(error), "exit_code": code}})
     else:
@@ -251,7 +250,7 @@ def _deploy(client: Client, order: Order) -> Any:
 
 
 def _remove(client: Client, order: Order) -> Any:
-    """Take the deployment of that name down: as it was listed once, so that it may be gone by now."""
+    """Delete the deployment of that name. It may already be deleted."""
     from cloudtune.state import Deployment
 
     client.remove(msgspec.convert(order.options, Deployment))

@@ -1,7 +1,7 @@
-"""The life of a scripted job: what a vendor would show of it at a given moment.
+"""The timeline of a scripted job: its state at a given time.
 
-A pure function of when the job was created, what was done to it since, and its script. Nothing is stored as time
-passes, so looking at a job changes nothing, and any number of processes see the same life.
+A pure function of the creation time, the acts since then, and the script. Nothing is stored as time passes, so reading
+a job changes nothing, and all processes see the same timeline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cloudtune.state import Value
 
 
 class Word(StrEnum):
-    """The vendor's own words for a job's state: its SDK's enum, so to speak."""
+    """The vendor's own statuses of a job, like an enum of its SDK."""
 
     WAITING = "Waiting"
     PREPARING = "Preparing"
@@ -30,7 +30,7 @@ ENDED = frozenset({Word.COMPLETED, Word.FAILED, Word.STOPPED, Word.TIMED_OUT})
 
 
 class Script(Value, frozen=True, kw_only=True):
-    """How a job's life goes when nobody interferes, in seconds. Make ``queue_s`` large for a slow start."""
+    """The phases of a job without interference, in seconds. Make ``queue_s`` large for a slow start."""
 
     queue_s: float = 5.0
     prepare_s: float = 10.0
@@ -46,7 +46,7 @@ class Script(Value, frozen=True, kw_only=True):
 
 
 class Act(NamedTuple):
-    """Something done to a job from outside, at a moment of the vendor's time."""
+    """An act on a job from outside, at a time of the vendor's clock."""
 
     at: float
     kind: Literal["pause", "resume", "cancel", "fail", "expire", "show", "skip"]
@@ -55,7 +55,7 @@ class Act(NamedTuple):
 
 
 class JobStatus(NamedTuple):
-    """What there is to see of the job."""
+    """The visible state of the job."""
 
     word: str
     step: int
@@ -68,7 +68,7 @@ class JobStatus(NamedTuple):
 
 
 def status_at(created_at: float, acts: list[Act], script: Script, now: float) -> JobStatus:
-    """Live the job from its creation until ``now``."""
+    """Compute the job's state from its creation until ``now``."""
     return _Living(created_at, script).until(acts, now)
 
 

@@ -1,4 +1,4 @@
-"""A back end over a `ScriptedVendor`, for tests of code that uses cloudtune: everything works, and nothing is trained.
+"""A back end over a `ScriptedVendor`, for tests of code that uses cloudtune: all calls work, and nothing is trained.
 
 ::
 
@@ -9,8 +9,8 @@
     vendor.fail("get_job", faults.server_error(times=2))
     model = job.wait()  # takes no time: the job lives by the clock
 
-Jobs end by themselves as their `Script` says; `ScriptedVendor.act` interferes, and `ScriptedVendor.fail` breaks the
-wire. Open the same store by path to have several processes see one vendor.
+Jobs end according to their `Script`; `ScriptedVendor.act` changes a job, and `ScriptedVendor.fail` injects a fault.
+Several processes share one vendor by opening the same store by path.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 PART_BYTES = 512
-"""Uploads in parts are cut so small that a few rows make several."""
+"""Parts of uploads are so small that a few rows need several."""
 
 
 class ScriptedBackend:
@@ -205,7 +205,7 @@ class ScriptedBackend:
         return Done(outputs=self._made(job))
 
     def _with_token(self, token: str) -> list[dict[str, Any]]:
-        """Live jobs that carry the token, oldest first, whether or not the vendor heeds the filter."""
+        """Active jobs with the token, oldest first, even if the vendor ignores the filter."""
         wanted = {"cloudtune": token}
         listed = self._pages("list_jobs", {"metadata": wanted})
         jobs = [job for job in listed if job["metadata"].items() >= wanted.items()]
@@ -236,7 +236,7 @@ class ScriptedBackend:
         return self._snapshot(self._ask("get_job", {"id": self._id(ref)}))
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """See `BatchStatus`. One list answers for most; those that it does not show yet are asked for singly."""
+        """See `BatchStatus`. Most come from one list; the others are read one by one."""
         listed = {job.ref: job for job in self.list()}
         found = {ref: listed[ref] for ref in refs if ref in listed}
         for ref in refs:
@@ -287,7 +287,7 @@ class ScriptedBackend:
             id=made["model"], base=job["model"], backend=self.name, scope=ref.scope, ref=ref, call="api", raw=made
         )
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
         """See `Backend`. Stopping twice, or after the end, is a conflict there and nothing here."""
@@ -317,7 +317,7 @@ class ScriptedBackend:
         except Conflict as error:
             raise InvalidRequest(error.message) from error
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- inference -------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. ``name`` is the only option."""
@@ -360,7 +360,7 @@ class ScriptedBackend:
     # -- the wire --------------------------------------------------------------------------------------------------
 
     def _scope(self) -> str:
-        """Account and region that the key belongs to; they do not change, so they are asked for once."""
+        """The key's account and region; they do not change, so they are read once."""
         if self._owner is None:
             self._owner = str(self._ask("whoami", {})["owner"])
         return self._owner
@@ -371,7 +371,7 @@ class ScriptedBackend:
         return ref.id
 
     def _ask(self, call: str, body: dict[str, Any], payload: bytes = b"") -> Any:
-        sent = msgspec.json.decode(msgspec.json.encode(body))  # as a wire would: JSON, and nothing shared
+        sent = msgspec.json.decode(msgspec.json.encode(body))  # like over a network: JSON, and nothing shared
         try:
             return self._vendor.request(call, sent, api_key=self._key, payload=payload)
         except VendorError as error:

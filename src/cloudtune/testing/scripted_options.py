@@ -1,4 +1,4 @@
-"""The scripted back end's settings, and what a spec may say in its own words."""
+"""The scripted back end's settings, and its overrides in a spec."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from cloudtune.testing.vendor import Personality
 
 
 class ScriptedOptions(BaseModel):
-    """Where the vendor's store lies, and the key to it."""
+    """The vendor's store, and the key to it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     store: WrittenPath[Path | None] = None
-    """A file that several processes may share; without one the vendor lives in this process's memory."""
+    """A file that several processes can share; without one the vendor is in this process's memory."""
     personality: Safe[Personality] = "token"
     api_key: Credential[SecretStr] = SecretStr("scripted-key")
     needs: Safe[str] = ""
-    """A module that it pretends to need, to see what happens where that is not installed."""
+    """A module that it pretends to require, for tests of a missing module."""
 
 
 class ScriptedOverrides(BaseModel):
-    """What the vendor takes in its own words."""
+    """The overrides of a spec."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""The scripted vendor as the contract suite sees it, and an example of a `World`."""
+"""The scripted vendor for the contract suite, and an example of a `World`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _UPLOAD = {"token": "put_file", "unique_names": "finish_upload", "neither": "pos
 
 
 def open_scripted(root: str, *, real_time: bool = False, backend: str = "", **options: Any) -> tuple[Backend, Clock]:
-    """The recipe: the back end over the vendor whose store lies in that folder, and the clock that lies beside it.
+    """The recipe: the back end over the vendor with its store in that folder, and the clock beside it.
 
     ``backend`` names another class to use, as ``module:Class``.
     """
@@ -54,7 +54,7 @@ def open_scripted(root: str, *, real_time: bool = False, backend: str = "", **op
 
 
 class ScriptedWorld:
-    """Implements `World`. ``vendor`` holds keyword arguments of `ScriptedVendor`."""
+    """Implements `World`. ``vendor`` has keyword arguments of `ScriptedVendor`."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class ScriptedWorld:
         self.vendor.show(ref.id, word)
 
     def fail(self, call: CallName, fault: Fault) -> None:
-        """See `World`. Of an upload in parts, the request that makes the file goes wrong."""
+        """See `World`. For an upload in parts, the request that completes the file fails."""
         self.vendor.fail(_UPLOAD[self.vendor.personality] if call == "upload" else _CALLS[call][0], fault)
 
     def heal(self) -> None:

@@ -1,4 +1,4 @@
-"""What the scripted vendor answers to each call. Used by `cloudtune.testing.vendor` alone."""
+"""The scripted vendor's calls. Used only by `cloudtune.testing.vendor`."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ READS = frozenset(
 
 
 class VendorError(Exception):
-    """What the vendor's SDK raises: an HTTP status and words, or status 0 where no answer came."""
+    """The exception of the vendor's SDK: an HTTP status and a message, or status 0 without a response."""
 
     def __init__(self, status: int, message: str, *, retry_after: float | None = None, sent: bool = True) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
         self.sent = sent
-        """False only where it is sure that the request never left."""
+        """False only if the request was certainly not sent."""
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
 def put_file(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Lay a file under a key; doing it again changes nothing."""
+    """Store a file under a key; repeating it changes nothing."""
     key = body["name"]
     if not (found := vendor.store.rows("SELECT * FROM files WHERE name = ?", key)):
         return _keep_file(vendor, f"key/{key}", key, payload, now)
@@ -47,13 +47,13 @@ def put_file(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: 
 
 
 def post_file(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Make a new file, whatever else there is."""
+    """Create a new file, even if there is an equal one."""
     number = vendor.store.rows("SELECT count(*) AS n FROM files")[0]["n"] + 1
     return _keep_file(vendor, f"file-{number:06}", body["name"], payload, now)
 
 
 def begin_upload(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Open an upload in parts."""
+    """Create an upload in parts."""
     with vendor.store.transaction() as db:
         return {"upload": db.execute("INSERT INTO uploads (name) VALUES (?)", (body["name"],)).lastrowid}
 
@@ -75,7 +75,7 @@ def list_parts(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now
 
 
 def finish_upload(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Make the file of its parts. The upload is gone then."""
+    """Assemble the file from its parts. This removes the upload."""
     upload = _open_upload(vendor, body)
     parts = vendor.store.rows("SELECT payload FROM parts WHERE upload = ? ORDER BY number", body["upload"])
     with vendor.store.transaction() as db:
@@ -132,7 +132,7 @@ def _open_upload(vendor: ScriptedVendor, body: dict[str, Any]) -> dict[str, Any]
 
 
 def create_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Make a job, unless the personality finds that it is there already."""
+    """Create a job, unless the personality finds an existing one."""
     for file in body["files"].values():
         if get_file(vendor, {"id": file}, b"", now)["status"] != "processed":
             raise VendorError(400, f"file {file} is not ready")
@@ -160,7 +160,7 @@ def _keep_job(vendor: ScriptedVendor, body: dict[str, Any], now: float) -> dict[
 
 
 def _script(settings: Any, body: dict[str, Any]) -> Script:
-    """The script of a new job: the vendor's, with what the request says of steps and time."""
+    """The script of a new job: the vendor's, with the steps and times of the request."""
     script = msgspec.convert(settings, Script)
     changes = {"steps": body.get("hyperparameters", {}).get("max_steps"), "max_time_s": body.get("max_time_s")}
     return msgspec.structs.replace(script, **{name: value for name, value in changes.items() if value is not None})
@@ -233,17 +233,17 @@ def _change(vendor: ScriptedVendor, body: dict[str, Any], now: float, kind: str,
 
 
 def list_events(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """A page of what happened, in order, after an id."""
+    """A page of events, in order, after an id."""
     return _page(life_of(vendor, job_row(vendor, body["id"]), now).events, body.get("after"))
 
 
 def list_metrics(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """A page of figures, in order, after an id."""
+    """A page of metrics, in order, after an id."""
     return _page(life_of(vendor, job_row(vendor, body["id"]), now).metrics, body.get("after"))
 
 
 def list_checkpoints(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """What was kept, oldest first."""
+    """Checkpoints, oldest first."""
     return list(life_of(vendor, job_row(vendor, body["id"]), now).checkpoints)
 
 
@@ -256,12 +256,12 @@ def _page(entries: tuple[dict[str, Any], ...], after: str | None) -> dict[str, A
 
 
 def whoami(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Whose key this is."""
+    """The account of the key."""
     return {"owner": OWNER}
 
 
 def get_model(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """What a completed job made."""
+    """The model of a completed job."""
     row = job_row(vendor, body["id"])
     if life_of(vendor, row, now).word != Word.COMPLETED:
         raise VendorError(409, f"job {body['id']} has no model")
@@ -269,12 +269,12 @@ def get_model(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now:
 
 
 def generate(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """An answer that names who gives it."""
+    """An answer that names its model."""
     return {"text": f"{body['prompt'][::-1]} says {body['model']}"[: body["max_tokens"]]}
 
 
 def create_deployment(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Let a model answer under a name; the same again changes nothing."""
+    """Deploy a model under a name; repeating it changes nothing."""
     with vendor.store.transaction() as db:
         db.execute("INSERT OR IGNORE INTO deployments VALUES (?, ?, ?)", (body["name"], body["model"], now))
     found = vendor.store.rows("SELECT * FROM deployments WHERE name = ?", body["name"])[0]
@@ -308,13 +308,13 @@ def job_row(vendor: ScriptedVendor, job: str) -> dict[str, Any]:
 
 
 def life_of(vendor: ScriptedVendor, row: dict[str, Any], now: float) -> JobStatus:
-    """The job as it is at that moment."""
+    """The job at that time."""
     acts = [Act(*act) for act in msgspec.json.decode(row["acts"])]
     return status_at(row["created_at"], acts, msgspec.json.decode(row["script"], type=Script), now)
 
 
 def add_act(vendor: ScriptedVendor, job: str, act: Act) -> None:
-    """Do something to a job's life."""
+    """Record an act on a job."""
     with vendor.store.transaction() as db:
         acts = [*msgspec.json.decode(job_row(vendor, job)["acts"]), act]
         db.execute("UPDATE jobs SET acts = ? WHERE id = ?", (_dump(acts), job))

@@ -1,7 +1,7 @@
 """The scripted vendor's own store: jobs, files, deployments, planned faults, and every request it received.
 
-In a file it is shared by several processes and survives the death of any client: what a test counts here is what the
-vendor really holds. Every request is one transaction, so a client killed in the middle of one has not been heard.
+In a file it is shared by several processes and survives the death of any client: a test can count the vendor's real
+state. Every request is one transaction, so a request of a client that is killed meanwhile has no effect.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Database = sqlite3.Connection
 
 
 class Store:
-    """One SQLite database, in a file or in memory. May be used from several threads, and after a fork."""
+    """One SQLite database, in a file or in memory. Thread-safe, and usable after a fork."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -52,7 +52,7 @@ class Store:
     def _open(self) -> Database:
         db = sqlite3.connect(self._path or ":memory:", timeout=60, isolation_level=None, check_same_thread=False)
         db.row_factory = sqlite3.Row
-        db.execute("PRAGMA synchronous = OFF")  # it has to outlive processes, not power cuts
+        db.execute("PRAGMA synchronous = OFF")  # it has to survive processes, not power failures
         db.execute("BEGIN IMMEDIATE")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone():
             for statement in _TABLES.split(";"):
@@ -62,7 +62,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
-        """All or nothing, alone. Nested use joins the outer one."""
+        """An exclusive transaction. Nested use joins the outer one."""
         with self._lock:
             if self._pid != os.getpid() and self._path is not None:  # SQLite's connections do not survive a fork
                 self._pid, self._db = os.getpid(), self._open()
@@ -101,7 +101,7 @@ class Store:
             db.execute("INSERT INTO faults (pattern, fault, remaining) VALUES (?, ?, ?)", row)
 
     def take_fault(self, call: str) -> Fault | None:
-        """The oldest planned fault for that call, which is used up by one."""
+        """The oldest planned fault for that call. Counts as a use."""
         with self.transaction() as db:
             row = db.execute(
                 "SELECT seq, fault FROM faults WHERE remaining > 0 AND ? GLOB pattern ORDER BY seq LIMIT 1", (call,)
@@ -112,7 +112,7 @@ class Store:
             return msgspec.json.decode(row["fault"], type=Fault)
 
     def write_call(self, call: str, body: Any, at: float, *, acted: bool) -> None:
-        """Keep a request as it was received."""
+        """Record a request as received."""
         with self.transaction() as db:
             row = (call, _dump(body), at, acted)
             db.execute("INSERT INTO calls (call, body, at, acted) VALUES (?, ?, ?, ?)", row)

@@ -51,7 +51,7 @@ STATES: dict[str, JobState] = {
 }
 ROW_LIMIT_CHARS = 20_000
 LATEST_S = 2 * TIMEOUT_S
-"""How long after its sending a request may still be acted on: as long again as anybody waits for its answer."""
+"""How long after sending a request may still be executed: twice the client's timeout."""
 DEFAULTS = {"hyperparameters.epochs": 3.0, "hyperparameters.learning_rate": 1e-4, "hyperparameters.batch_size": 8}
 _METHODS, _ADAPTERS = methods_of("causal_lm"), ("full", "lora")
 _REFUSED = {
@@ -70,7 +70,7 @@ _REFUSED = {
 
 
 def capabilities() -> Capabilities:
-    """What the scripted back end can do."""
+    """The capabilities of the scripted back end."""
     reasons = dict(_REFUSED)
     for feature in spec_features():
         kind, _, name = feature.partition(":")
@@ -87,7 +87,7 @@ def capabilities() -> Capabilities:
 
 
 def refuse_long_rows(spec: JobSpec) -> None:
-    """Raise DataError for every row that is over the model's limit, with its line."""
+    """Raise DataError that lists every row over the model's limit, with its line."""
     faults = Faults()
     for source in sources(spec.data).values():
         for batch in read(source, Faults()):  # data preparation reports other problems of the rows
@@ -108,7 +108,7 @@ def _length(record: Record) -> int:
 def hosting_plan(
     purpose: Literal["deploy", "remove"], about: str, backend: str, scope: str, body: dict[str, Any]
 ) -> Plan:
-    """One call. The key is a hash of what is asked for, and where."""
+    """A call's body. The key is a hash of the content and the location."""
     call = {"deploy": "create_deployment", "remove": "delete_deployment"}[purpose]
     key = hashlib.sha256(msgspec.json.encode([scope, call, body])).hexdigest()[:32]
     request = {"call": call, "body": body}

@@ -3,9 +3,9 @@
 It has one of three personalities, which differ in how they prevent a request from creating two jobs:
 
 ``token``
-    create takes an idempotency token, and answers a repeated one with the same job. Files lie under keys.
+    create accepts an idempotency token, and returns the same job for a repeated one. Files are stored under keys.
 ``unique_names``
-    a second job of a name is a conflict. Files lie under keys, and arrive in parts.
+    a second job of a name is a conflict. Files are stored under keys, and uploaded in parts.
 ``neither``
     nothing is enforced, files and jobs are always created, and lists lag. Clients must check before they send.
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Personality = Literal["token", "unique_names", "neither"]
 PERSONALITIES: tuple[Personality, ...] = ("token", "unique_names", "neither")
 TIMEOUT_S = 30.0
-"""How long a client waits for an answer."""
+"""How long a client waits for a response."""
 
 
 class ScriptedVendor:
@@ -65,14 +65,14 @@ class ScriptedVendor:
         self._origin = self.store.setting("origin", [self.clock.now().timestamp(), self.clock.monotonic()])
 
     def time(self) -> float:
-        """The vendor's own time, in seconds since 1970: a client's clock may jump, this one does not."""
+        """The vendor's own time, in seconds since 1970: unlike a client's clock, it never jumps."""
         wall, monotonic = self._origin
         return float(wall + self.clock.monotonic() - monotonic)
 
     # -- the wire ------------------------------------------------------------------------------------------------
 
     def request(self, call: str, body: dict[str, Any], *, api_key: str, payload: bytes = b"") -> Any:
-        """One request and its answer. Raises VendorError. The calls are those of `cloudtune.testing.service`."""
+        """Handle one request. Raises VendorError. The calls are those of `cloudtune.testing.service`."""
         fault = self._meet(call)
         if fault is not None and fault.kind in ("lost_reply", "twice"):
             self._serve(call, body, payload, api_key)
@@ -121,7 +121,7 @@ class ScriptedVendor:
         raise VendorError(0, f"{call}: no answer within {TIMEOUT_S:.0f} s")
 
     def _land(self, now: float) -> None:
-        """Act on the requests whose client has given up long ago."""
+        """Execute the delayed requests that are due."""
         for late in self.store.rows("SELECT * FROM late WHERE due <= ? ORDER BY due", now):
             with self.store.transaction() as db:
                 db.execute("DELETE FROM late WHERE seq = ?", (late["seq"],))
@@ -130,33 +130,33 @@ class ScriptedVendor:
             try:
                 service.CALLS[late["call"]](self, body, late["payload"], late["due"])
             except VendorError:
-                continue  # nobody is there to hear it
+                continue  # no client is waiting for the response
 
     # -- for tests -----------------------------------------------------------------------------------------------
 
     def fail(self, call: str, fault: Fault) -> None:
-        """Let the next calls whose name matches (``create_job``, ``list_*``) go wrong."""
+        """Inject a fault into the next calls whose name matches (``create_job``, ``list_*``)."""
         self.store.add_fault(call, fault)
 
     def heal(self) -> None:
-        """Forget the faults that have not happened yet."""
+        """Remove the pending faults."""
         with self.store.transaction() as db:
             db.execute("DELETE FROM faults")
 
     def follow(self, script: Script) -> None:
-        """The script of jobs made from now on."""
+        """The script of jobs created from now on."""
         self.store.change("script", script)
 
     def act(self, job: str, kind: str, value: str = "") -> None:
-        """Do something to a job's life: see `Act`."""
+        """Record an act on a job: see `Act`."""
         service.add_act(self, job, Act(self.time(), kind, value))  # type: ignore[arg-type]
 
     def advance(self, job: str, seconds: float) -> None:
-        """Let that much of the job's life happen at once, without any time passing."""
+        """Advance the job by that time at once, without advancing the clock."""
         self.act(job, "skip", str(seconds))
 
     def show(self, job: str, word: str) -> None:
-        """Report that word as the job's status, invented or not, until something else is done to the job."""
+        """Report that status for the job, even an unknown one, until the next act on the job."""
         self.act(job, "show", word)
 
     def status(self, job: str) -> JobStatus:
@@ -164,7 +164,7 @@ class ScriptedVendor:
         return service.life_of(self, service.job_row(self, job), self.time())
 
     def jobs(self, *, alive: bool = False) -> list[str]:
-        """Ids of all jobs ever made, oldest first; ``alive`` leaves out those stopped or being stopped."""
+        """Ids of all jobs ever created, oldest first; ``alive`` excludes stopped and stopping ones."""
         self._settle()
         ids = [row["id"] for row in self.store.rows("SELECT id FROM jobs ORDER BY seq")]
         return [job for job in ids if not alive or self.status(job).word not in ("Stopping", "Stopped")]
@@ -180,7 +180,7 @@ class ScriptedVendor:
         return [row["name"] for row in self.store.rows("SELECT name FROM files ORDER BY seq")]
 
     def body(self, job: str) -> Any:
-        """The request that made the job."""
+        """The request that created the job."""
         return msgspec.json.decode(service.job_row(self, job)["body"])
 
     def calls(self, call: str = "*") -> int:
@@ -188,12 +188,12 @@ class ScriptedVendor:
         return int(self.store.rows("SELECT count(*) AS n FROM calls WHERE call GLOB ?", call)[0]["n"])
 
     def received(self, call: str = "*") -> list[Any]:
-        """Bodies of the requests that were acted on, in order."""
+        """Bodies of the executed requests, in order."""
         rows = self.store.rows("SELECT body FROM calls WHERE acted AND call GLOB ? ORDER BY seq", call)
         return [msgspec.json.decode(row["body"]) for row in rows]
 
     def fingerprint(self) -> str:
-        """A hash over what it holds; requests that only read, and time, do not change it."""
+        """A hash over its state; read-only requests, and time, do not change it."""
         tables = ("jobs", "files", "uploads", "parts", "deployments")
         held = [[tuple(row.values()) for row in self.store.rows(f"SELECT * FROM {table}")] for table in tables]  # noqa: S608
         return hashlib.sha256(repr(held).encode()).hexdigest()

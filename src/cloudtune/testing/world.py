@@ -1,8 +1,8 @@
-"""What the contract suite needs to know of the world on the other side of a back end.
+"""The interface to the vendor's side of a back end for the contract suite.
 
-A `World` is the vendor as a test sees it: it can look into the vendor's own store, let time pass, and make the next
-call go wrong. Where a world cannot do one of these, ``lacks`` says so with a reason, and the clauses that need it are
-skipped, counted and printed.
+A `World` gives a test control over the vendor: it can read the vendor's own store, advance the time, and make the next
+call fail. If it cannot do one of these, ``lacks`` has the reason, and the clauses that need it are skipped, counted and
+printed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cloudtune.state import JobRef, JobState, Value
 from cloudtune.testing.faults import Fault  # noqa: TC001
 
 CallName = Literal["upload", "create", "get", "list", "events", "cancel"]
-"""The calls that the suite makes go wrong, in the suite's words; a world knows its vendor's names for them."""
+"""The calls that can fail, by the suite's names; a world maps them to its vendor's names."""
 
 LACKS = (
     "words", "wire", "sdk", "row_limit", "lost_reply", "throttle", "server_error", "forbidden", "lost_contact",
     "paused", "expired",
 )  # fmt: skip
-"""What a world may lack.
+"""Abilities that a world may lack.
 
 ``words``: the vendor's word for a state cannot be set. ``wire``: there are no requests whose bodies could be compared
 with the plan. ``sdk``: the back end needs no package that could be missing. ``row_limit``: no row is too long.
@@ -35,15 +35,15 @@ with the plan. ``sdk``: the back end needs no package that could be missing. ``r
 
 
 def named(target: str) -> Any:
-    """The thing that ``module:name`` names."""
+    """The object that ``module:name`` names."""
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)
 
 
 class Recipe(Value, frozen=True, kw_only=True):
-    """How another process makes the same back end: ``target`` is called with ``arguments``, which are JSON.
+    """How another process creates the same back end: ``target`` is called with ``arguments``, which are JSON.
 
-    It returns a pair, the back end and the clock to live by.
+    It returns the back end and its clock.
     """
 
     target: str
@@ -64,7 +64,7 @@ class World(Protocol):
     clock: Clock
     """The time that the client and the vendor share."""
     secrets: Sequence[str]
-    """Credentials in use: the suite searches for them wherever they must not be."""
+    """Credentials in use: the suite searches for them in all places where they must not be."""
     words: Iterable[str]
     """Every state that the vendor's SDK, or its service model, or the trainer's own code defines. Not the table that
     the back end translates with: that is what is being checked."""
@@ -73,45 +73,45 @@ class World(Protocol):
     folders: Sequence[Path]
     """Where the back end writes on this machine, if anywhere (run folders); searched for secrets."""
     list_lag_s: float
-    """How long after its creation a job may be missing from the vendor's list."""
+    """How long after its creation a job can be missing from the vendor's list."""
     lacks: Mapping[str, str]
     """One of `LACKS` -> the reason."""
 
     def backend(self) -> Backend:
-        """A new object, as another process would make it."""
+        """Create a new back end, as another process would."""
 
     def recipe(self) -> Recipe:
-        """How another process makes it."""
+        """The recipe for another process."""
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
-        """A small job that this back end takes.
+        """A small job that this back end accepts.
 
-        Each variant has its own name and its own rows. ``changes`` are keyword arguments of JobSpec and win.
+        Each variant has its own name and its own rows. ``changes`` are keyword arguments of JobSpec and override it.
         """
 
     def too_long(self) -> tuple[JobSpec, int]:
         """A job one of whose rows is over the model's limit, and that row's line."""
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
-        """Bring the job to that state as life would; ``message`` is the vendor's reason for a failure.
+        """Bring the job to that state in the usual way; ``message`` is the vendor's reason for a failure.
 
-        Without this a job gets no further than the queue, however much time passes.
+        Without this a job stays in the queue, however much time passes.
         """
 
     def settle(self, ref: JobRef) -> None:
-        """Give the vendor the time that it takes to carry out what it was asked to: a cancel, a pause, a resume.
+        """Advance the time until the vendor has executed the requests: a cancel, a pause, a resume.
 
-        Does none of these itself, and lets no job end that was not asked to.
+        Makes no such request itself, and ends no other job.
         """
 
     def show(self, ref: JobRef, word: str) -> None:
-        """Let the vendor report that word as the job's state."""
+        """Make the vendor report that status for the job."""
 
     def fail(self, call: CallName, fault: Fault) -> None:
-        """Let the next such calls go wrong."""
+        """Make the next such calls fail."""
 
     def heal(self) -> None:
-        """Take back every fault that has not happened yet."""
+        """Remove every pending fault."""
 
     def jobs(self) -> Sequence[str]:
         """Ids of all jobs in the vendor's own store, oldest first, whatever their state."""
@@ -120,16 +120,16 @@ class World(Protocol):
         """Ids or keys of all files in the vendor's own store."""
 
     def calls(self, call: CallName | None = None) -> int:
-        """How many requests the vendor has received, those that went wrong included."""
+        """How many requests the vendor has received, failed ones included."""
 
     def received(self) -> Sequence[Any]:
-        """The bodies of the requests that change something, in order, as the vendor read them."""
+        """The bodies of the write requests, in order, as the vendor read them."""
 
     def fingerprint(self) -> str:
-        """A hash over all that the vendor holds, less its log of requests: reading and time do not change it."""
+        """A hash over the vendor's state without its log of requests: reading and time do not change it."""
 
 
 def reached(world: World, ref: JobRef, *states: JobState) -> None:
-    """Walk the job through these states, one after another."""
+    """Bring the job to these states, one after another."""
     for state in states:
         world.reach(ref, state)

@@ -1,4 +1,4 @@
-"""Chat templates of models, compiled in a sandbox: they are programs, and come with models that others made."""
+"""Chat templates of models, compiled in a sandbox, because they are programs from untrusted models."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 TEMPLATE_SANDBOX = "cloudtune_trainer.template_sandbox:BoundedSandbox"
-"""The sandbox that training renders templates in, with bounds on time and memory. It needs jinja2."""
+"""The sandbox in which training renders templates, with limits on time and memory. It needs jinja2."""
 
 _GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
 
 def compiled(source: str) -> Any:
-    """The template as the transformers library compiles it. A rendering that takes too much raises an error."""
+    """Compile the template like the transformers library. A rendering that exceeds the limits raises an error."""
     from jinja2.exceptions import TemplateError
     from jinja2.ext import loopcontrols
 
@@ -36,6 +36,6 @@ def compiled(source: str) -> Any:
 
 
 def _without_mark(tag: re.Match[str]) -> str:
-    """A mark of what the assistant says as a condition that always holds: it writes the same text."""
+    """Compile ``{% generation %}`` as a condition that is always true: the text is the same."""
     before, end, after = tag.groups()
     return f"{{%{before} {'endif' if end else 'if true'} {after}%}}"

@@ -1,8 +1,8 @@
-"""Verdicts on data, kept by content: what was checked once is not checked again while neither rows nor rules change.
+"""A cache of data checks by content: data are checked again only if the rows or the rules change.
 
-An entry is a file named by the hash of everything that bears on the verdict: the bytes of the files, how they are to be
-read and split, what they are held against, and the checking code itself. Entries are written aside and renamed, so that
-any number of processes may share a folder; one that is damaged, of another version or not readable is as good as none.
+An entry is a file named by the hash of everything that affects the result: the bytes of the files, the settings for
+reading and splitting, the rules, and the checking code itself. Entries are written to a temporary file and renamed, so
+that any number of processes can share a folder. An entry that is damaged, unreadable or of another version is ignored.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Print = tuple[int | str, int, int]
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """One verdict: a report, or the problems that there is none for."""
+    """A cached result: a report, or the problems that prevented one."""
 
     report: DataReport | None
     problems: list[Problem]
@@ -50,7 +50,7 @@ _DECODER = msgspec.json.Decoder(_Entry)
 
 
 class Verdicts:
-    """A folder of verdicts. Safe for several threads and processes; it need not exist, and may be deleted."""
+    """A folder of cached results. Safe for several threads and processes. It need not exist, and can be deleted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class Verdicts:
     def prepare(
         self, data: Data, *, method: str = DEFAULT_METHOD, limit: RowLimit | None = None, target: Target | None = None
     ) -> DataReport:
-        """As `cloudtune.data.prepare`, or what it said before of the same bytes under the same rules."""
+        """As `cloudtune.data.prepare`, or its cached result for the same bytes and rules."""
         before = _prints(data)
         key = _key(data, method, limit, target) if before is not None else None
         if key is not None and (known := self._read(key)) is not None:
@@ -83,7 +83,7 @@ class Verdicts:
             return None
 
     def _keep(self, key: str | None, entry: _Entry, *, unchanged: bool) -> None:
-        """Keep it, unless the files changed while they were checked. A folder that cannot be written is no fault."""
+        """Store the result, unless the files changed during the check. An unwritable folder is no error."""
         if key is None or not unchanged:
             return
         body = msgspec.json.encode(entry)
@@ -98,11 +98,11 @@ class Verdicts:
             self._forget()
 
     def _forget(self) -> None:
-        """Leave the newest entries."""
+        """Delete all but the newest entries."""
         entries = []
         with os.scandir(self.folder) as found:
             for entry in found:
-                with contextlib.suppress(FileNotFoundError):  # another process forgets, too
+                with contextlib.suppress(FileNotFoundError):  # another process deletes entries too
                     entries.append((entry.stat().st_mtime_ns, entry.name))
         for _, name in sorted(entries, reverse=True)[KEPT:]:
             (self.folder / name).unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def _files(data: Data) -> dict[str, list[File]] | None:
 
 
 def _prints(data: Data) -> list[tuple[str, _Print]] | None:
-    """What the file system says of the files: when this is the same, nobody has written to them meanwhile."""
+    """The file system's metadata of the files: if unchanged, no process has written to them meanwhile."""
     files = _files(data)
     if files is None:
         return None
@@ -156,7 +156,7 @@ def _key(data: Data, method: str, limit: RowLimit | None, target: Target | None)
 
 def _hash(path: File) -> str:
     if isinstance(path, RemoteFile):
-        return f"{path.version} {path.size}"  # the store's own word for the content
+        return f"{path.version} {path.size}"  # the store's own version of the content
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

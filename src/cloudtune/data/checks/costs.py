@@ -35,7 +35,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     model: str
     usd: tuple[float, float]
-    """At least and at most; the same where the tokens are counted."""
+    """Lower and upper bound; equal if the tokens are counted."""
     tokens: tuple[int, int]
     counted: Literal["exact", "bounds"]
     usd_per_million: float
@@ -46,12 +46,12 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens(msgspec.Struct):
-    """How many tokens the training rows have."""
+    """The number of tokens of the training rows."""
 
     least: int = 0
     most: int = 0
     exact: dict[str, int] = {}
-    """By the name of the encoding."""
+    """Counters by the name of the encoding."""
 
 
 def count(data: Data, *, method: str = DEFAULT_METHOD, change: Callable[[Batch], Batch] | None = None) -> Tokens:
@@ -75,7 +75,7 @@ def count(data: Data, *, method: str = DEFAULT_METHOD, change: Callable[[Batch],
 
 
 def estimates(tokens: Tokens, method: str, backend: str | None = None, model: str | None = None) -> list[Cost]:
-    """What a pass costs on every model that the catalog has a price for, cheapest first."""
+    """The cost of a pass on every model with a price in the catalog, cheapest first."""
     found = [
         _cost(tokens, _tokenizer(vendor, name, method), vendor, name, price, catalog)
         for vendor, name, price, catalog in _priced(method, backend, model)
@@ -101,7 +101,7 @@ def _priced(
 
 
 def _tokenizer(vendor: str, model: str, method: str) -> str | None:
-    """What counts the model's tokens exactly, where that is known and installed."""
+    """The exact token counter of the model, if known and installed."""
     target = known_target(vendor, model, method)
     return target.tokenizer if target is not None else None
 

@@ -1,4 +1,4 @@
-"""What all batches together are: counts, hashes, duplicates, conflicts, leaks, balance."""
+"""Statistics of all batches together: counts, hashes, duplicates, conflicts, leaks, balance."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _AT_ONCE = 1_000_000
 """Hashes compared in memory at the same time. More hashes are compared in several rounds."""
 _REPEATED = 200_000
 _LOOKED_AT = 256
-"""Rows that are passed over at once where none of them is like another."""
+"""Number of rows that are skipped at once if all of them are distinct."""
 _HELD_OUT = {"validation", "test"}
 
 
 class _Numbers:
-    """64-bit numbers in order, on disk when they are many."""
+    """64-bit numbers in order, on disk if there are many."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed with it
@@ -51,7 +51,7 @@ class _Numbers:
         self._file.seek(0, 2)
 
     def repeated(self) -> set[int]:
-        """Those that occur more than once, in bounded memory (not all of them where they are very many)."""
+        """Numbers that occur more than once, in bounded memory (not all of them if there are very many)."""
         turns = self.count // _AT_ONCE + 1
         found: set[int] = set()
         for turn in range(turns):
@@ -67,7 +67,7 @@ class _Numbers:
         return found
 
     def _doubtful(self, turn: int, turns: int) -> set[int]:
-        """Those that occur more than once, and some of their neighbours."""
+        """Numbers that occur more than once, and some of their neighbors."""
         seen: set[int] = set()
         doubtful: set[int] = set()
         for mine in self._in_turn(turn, turns):
@@ -127,7 +127,7 @@ class SideTotal:
 
 
 class Survey:
-    """Adds up what batches hold."""
+    """Accumulates the statistics of batches."""
 
     def __init__(self, faults: Faults, sides: Iterable[str]) -> None:
         self.faults = faults
@@ -139,7 +139,7 @@ class Survey:
         self.kinds_by_origin: dict[str, set[str]] = {}
         self.labels: Counter[str] | None = Counter()
         self._asked = 0
-        """Rows that may have labels: all but those that are mixed in."""
+        """Rows that can have labels: all except mixed-in rows."""
         self.duplicates = self.conflicts = self.leaks = 0
         self._hashes, self._prompts = _Numbers(), _Numbers()
         self._segments: list[_Segment] = []
@@ -168,7 +168,7 @@ class Survey:
         self._hashes.add(scanned.hashes)
         self._prompts.add(scanned.prompts)
         if is_mixed_in(scanned.origin):
-            return  # few of them may be taken: they say little of the rows as a whole
+            return  # few of them may be used: they do not represent all rows
         self._add_sizes(scanned)
         self._add_labels(scanned.labels, count)
 
@@ -205,7 +205,7 @@ class Survey:
         return whole
 
     def _add_labels(self, labels: dict[str, int] | None, count: int) -> None:
-        """Short answers are labels only where nearly every record has one (see ``finish``), and there are few."""
+        """Short answers are labels only if almost every record has one (see ``finish``), and there are few."""
         self._asked += count
         if self.labels is None:
             return
@@ -222,12 +222,12 @@ class Survey:
         return whole.hexdigest()
 
     def close(self) -> None:
-        """Give back what is held on disk."""
+        """Release the disk space."""
         self._hashes.close()
         self._prompts.close()
 
     def finish(self) -> None:
-        """Report what only all records together show."""
+        """Report problems of all records together."""
         repeated = self._hashes.repeated()
         asked_twice = self._prompts.repeated()
         asked_twice.discard(0)
@@ -255,7 +255,7 @@ class Survey:
                 first_row.setdefault(row, place)
 
     def _suspects(self, repeated: set[int], asked_twice: set[int]) -> Iterator[tuple[int, int, int]]:
-        """Index, hash and prompt's hash of the rows that some other row may be like."""
+        """Index, hash and prompt's hash of the rows that may be duplicates of other rows."""
         before = 0
         for rows, prompts in zip(self._hashes, self._prompts, strict=True):
             for start in range(0, len(rows), _LOOKED_AT):

@@ -1,4 +1,4 @@
-"""How long rows are: counts in buckets that double, so that any number of rows takes the same memory."""
+"""A histogram of row lengths with buckets of doubling size, in constant memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Histogram:
         self._buckets.update(map(int.bit_length, values))
 
     def join(self, other: Histogram) -> None:
-        """Count what another one counted, too."""
+        """Add the counts of another histogram."""
         self.count += other.count
         self.total += other.total
         self.largest = max(self.largest, other.largest)
@@ -39,7 +39,7 @@ class Histogram:
         return self.total / self.count if self.count else 0.0
 
     def buckets(self) -> list[tuple[int, int]]:
-        """(upper bound, how many are below it and not below the bound before)."""
+        """(upper bound, count of values from the previous bound up to this one)."""
         if not self._buckets:
             return []
         return [(1 << bits, self._buckets[bits]) for bits in range(min(self._buckets), max(self._buckets) + 1)]

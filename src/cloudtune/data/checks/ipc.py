@@ -1,4 +1,4 @@
-"""What processes that share the work say to each other: messages, each behind its length."""
+"""Messages between worker processes, each prefixed with its length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cloudtune.data.checks.shared_memory import Places
 
 AHEAD = 3
-"""Requests that may wait for a worker."""
+"""Requests that can wait for a worker."""
 KEPT = 1000
 """Problems of a block that are sent in full; the rest is counted."""
 _T = TypeVar("_T")
@@ -43,11 +43,11 @@ class Request(msgspec.Struct, array_like=True):
     pieces: list[tuple[int, bytes]] | None
     is_fixed: bool
     place: int = 0
-    """Where in the shared memory its lines are, and the reply's go."""
+    """The position of its lines, and of the reply's, in the shared memory."""
 
 
 class Reply(msgspec.Struct, array_like=True):
-    """What the block holds, and what could not be decoded; the sides' lines follow as bytes."""
+    """The block's records and decoding problems; the splits' lines follow as bytes."""
 
     scanned: list[Scanned]
     problems: list[Problem]
@@ -58,7 +58,7 @@ class Reply(msgspec.Struct, array_like=True):
     """Rows that could not be decoded."""
 
     def unloaded(self) -> list[bytes]:
-        """The sides' lines, taken out."""
+        """Remove and return the splits' lines."""
         found = []
         for side in self._sides():
             found.append(side.canonical)
@@ -69,7 +69,7 @@ class Reply(msgspec.Struct, array_like=True):
         return found
 
     def load(self, lines: list[bytes]) -> None:
-        """Put back what ``unloaded`` took out."""
+        """Restore the lines that ``unloaded`` removed."""
         left = iter(lines)
         for side in self._sides():
             side.canonical = next(left)
@@ -81,7 +81,7 @@ class Reply(msgspec.Struct, array_like=True):
 
 
 def send(stream: IO[bytes], message: object, blobs: list[bytes], places: Places | None = None, place: int = 0) -> None:
-    """Write one message, and large bytes beside it: into shared memory if they fit, else behind the message."""
+    """Write one message, and large bytes separately: into shared memory if they fit, else after the message."""
     shared = places is not None and places.put(place, blobs)
     data = msgspec.msgpack.encode((message, [len(blob) for blob in blobs], place if shared else None))
     stream.write(len(data).to_bytes(8, "little") + data)
@@ -92,7 +92,7 @@ def send(stream: IO[bytes], message: object, blobs: list[bytes], places: Places 
 
 
 def receive(stream: IO[bytes], sort: type[_T], places: Places | None = None) -> tuple[_T, list[bytes]] | None:
-    """Read one message and the bytes beside it; None at the end."""
+    """Read one message and its bytes; None at the end."""
     head = stream.read(8)
     if len(head) < 8:
         return None

@@ -1,4 +1,4 @@
-"""What a vendor's numbers say of rows and files: how few, how many, how large, how long."""
+"""Checks against a vendor's limits for rows and files: number, size, length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def length_problem(line: bytes, limit: int) -> Problem:
-    """What is to be said of a canonical line with more bytes than the limit has tokens, where nothing counts them."""
+    """The problem of a canonical line with more bytes than the token limit, if no tokenizer counts them."""
     bounds = TokenBounds()
     bounds.add(line, 1)
     least = bounds.least(unread=unread(line))
@@ -31,7 +31,7 @@ def length_problem(line: bytes, limit: int) -> Problem:
 
 
 def hold(place: Target, facts: DataFacts, sizes: Mapping[str, int], faults: Faults) -> None:
-    """Hold a dataset, and the bytes of each side as they are uploaded, against what the place takes."""
+    """Check a dataset, and the uploaded bytes of each split, against the target's limits."""
     for rule in row_rules(place.rules_of):
         if isinstance(rule, DataRule):
             for problem in rule.problems(facts):

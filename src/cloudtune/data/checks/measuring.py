@@ -1,4 +1,4 @@
-"""How many tokens records have, and which are too long: exactly with the target's tokenizer, by bytes without it."""
+"""Measures tokens of records and finds those that are too long: exactly with the target's tokenizer, else by bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Measure:
 
     @property
     def counts_all(self) -> bool:
-        """Whether the tokens of every record are counted, and not only of those that may be too long."""
+        """Whether the tokens of every record are counted, instead of only those that may be too long."""
         return self.counter is not None and self.longer == "count"
 
     def tokens(self, at: Located, records: Sequence[Record], lines: list[bytes], problems: list[Problem]) -> bytes:
@@ -53,7 +53,7 @@ class Measure:
         return b""
 
     def _counted(self, counter: Counter, at: Located, records: Sequence[Record], problems: list[Problem]) -> bytes:
-        """Count, and tell which records do not fit, and whether it is the answer that would be cut."""
+        """Count tokens, and report records that do not fit, and whether the answer would be truncated."""
         records = list(records)
         try:
             counts = counter.count(records)
@@ -70,7 +70,7 @@ class Measure:
         self, counter: Counter, at: Located, records: Sequence[Record], lines: list[bytes],
         problems: list[Problem],
     ) -> None:  # fmt: skip
-        """Count the tokens of the records that may be over the limit: a token is a byte at the least."""
+        """Count the tokens of the records that may be over the limit: a token has at least one byte."""
         limit = (self.limit or 0) - TEMPLATE_TOKENS
         long = [index for index, line in enumerate(lines) if len(line) > limit]
         if long:
@@ -81,7 +81,7 @@ class Measure:
             problems += [msgspec.structs.replace(problem, severity=severity) for problem in found]
 
     def _maybe_over(self, at: Located, lines: list[bytes], problems: list[Problem]) -> None:
-        """Without the target's tokenizer: a token is a byte at the least, so bytes bound tokens from above."""
+        """Without the target's tokenizer: a token has at least one byte, so bytes are an upper bound of tokens."""
         limit = self.limit or 0
         if max(map(len, lines), default=0) <= limit:
             return
@@ -93,7 +93,7 @@ class Measure:
 def _sequences(
     counter: Counter, places: list[int], records: Sequence[Record]
 ) -> Iterator[tuple[list[int], list[Record]]]:
-    """What the model will see of these records: of a pair each answer by itself, the longer one counts."""
+    """The records for the model: each answer of a pair is separate, and the longer one counts."""
     pairs = [place for place in places if isinstance(records[place], Preference)]
     if others := [place for place in places if not isinstance(records[place], Preference)]:
         yield others, [records[place] for place in others]
@@ -102,7 +102,7 @@ def _sequences(
 
 
 def _longer_side(counter: Counter, record: Record) -> Record:
-    """A pair's question with the answer that has more tokens."""
+    """A pair's prompt with the answer that has more tokens."""
     assert isinstance(record, Preference)
     sides: list[Record] = [Chat([*record.messages, *turns], record.tools) for turns in (record.chosen, record.rejected)]
     try:

@@ -43,13 +43,13 @@ FEW_ROWS = 100
 _LABELS_SHOWN = 10
 SPLITS = ("train", "validation", "test")
 COUNTED_BYTES = 1 << 20
-"""How much is put together where tokens are counted."""
+"""Bytes that are joined for counting tokens."""
 
 
 def sources(data: Data) -> dict[str, Source]:
-    """The sources that the spec names, by the split that their rows belong to (or are taken from).
+    """The sources in the spec, by the split of their rows (or the split from which they are taken).
 
-    What is mixed into the training rows comes first, as ``mix[0]`` and so on.
+    Sources that are mixed into the training rows come first, as ``mix[0]`` and so on.
     """
     named = {**mix_sources(data), "train": data.train, "validation": data.validation, "test": data.test}
     return {split: source for split, source in named.items() if source is not None and not isinstance(source, float)}
@@ -60,9 +60,9 @@ def prepare(
 ) -> DataReport:
     """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with all problems.
 
-    With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines. With a ``target``
-    the rows are held against what that place takes: its format for the method, its words, numbers and sizes. Their
-    tokens are counted with its tokenizer if that is installed and the rows are few, and bounded otherwise.
+    With a ``limit``, the model's own tokenizer finds rows over it, which are reported with their lines. With a
+    ``target`` the rows are checked against its rules: the format for the method, reserved words, numbers and sizes.
+    Their tokens are counted with its tokenizer if that is installed and there are few rows, and bounded otherwise.
     """
     faults = Faults()
     task, sizes = _task(data, method, limit, target), Counter[str]()
@@ -113,7 +113,7 @@ def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None
 
 
 def _features(survey: Survey) -> list[Problem]:
-    """What not every back end can take, as notes: ``code`` is ``feature`` and ``field`` names it."""
+    """Notes about features that not every back end supports: ``code`` is ``feature`` and ``field`` names it."""
     return [
         Problem(code="feature", severity="info", field=name, message=f"{count:,} rows have {FEATURES[name]}")
         for name, count in sorted(survey.features.items())
@@ -130,10 +130,10 @@ def go_through(
     *,
     items: bool = False,
 ) -> tuple[Task, Survey]:
-    """Every batch of every source once: changed, scanned, put out where that is asked for, and added up.
+    """Every batch of every source once: changed, scanned, written if requested, and added to the statistics.
 
-    The task may be chosen by the first record. ``items``: conversations are tasks for a grader. ``workers`` is chosen
-    by the files' size where it is not given.
+    The first record can determine the task. ``items``: conversations are tasks for a grader. By default the files' size
+    determines ``workers``.
     """
     named = sources(data)
     remote = any(is_remote(path) for source in named.values() for path in source.paths)
@@ -197,12 +197,12 @@ def _here(
 
 
 def _small(chunk: Block | Table) -> Iterator[Block | Table]:
-    """The chunk in as small ones as rows are best decoded in."""
+    """Split the chunk into the best size for decoding."""
     return chunk.parts(PART_BYTES) if isinstance(chunk, Block) else iter((chunk,))
 
 
 def _larger(chunks: Iterable[tuple[str, FileRows, Block | Table]]) -> Iterator[tuple[str, FileRows, Block | Table]]:
-    """Blocks of a file put together: a tokenizer works on many rows at once with all cores, on few with one."""
+    """Join blocks of a file: a tokenizer uses all cores for many rows, and only one for few rows."""
     held: tuple[str, FileRows, Block] | None = None
     for origin, rows, chunk in chunks:
         lines = chunk if isinstance(chunk, Block) and chunk.pieces is None else None
@@ -231,7 +231,7 @@ def _shared(
             for reply in pool.replies(_requests(named, faults, open_files, items=chosen.items)):
                 rows = open_files[reply.origin, reply.file]
                 if rows.is_given_up():
-                    continue  # the block was sent before that was known
+                    continue  # the block was sent before the task was known
                 rows.bad += reply.bad
                 faults.absorb(reply.problems, reply.counts)
                 yield from reply.scanned
@@ -248,7 +248,7 @@ def _first_record(named: dict[str, Source], *, items: bool) -> Record | None:
 def _requests(
     named: dict[str, Source], faults: Faults, open_files: dict[tuple[str, str], FileRows], *, items: bool
 ) -> Iterator[tuple[Request, bytes]]:
-    """Every block, with what its file's first rows tell of their keys. ``open_files`` takes what counts bad rows."""
+    """Every block, with the keys of its file's first rows. ``open_files`` gets the counter of bad rows."""
     for origin, source in named.items():
         for rows, chunk in chunks_of(source, faults, items=items):
             assert isinstance(chunk, Block)
@@ -259,7 +259,7 @@ def _requests(
                 rows.how = probe.how
             rows.seen = rows.seen or bool(chunk.pieces) or not chunk.data.isspace()
             kind = rows.how.kind.name if rows.how else None
-            # Keys that are not used are left for the worker to meet, who then reports them.
+            # The worker reports unused keys.
             request = Request(
                 rows.file, origin, dict(rows.columns), kind, (), chunk.first_line, chunk.lines, chunk.pieces,
                 rows.is_fixed,
@@ -268,7 +268,7 @@ def _requests(
 
 
 def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
-    """What is wrong with the sides as wholes."""
+    """Report the problems of each split as a whole."""
     for name, count in sorted(survey.lost.items()):
         fix = "choose another format to keep them" if task.format else None
         faults.warn("lost", f"{count:,} rows lose {FEATURES[name]}: {task.format} cannot hold them, and dropping them "
@@ -299,7 +299,7 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
 
 
 def _check_classes(survey: Survey, faults: Faults) -> None:
-    """What is wrong with the labels of rows to classify."""
+    """Report the problems of the labels of classification rows."""
     known = survey.sides["train"].classes
     if len(known) > MAX_CLASSES:
         faults.error("too_many_labels", f"more than {MAX_CLASSES:,} different labels", field="data.train",

@@ -1,4 +1,4 @@
-"""Checks of one record: what makes a conversation impossible to learn from."""
+"""Checks of one record: problems that make a conversation unusable for training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PLAIN_NEXT = {"": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ()}
-"""Roles that may follow a role where turns alternate. Vendors have rules of their own."""
+"""Roles that can follow a role if turns alternate. Vendors have their own rules."""
 GENERAL: dict[str, str] = {
     "no_messages": "A conversation has at least one turn.",
     "role_order": "A tool turn follows an assistant turn or another tool turn.",
@@ -39,7 +39,7 @@ def _fault(code: str, field: str, message: str, fix: str) -> Problem:
 
 
 def is_plain(chat: Chat) -> bool:
-    """Whether it is a good conversation that ends with an answer, of words alone: nearly all are, and need no more."""
+    """Whether it is a valid text-only conversation that ends with an answer. Most are, and need no other check."""
     before = ""
     for message in chat.messages:
         role, content = message.role, message.content
@@ -54,7 +54,7 @@ def is_plain(chat: Chat) -> bool:
 
 
 def faults_of(record: Record, *, method: str = DEFAULT_METHOD) -> Sequence[Problem]:
-    """Everything that is wrong with the record for a method of training."""
+    """All problems of the record for a training method."""
     if isinstance(record, Chat):
         if is_plain(record):
             return ()
@@ -106,7 +106,7 @@ def _asked(messages: list[Message]) -> list[Problem]:
 
 
 def _turns(messages: list[Message], field: str = "messages") -> list[Problem]:
-    """What is wrong turn by turn."""
+    """The problems of each turn."""
     if not messages:
         return [_fault("no_messages", field, "there are no messages", "remove the row, or add messages")]
     found: list[Problem] = []
@@ -147,7 +147,7 @@ _ANSWER = frozenset({"assistant"})
 
 
 def _last_roles(name: str) -> frozenset[str]:
-    """Whose turn may be the last. A teacher answers rows that end with the user's turn."""
+    """The role of the last turn. A teacher answers rows that end with the user's turn."""
     method = METHODS.get(name)
     if method is not None and method.every_token:
         return frozenset(ROLES)

@@ -43,29 +43,29 @@ _USUAL = frozenset({"system", "turns", "fields"})
 
 
 class _Good(NamedTuple):
-    """The good records of a batch."""
+    """The valid records of a batch."""
 
     at: Located
     records: Sequence[Record]
     joined: bytes
     lines: list[bytes]
-    """The canonical lines, together and apart."""
+    """The canonical lines, joined and separate."""
     plain: bool
-    """They are conversations of words alone."""
+    """They are text-only conversations."""
 
     def as_bytes(self) -> PlainRows:
-        """Facts about the lines that need no records."""
+        """Properties of the lines that do not need records."""
         return self.records if isinstance(self.records, PlainRows) else PlainRows(self.joined, self.lines)
 
     def chars(self, index: int) -> int:
-        """How long the record's texts are."""
+        """The length of the record's texts."""
         if isinstance(self.records, PlainRows):
             return self.records.chars(index)
         return sum([len(text) for _, _, text in texts(self.records[index])])
 
 
 class Scanner:
-    """Goes through batches."""
+    """Scans batches."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -84,7 +84,7 @@ class Scanner:
         self.longest: dict[str, int] = {}
 
     def scan_block(self, rows: FileRows, block: Block, origin: str) -> Iterator[Scanned]:
-        """Decode a block, and tell everything about its records that other batches do not bear on."""
+        """Decode a block, and return all results about its records that do not depend on other batches."""
         weave = self.format.weave if self.format is not None and self.format.carries_plain else None
         for part, plain in rows.parts(block, weave):
             if plain is None:
@@ -97,7 +97,7 @@ class Scanner:
             yield self._scanned(good, origin, [])
 
     def scan(self, batch: Batch, origin: str) -> Scanned:
-        """Everything about the batch's records."""
+        """All results about the batch's records."""
         problems: list[Problem] = []
         plain = all(type(record) is Chat and is_plain(record) for record in batch.records)
         records, numbers = (batch.records, batch.lines) if plain else self._good(batch, problems)
@@ -136,7 +136,7 @@ class Scanner:
     def _vendor_rules(self, good: _Good, problems: list[Problem]) -> set[int]:
         """Report records that break a rule of the format or the vendor, and return their positions.
 
-        What the format cannot hold of a record breaks no rule: its loss is reported where the record is written.
+        Content that the format cannot represent breaks no rule: the loss is reported when the record is written.
         """
         broken: set[int] = set()
         rules = [rule for rule in self.row_rules
@@ -150,7 +150,7 @@ class Scanner:
                 try:
                     record = self.format.carried(record)
                 except ValueError:
-                    continue  # reported where the record is written
+                    continue  # reported when the record is written
             found = [good.at.locate(problem, index) for rule in suspects for problem in rule.problems(record)]
             problems += found
             if any(problem.severity == "error" for problem in found):
@@ -173,7 +173,7 @@ class Scanner:
         return records, numbers
 
     def _written(self, good: _Good, problems: list[Problem], broken: set[int]) -> list[bytes] | bytes | None:
-        """The lines in the format that is asked for; None if they are the canonical ones."""
+        """The lines in the requested format; None if they are the canonical ones."""
         form = self.format
         if form is None:
             return None
@@ -196,7 +196,7 @@ class Scanner:
             except LossError as error:
                 problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
             except (ValueError, *UNFORESEEN) as error:
-                if index not in broken:  # whose fault is already reported
+                if index not in broken:  # its problem is already reported
                     problem = wrong_values.conversion(
                         error, record, lambda one: form.line(one, canonical(one), allowed)
                     )
@@ -205,7 +205,7 @@ class Scanner:
         return written
 
     def _lost(self, records: Sequence[Record]) -> dict[str, int]:
-        """How many records lose each feature, of those whose loss is allowed."""
+        """The number of records that lose each feature whose loss is allowed."""
         assert self.format is not None
         found: dict[str, int] = {}
         for name in self.task.allow_dropped - self.format.carries:
@@ -214,7 +214,7 @@ class Scanner:
         return found
 
     def _labels(self, records: Sequence[Record], origin: str) -> dict[str, int] | None:
-        """How often each label, or each very short answer, is given; None once there are too many different ones."""
+        """The count of each label, or of each very short answer; None once there are too many different ones."""
         if is_mixed_in(origin):
             return {}
         if len(self._labels_seen) > MAX_LABELS:
@@ -225,7 +225,7 @@ class Scanner:
         return dict(found) if len(self._labels_seen) <= MAX_LABELS else None
 
     def _longest(self, side: str, good: _Good, lines: list[bytes], indexes: Sequence[int]) -> int:
-        """Characters of the longest record so far. A line has more bytes than that: shorter ones need no counting."""
+        """Characters of the longest record so far. Lines have more bytes than that: shorter ones are not counted."""
         longest = self.longest.get(side, 0)
         if max(map(len, lines), default=0) > longest:
             for index, line in zip(indexes, lines, strict=True):
@@ -268,7 +268,7 @@ def _ended(lines: list[bytes]) -> bytes:
 
 
 def _answer(record: Record) -> str | None:
-    """What may be a label."""
+    """The record's possible label."""
     if type(record) is Chat:
         last = record.messages[-1]
         return last.content if type(last.content) is str and last.role == "assistant" else None
@@ -276,7 +276,7 @@ def _answer(record: Record) -> str | None:
 
 
 def _prompts(records: Sequence[Record], lines: list[bytes]) -> bytes:
-    """Hashes of what comes before the last answer, 8 bytes each; 0 for records that do not end with one."""
+    """Hashes of the text before the last answer, 8 bytes each; 0 for records that do not end with one."""
     ends = [type(record) is Chat and record.messages[-1].role == "assistant" for record in records]
     found = [hash(line[: line.rfind(ANSWER) + 1]) if end else 0 for line, end in zip(lines, ends, strict=True)]
     return array("q", found).tobytes()

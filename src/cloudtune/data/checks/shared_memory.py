@@ -1,4 +1,4 @@
-"""Memory that two processes share, in places of one size: rows go through it in half the time that a pipe takes."""
+"""Shared memory of two processes, in slots of equal size: it transfers rows twice as fast as a pipe."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def file_in_memory(size: int) -> int | None:
 
 
 class Places:
-    """The places in such a file. Who uses which of them when is agreed by messages."""
+    """The slots in such a file. Messages assign them to the processes."""
 
     def __init__(self, handle: int, count: int) -> None:
         self._map = mmap.mmap(handle, count * PLACE_BYTES)
         self._view = memoryview(self._map)
 
     def put(self, place: int, blobs: list[bytes]) -> bool:
-        """Lay them one behind the other into a place; False if they do not fit."""
+        """Write them one after the other into a slot; False if they do not fit."""
         if sum(map(len, blobs)) > PLACE_BYTES:
             return False
         start = place * PLACE_BYTES
@@ -47,7 +47,7 @@ class Places:
         return True
 
     def take(self, place: int, sizes: list[int]) -> list[bytes]:
-        """Copies of what lies there."""
+        """Copy the content of a slot."""
         found, start = [], place * PLACE_BYTES
         for size in sizes:
             found.append(bytes(self._view[start : start + size]))
@@ -55,6 +55,6 @@ class Places:
         return found
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._view.release()
         self._map.close()

@@ -1,6 +1,6 @@
-"""What a back end accepts as rows: a format for each method, limits, and rules of its own.
+"""The rows that a back end accepts: a format for each method, limits, and the back end's own rules.
 
-The facts are the back ends' own: each hands over a `Target` through `cloudtune.optional.DataRules`.
+Each back end provides a `Target` through `cloudtune.optional.DataRules`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 _FIGURES = {"rows.min": "min_rows", "rows.max": "max_rows", "file.bytes.max": "max_bytes",
             "upload.bytes.max": "max_bytes", "row.tokens.max": "max_tokens"}  # fmt: skip
-"""Limit of a catalog -> the field of a `Target`; of two for one field the later counts."""
+"""Limit of a catalog -> the field of a `Target`; of two for one field, the last one applies."""
 
 
 class Target(NamedTuple):
-    """What one place accepts."""
+    """The rows that one back end accepts."""
 
     name: str
     formats: dict[str, str]
-    """Method -> the format that its rows are uploaded in."""
+    """Method -> the format of its uploaded rows."""
     min_rows: int = 1
     max_rows: int | None = None
     together: bool = False
@@ -38,16 +38,16 @@ class Target(NamedTuple):
     max_tokens: int | None = None
     """Of one row."""
     rules_of: tuple[str, str | None, str | None] | None = None
-    """Back end, model and method whose row rules apply (see `row_rules`); None = no rules of its own."""
+    """Back end, model and method of the row rules that apply (see `row_rules`); None = no own rules."""
     tokenizer: str | None = None
-    """What counts the model's tokens exactly, if it is installed: see ``tokens.counter_of``."""
+    """The model's exact token counter, if it is installed: see ``tokens.counter_of``."""
     row_check: tuple[str, str] | None = None
     """A name in ``plugins.ROW_CHECKS`` and its argument: it checks every row."""
     cited: dict[str, str] = {}
-    """Field -> where its number comes from, in words."""
+    """Field -> the source of its value, as text."""
 
     def words(self, field: str) -> str:
-        """Where the number of a field comes from, in brackets; empty if that is not known."""
+        """The source of a field's value, in brackets; empty if unknown."""
         return f" ({self.cited[field]})" if field in self.cited else ""
 
     def format_for(self, method: str) -> str:
@@ -61,7 +61,7 @@ class Target(NamedTuple):
         raise DataError([problem])
 
     def with_limits(self, catalog: Catalog, model: str | None, method: str | None) -> Target:
-        """With the catalog's limits for that model and method in place of its own: they are dated and cited."""
+        """The target with the catalog's dated and cited limits for that model and method instead of its own."""
         changes: dict[str, int] = {}
         cited: dict[str, str] = {}
         for name, field in _FIGURES.items():
@@ -73,7 +73,7 @@ class Target(NamedTuple):
 
 
 def find_target(backend: str, model: str | None = None, method: str | None = None) -> Target:
-    """What the back end accepts for that model. Raises DataError for one without rules, BackendNotInstalled."""
+    """The back end's rows for that model. Raises DataError for one without rules, BackendNotInstalled."""
     known = backend_names()
     name = backend if backend in known else backend.replace("-", "_")
     target = known_target(name, model, method) if name in known else None
@@ -86,7 +86,7 @@ def find_target(backend: str, model: str | None = None, method: str | None = Non
 
 
 def known_target(backend: str, model: str | None, method: str | None) -> Target | None:
-    """What the back end of that very name accepts; None if it has no rules. Raises BackendNotInstalled."""
+    """The rows of the back end with that name; None if it has no rules. Raises BackendNotInstalled."""
     cls = backend_class(backend)
     return cls.target_for(model, method) if issubclass(cls, DataRules) else None
 

@@ -1,6 +1,6 @@
-"""How many tokens rows have: exact where the model's tokenizer is at hand and the rows are few, else two bounds.
+"""Token counts of rows: exact if the model's tokenizer is available and there are few rows, else two bounds.
 
-The bounds are taken from the canonical bytes, without decoding them. A token has at least one byte. No token of the
+The bounds are computed from the canonical bytes, without decoding them. A token has at least one byte. No token of the
 vendors' tokenizers contains a space between two other characters, so each gap between words starts a new token
 (github.com/openai/tiktoken, openai_public.py, o200k_base and cl100k_base; seen 2026-11-29).
 """
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 COUNTED_BYTES = 8 << 20
-"""Splits of more bytes are not counted, only bounded: counting these takes about two seconds."""
+"""Splits with more bytes are not counted, only bounded: counting this size takes about two seconds."""
 _TURN = b'{"role":"'
-"""How each turn begins in canonical JSON. Within a text the quotes are escaped."""
+"""The start of each turn in canonical JSON. Within a text the quotes are escaped."""
 _TURN_JSON, _TURN_TOKENS = 24, 8
-"""Bytes of JSON around a turn's role and text, at least, and the tokens that a vendor puts there, at most."""
+"""Minimum bytes of JSON around a turn's role and text, and maximum tokens that a vendor adds there."""
 _UNREAD_KEYS = (b'"fields":', b'"reasoning_content":', b'"answers":')
 _UNREAD = frozenset({"item", "question", "thoughts"})
-"""Kinds and features of rows with texts that a model may not read."""
+"""Kinds and features of rows with texts that the model may not get."""
 _NOT_TEXT = frozenset({"image_label", "speech", "images", "videos"})
-"""Kinds and features of rows with tokens that no text tells."""
+"""Kinds and features of rows with tokens that are not from text."""
 
 
 class TokenBounds:
-    """The least and the most tokens that rows can have."""
+    """Lower and upper bound of the tokens of rows."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -57,12 +57,12 @@ class TokenBounds:
 
 
 def unread(lines: bytes) -> bool:
-    """Whether canonical rows may have texts that a model does not read, such as what a grader knows."""
+    """Whether canonical rows may have texts that the model does not get, such as a grader's reference."""
     return any(key in lines for key in _UNREAD_KEYS)
 
 
 class SplitTokens:
-    """The tokens of one split. The rows are kept only while they are few enough to be counted."""
+    """The tokens of one split. Rows are stored only while there are few enough to count."""
 
     def __init__(self, tokenizer: str | None) -> None:
         self._tokenizer = tokenizer
@@ -78,7 +78,7 @@ class SplitTokens:
             self._kept.append(lines)
 
     def total(self, kinds: Iterable[str], features: Iterable[str]) -> TokenCount | None:
-        """The count, or its bounds. None if the rows hold images, videos or sound."""
+        """The count, or its bounds. None if the rows contain images, videos or audio."""
         found = {*kinds, *features}
         if found & _NOT_TEXT:
             return None

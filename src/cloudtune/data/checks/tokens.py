@@ -32,7 +32,7 @@ _TOGETHER = 128
 
 
 def tokenizer_files(source: str) -> list[Path]:
-    """The files that decide how many tokens a text has, of those that are there."""
+    """The existing files that determine the number of tokens of a text."""
     if source in TOKENIZERS.plugins:
         return []
     folder = Path(source)
@@ -54,14 +54,14 @@ class Counter(Protocol):
     """Counts tokens of records."""
 
     def count(self, records: list[Record]) -> list[int]:
-        """How many tokens each record has. Raises ValueError for one that cannot be rendered."""
+        """The number of tokens of each record. Raises ValueError for one that cannot be rendered."""
 
     def spans(self, record: Record) -> tuple[str, list[Span]]:
         """The text that is counted, and its tokens."""
 
 
 def counter_of(source: str) -> Counter:
-    """What counts with a folder's, a tokenizer.json's or a GGUF file's tokenizer, or with a plugin of that name."""
+    """The counter for the tokenizer of a folder, a tokenizer.json or a GGUF file, or the plugin of that name."""
     if source in TOKENIZERS.plugins:
         return cast("Counter", TOKENIZERS.make(source, source))
     return _of_gguf(Path(source)) if source.lower().endswith(".gguf") else TokenCounter(source)
@@ -81,7 +81,7 @@ def _of_gguf(file: Path) -> TokenCounter:
         except ImportError as error:
             fix = 'pip install "cloudtune[local]"'
             raise _refusal(file, f"reading the tokenizer of a GGUF file requires {error.name}", fix) from error
-        except Exception as error:  # the trainer's own kind of problem, which this room does not know
+        except Exception as error:  # the trainer's own exception type, which is not imported here
             raise _refusal(file, str(error), "use another file") from error
         counter = TokenCounter(folder)
         counter.load()
@@ -94,7 +94,7 @@ def _refusal(file: Path, message: str, fix: str) -> DataError:
 
 @contextlib.contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """Raise ValueError for a panic of the tokenizers package, which is no `Exception`: a damaged file can cause one."""
+    """Raise ValueError for a panic of the tokenizers package, which is no `Exception`: a damaged file can cause it."""
     try:
         yield
     except BaseException as error:
@@ -104,7 +104,7 @@ def panics_as_errors() -> Iterator[None]:
 
 
 class TokenCounter:
-    """Counts the tokens of records as a model would see them."""
+    """Counts the tokens of records as rendered for the model."""
 
     def __init__(self, source: str) -> None:
         folder = Path(source)
@@ -138,7 +138,7 @@ class TokenCounter:
         return [str(token.content) for token in added if token.special]
 
     def load(self) -> None:
-        """Read all that is else read when it is first asked for: the files may be gone then."""
+        """Read everything that is otherwise read lazily: the files may not exist later."""
         _ = self.template, self.special
 
     def count(self, records: list[Record]) -> list[int]:
@@ -162,7 +162,7 @@ class TokenCounter:
             return fast(rendered, add_special_tokens=special)  # type: ignore[no-any-return]
 
     def text(self, record: Record) -> str:
-        """The record as the model sees it."""
+        """The record as rendered for the model."""
         if isinstance(record, Chat):
             return self.render(record.messages, record)
         return "\n".join([words for _, _, words in texts(record)])
@@ -192,14 +192,14 @@ class TokenCounter:
         ]
 
     def _learnt(self, chat: Chat, text: str) -> list[tuple[int, int]]:
-        """Places of the answers: what the rendered text grows by when the answer is added to what came before."""
+        """The spans of the answers: the text that is added when the answer is appended to the earlier turns."""
         parts = []
         for i, message in enumerate(chat.messages):
             if message.role == "assistant" and message.weight != 0:
                 begin = len(self.render(chat.messages[:i], chat, prompt=True))
                 end = len(self.render(chat.messages[: i + 1], chat))
                 if text[:begin] != self.render(chat.messages[:i], chat, prompt=True) or end < begin:
-                    begin = text.find(message.text)  # the template rewrites what came before: look for the words
+                    begin = text.find(message.text)  # the template rewrites earlier turns: search for the text
                     end = begin + len(message.text)
                 parts.append((begin, min(end, len(text))))
         return parts
@@ -216,7 +216,7 @@ class TokenCounter:
 
     @cached_property
     def special(self) -> dict[str, str]:
-        """The texts of ``bos_token``, ``eos_token``, ``pad_token`` and ``unk_token``, of those that it has."""
+        """The texts of those that exist of ``bos_token``, ``eos_token``, ``pad_token`` and ``unk_token``."""
         found = {}
         for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
             value = self._config.get(name)
@@ -243,16 +243,16 @@ class TokenCounter:
             return None
         try:
             return compiled(str(source))
-        except Exception as error:  # a template can make the compiler raise whatever it likes
+        except Exception as error:  # a template can make the compiler raise any exception
             raise _refusal(
                 self.file.parent, f"its chat template is damaged: {error}", "download the model again"
             ) from error
 
 
 def _shown(message: Message) -> dict[str, Any]:
-    """The message as templates know it: the arguments of a call are an object there."""
+    """The message in the templates' format: the arguments of a call are an object."""
     shown: dict[str, Any] = msgspec.to_builtins(message)
     for call in shown.get("tool_calls", ()):
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):  # what a model wrote wrongly is shown as it is
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):  # malformed text is rendered unchanged
             call["function"]["arguments"] = msgspec.json.decode(call["function"]["arguments"])
     return shown

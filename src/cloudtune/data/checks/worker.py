@@ -1,6 +1,6 @@
 """A process that decodes and scans blocks for another one: ``python -m cloudtune.data.checks.worker``.
 
-Requests come on standard input and replies go to standard output, in order (see ``wire``).
+Requests come on standard input and replies go to standard output, in order (see ``ipc``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Worker:
         self.rows: dict[tuple[str, str], FileRows] = {}
 
     def reply(self, request: Request, data: bytes) -> Reply:
-        """Everything about one block."""
+        """All results of one block."""
         faults = Faults(KEPT)
         rows = self.rows.get((request.origin, request.file))
         if rows is None:
@@ -61,13 +61,13 @@ def main() -> None:
     waiting: queue.Queue[tuple[Request, list[bytes]] | None] = queue.Queue(AHEAD + 1)
 
     def take() -> None:
-        # A thread of its own, so that who sends never waits for who is waiting to send.
+        # A separate thread, so that two processes never wait for each other to read.
         while (request := receive(source, Request, places)) is not None:
             waiting.put(request)
         waiting.put(None)
 
     threading.Thread(target=take, daemon=True).start()
-    # What is decoded holds no cycles. Looking for some after every few hundred lists costs a twentieth of the time.
+    # Decoded records have no cycles. Searching for cycles after every few hundred lists takes 5% of the time.
     keep_memory()
     gc.freeze()
     gc.set_threshold(100_000)

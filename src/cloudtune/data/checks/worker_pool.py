@@ -1,4 +1,4 @@
-"""Large files are decoded and scanned by several processes; the results come back in the order of the files."""
+"""Decodes and scans large files with several processes; the results have the order of the files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloudtune.spec import Source
 
 WORTH_BYTES = 48 << 20
-"""Below that, starting processes costs more than it saves."""
+"""Below this size, starting processes costs more than it saves."""
 _MOST = 8
 _COMPRESSED = {".gz", ".zst", ".zstd", ".bz2", ".xz"}
 _PIPE_BYTES = 1 << 20
@@ -36,7 +36,7 @@ _F_SETPIPE_SZ = 1031
 
 
 def workers_for(sources: Iterable[Source]) -> int:
-    """How many processes to share the work among; 0 = do it here."""
+    """The number of worker processes; 0 = use this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores < 2:
         return 0
@@ -49,14 +49,14 @@ def workers_for(sources: Iterable[Source]) -> int:
     if sum(sizes) < WORTH_BYTES:
         return 0
     try:
-        # Tables are made of Python's objects: they would cost more to send than to scan.
+        # Tables consist of Python objects: sending them would cost more than scanning them.
         return min(cores, _MOST) if all(is_json(path, source) for path, source in files) else 0
     except OSError:
         return 0  # which the reader reports
 
 
 class Pool:
-    """Worker processes, asked in turn, so that replies come in the order of the requests."""
+    """Worker processes, used in turn, so that replies have the order of the requests."""
 
     def __init__(self, count: int, task: Task) -> None:
         # Hashes of rows are compared between the workers: they must hash alike.
@@ -95,12 +95,12 @@ class Pool:
             os.close(self._memory)
 
     def replies(self, requests: Iterable[tuple[Request, bytes]]) -> Iterator[Reply]:
-        """What the workers make of the requests and their lines."""
+        """The workers' replies to the requests and their lines."""
         pending: deque[subprocess.Popen[bytes]] = deque()
         under_way = AHEAD * len(self._workers)
         for number, (request, data) in enumerate(requests):
             worker = self._workers[number % len(self._workers)]
-            request.place = number % under_way  # free again: the request that had it has been answered
+            request.place = number % under_way  # free again: its request is complete
             self._send(worker, request, data)
             pending.append(worker)
             if len(pending) >= under_way:
@@ -132,7 +132,7 @@ class Pool:
 
 
 def _widen(worker: subprocess.Popen[bytes]) -> None:
-    """Larger pipes where the system has them: fewer switches between processes."""
+    """Larger pipes if the system supports them: fewer switches between processes."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl
 

@@ -37,7 +37,7 @@ _CALL = "a tool call must have a name and arguments"
 OPAQUE = frozenset(
     {"parameters", "input_schema", "inputSchema", "input", "arguments", "json", "fields", "reward_model"}
 )
-"""Keys whose values are other programs' JSON, in which null may have a meaning."""
+"""Keys whose values are other programs' JSON, in which null can have a meaning."""
 
 
 def without_nulls(value: Any, opaque: Collection[str] = OPAQUE) -> Any:
@@ -58,7 +58,7 @@ class TurnError(ValueError):
 
 
 def from_json(value: Any, field: str) -> Any:
-    """The value that a JSON text holds; other values as they are. Raises ValueError for a text that is not JSON."""
+    """The value of a JSON text; other values unchanged. Raises ValueError for a text that is not JSON."""
     if not isinstance(value, str):
         return value
     try:
@@ -78,7 +78,7 @@ def typed(value: Any, wanted: Any, field: str) -> Any:
 def read_turns(value: Any, field: str, *, columns: bool = False) -> list[Message]:
     """The messages of a list of turns, in any dialect. Raises ValueError, with the turn's place.
 
-    With ``columns``, an image part without an address stands for one of the row's images.
+    With ``columns``, an image part without a URL refers to one of the row's images.
     """
     turns = [value] if isinstance(value, dict) else from_json(value, field)
     reader = _Turns(columns=columns)
@@ -149,7 +149,7 @@ class _Turns:
             raise TurnError(place, detail) from error
 
     def _answer(self, turn: Row, role: Any) -> None:
-        """Give a tool's result the id of the call that it answers, where that id was made here."""
+        """Set the id of a tool's result to that of its call, if the id was generated here."""
         if "tool_call_id" in turn or not self._waiting:
             return
         name = turn.get("name")
@@ -198,7 +198,7 @@ def _reasoning(turn: Row) -> Row:
 
 
 def _weight(turn: Row, place: str, role: Any) -> Row:
-    """Whether the turn is learned. Dialects say it of every turn; canonical messages of the assistant's alone."""
+    """Whether the turn is trained on. Dialects set it for every turn; canonical messages for assistant turns only."""
     for key in _WEIGHTS:
         if key in turn:
             value = turn.pop(key)
@@ -211,7 +211,7 @@ def _weight(turn: Row, place: str, role: Any) -> Row:
 
 
 def _parts(content: list[Any], place: str, *, columns: bool) -> tuple[Any, list[str], list[Any]]:
-    """Content in canonical parts; what a turn's other parts think and call."""
+    """Content in canonical parts, and the reasoning and calls in a turn's other parts."""
     if not all(isinstance(part, dict) for part in content):
         return content, [], []
     parts: list[Row] = []
@@ -275,9 +275,9 @@ MEDIA_KEYS = frozenset({"image", "images", "video", "videos", "audio", "audios"}
 
 
 def with_media(messages: list[Message], row: Row) -> list[Message]:
-    """The messages, with the images and videos of the row's columns where the texts say ``<image>`` and ``<video>``.
+    """The messages, with the images and videos of the row's columns in place of ``<image>`` and ``<video>``.
 
-    Raises ValueError where there are more or fewer of them than such places, and for audio.
+    Raises ValueError if their number differs from that of the placeholders, and for audio.
     """
     for key in ("audio", "audios"):
         if row.pop(key, None):

@@ -52,7 +52,7 @@ def duplicate_key(raw: bytes) -> Problem | None:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that knows which keys it had more than once."""
+    """A JSON object that records its duplicate keys."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)

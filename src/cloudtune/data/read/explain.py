@@ -1,4 +1,4 @@
-"""Why a row could not be decoded, in a person's words and with its place."""
+"""Explains why a row could not be decoded, with the location."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def keys(
 ) -> Problem:
     """Why these keys do not make a row of the kind, or of any kind. ``unmapped``: mapped columns that do not exist.
 
-    ``suggest`` says whether to look for the names that may be meant in a problem of that code.
+    ``suggest`` decides whether to search for similar names for a problem of that code.
     """
     present = frozenset(row)
     shown = ", ".join(_few(present)) or "none"
@@ -146,10 +146,10 @@ def headerless(names: Iterable[str]) -> Problem | None:
 
 
 _DATA = re.compile(r"[?\u00bf!\u00a1]|[.:]\s*$|^[\d\s.,/%-]+$|://")
-"""What cells of data have, but names of columns do not."""
+"""Characters of data cells that names of columns do not have."""
 _LONGEST_NAME, _MOST_WORDS = 60, 5
 
 
 def _few(names: Iterable[str]) -> list[str]:
-    """The first names, cut to what can be shown: a row may have very many and very long ones."""
+    """The first names, truncated for display: a row may have very many and very long ones."""
     return [name[:_SHOWN_CHARS] for name in heapq.nsmallest(_SHOWN, names)]

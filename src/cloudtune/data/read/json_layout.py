@@ -1,4 +1,4 @@
-"""How the rows of a JSON file are laid out: one on each line, or in an array or over several lines."""
+"""The layout of rows in a JSON file: one per line, or in an array or over several lines."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def sniff(head: bytes) -> tuple[str, bytes]:
-    """What a JSON file's first bytes say: ``jsonl`` or ``json`` (an array, or objects over several lines).
+    """The layout of a JSON file from its first bytes: ``jsonl`` or ``json`` (an array, or objects over several lines).
 
-    Gives the bytes back without the byte order mark.
+    Also returns the bytes without the byte order mark.
     """
     head = head.removeprefix(_BOM)
     start = head.lstrip()

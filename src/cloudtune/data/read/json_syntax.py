@@ -1,4 +1,4 @@
-"""Why a row is not JSON, in a person's words and with the position."""
+"""Explains why a row is not JSON, with the position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOO_DEEP = Problem(code="too_deep", message="the JSON is nested too deeply", fix
 
 
 def syntax(row: bytes) -> Problem | None:
-    """What is wrong with the row as UTF-8 and as JSON; None if nothing is."""
+    """The error of the row as UTF-8 and as JSON; None if it is valid."""
     try:
         text = row.decode()
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ def _malformed(text: str, message: str) -> Problem:
 
 
 def _cause(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
-    """What is wrong at the position where the parser stopped, and the remedy."""
+    """The error at the position where the parser stopped, and the fix."""
     at, rest = error.pos, text[error.pos :].lstrip()
     before, found = text[:at].rstrip(), rest[:1]
     if error.msg == "Extra data":

@@ -1,4 +1,4 @@
-"""The kinds of rows that are recognised, and how each becomes a canonical record.
+"""The kinds of rows that are recognized, and their conversion to canonical records.
 
 A kind names the keys of its rows. From them and the source's column mapping a msgspec struct is made, so that rows are
 decoded, checked for types and renamed in one step in C. The kinds themselves: ``kinds_chat`` and ``kinds_other``.
@@ -23,7 +23,7 @@ MAX_EXTRA = 32
 
 
 def fits_a_field(key: str) -> bool:
-    """Whether a field of a struct can have this name: msgspec takes none that JSON writes with an escape."""
+    """Whether a field of a struct can have this name: msgspec accepts none that JSON writes with an escape."""
     return '"' not in key and "\\" not in key and all(character >= " " for character in key)
 
 
@@ -42,11 +42,11 @@ class Kind(NamedTuple):
     record: Callable[[Any], Record] | None = None
     """Makes the canonical record of a decoded row. Raises ValueError. None if the row has the record's own fields."""
     canonical: type[Record] | None = None
-    """The record's type, where the row has its very fields."""
+    """The record's type, if the row has the same fields."""
     read: Callable[[dict[str, Any]], Record] | None = None
     """Makes the record of a row's values (under our names), in every dialect, and removes those that it uses.
 
-    Rows that the keys and types above do not fit are read so. Raises ValueError.
+    Used for rows that do not match the keys and types above. Raises ValueError.
     """
     also: frozenset[str] = frozenset()
     """Further keys that ``read`` uses."""
@@ -55,13 +55,13 @@ class Kind(NamedTuple):
     tell: Callable[[Mapping[str, Any]], bool] | None = None
     """Distinguishes it from other kinds with the same keys."""
     keeps_extra: bool = False
-    """Keys that it does not know are part of the record."""
+    """Unknown keys are part of the record."""
     free_form: bool = False
-    """Rows hold blocks of any content, so the records that are made of them need another check of types."""
+    """Rows contain blocks of any content, so their records need another type check."""
 
     @property
     def keys(self) -> frozenset[str]:
-        """Every key that it knows."""
+        """All its keys."""
         return frozenset(self.required) | frozenset(self.optional) | self.also
 
     def matches(self, row: Mapping[str, Any]) -> bool:

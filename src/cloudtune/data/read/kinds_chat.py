@@ -1,4 +1,4 @@
-"""Rows that are conversations, in the words of those who use them.
+"""Kinds of conversation rows.
 
 Each kind has a struct for its usual rows, which are decoded at once, and a function that reads all its dialects.
 """
@@ -22,23 +22,23 @@ Words = str | list[Message]
 SYSTEM = {"system": str | None | UnsetType}
 TOOLS = {"tools": Tools | UnsetType, "parallel_tool_calls": bool | UnsetType}
 ASIDE = MEDIA_KEYS | {"system", "history", "functions", *TOOLS}
-"""Keys that rows of every conversational dialect may have beside the conversation."""
+"""Keys that rows of every conversational dialect can have besides the conversation."""
 
 
 class Foreign(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """Part of a row in a shape of its own."""
+    """A part of a row with its own shape."""
 
 
 # --- what all dialects share
 
 
 def turns(words: Words, role: Literal["user", "assistant"]) -> list[Message]:
-    """A text as one turn; turns as they are."""
+    """A text as one turn; turns unchanged."""
     return [Message(role, words)] if isinstance(words, str) else words
 
 
 def opened(system: object, messages: list[Message]) -> list[Message]:
-    """The messages, after the system's words where there are any."""
+    """The messages, after the system prompt if there is one."""
     return [Message("system", system), *messages] if system and isinstance(system, str) else messages
 
 
@@ -66,7 +66,7 @@ def words_of(row: Row, key: str, role: Literal["user", "assistant"]) -> list[Mes
 
 
 def beside(row: Row, messages: list[Message]) -> list[Message]:
-    """The conversation with what the row has beside it: system prompt, earlier turns, images."""
+    """The conversation with the row's other fields: system prompt, earlier turns, images."""
     earlier: list[Message] = []
     for i, pair in enumerate(typed(from_json(row.pop("history", None), "history") or [], list[list[str]], "history")):
         if len(pair) != 2:
@@ -76,7 +76,7 @@ def beside(row: Row, messages: list[Message]) -> list[Message]:
 
 
 def tools_of(row: Row) -> tuple[Any, Any]:
-    """What the assistant can call, and whether several at a time."""
+    """The assistant's tools, and whether parallel calls are allowed."""
     tools = read_tools(row.pop("tools", None), "tools")
     functions = read_tools(row.pop("functions", None), "functions")
     parallel = row.pop("parallel_tool_calls", None)
@@ -87,7 +87,7 @@ def tools_of(row: Row) -> tuple[Any, Any]:
 
 
 def read_chat(row: Row, key: str) -> Chat:
-    """A conversation under that key, and what the row has beside it."""
+    """A conversation under that key, with the row's other fields."""
     messages = read_turns(row.pop(key), key, columns=not MEDIA_KEYS.isdisjoint(row))
     return Chat(beside(row, messages), *tools_of(row))
 
@@ -100,7 +100,7 @@ def _from_prompt(row: Any) -> Chat:
 
 
 def _from_question(row: Any) -> Chat:
-    """A question; some of them may be answered."""
+    """A prompt, with or without an answer."""
     answer = [] if row.completion in (UNSET, None) else turns(row.completion, "assistant")
     return Chat(opened(row.system, turns(row.prompt, "user") + answer))
 
@@ -124,7 +124,7 @@ def _answered(requested: str, answer: str) -> Any:
 
 
 def instructed(row: Row, more: str) -> list[Message]:
-    """The instruction and what it is about, as the user's turn."""
+    """The instruction and its input, as the user's turn."""
     text = typed(row.pop("instruction"), str, "instruction")
     given = row.pop(more, None)
     return [Message("user", text if given in (None, "") else f"{text}\n\n{compact(given)}")]
@@ -193,7 +193,7 @@ def spoken(
     role: Literal["user", "assistant"], parts: list[Part], calls: list[ToolCall], thought: list[str],
     results: list[Message],
 ) -> list[Message]:  # fmt: skip
-    """The message that a turn's blocks make. Blocks that are nothing but results of tools make none."""
+    """The message of a turn's blocks; none if all of them are tool results."""
     if results and not (parts or calls or thought):
         return []
     one = parts[0] if len(parts) == 1 else None
@@ -202,7 +202,7 @@ def spoken(
 
 
 def one_text(parts: list[Part]) -> str | list[Part]:
-    """Parts that are all texts as one text, as a tool's result mostly is; others as they are."""
+    """Text parts joined into one text, usual in a tool's result; other parts unchanged."""
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     return "\n".join(texts) if len(texts) == len(parts) else parts
 
@@ -227,11 +227,11 @@ CHAT_KINDS: tuple[Kind, ...] = (
 
 
 GRADER_KEYS = ("reference_answer", "answer", "reference", "ground_truth")
-"""Keys under which rows keep what a grader compares answers with."""
+"""Keys of a grader's reference answer."""
 ITEM_KEYS = frozenset({*GRADER_KEYS, "reward_model"})
 """Keys that make a conversation a task for a grader."""
 
 
 def item(messages: list[Message], **fields: Any) -> Item:
-    """A question for a grader, with the fields that are there."""
+    """A prompt for a grader, with the row's other fields."""
     return Item(messages, {key: value for key, value in fields.items() if value is not UNSET})

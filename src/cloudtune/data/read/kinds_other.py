@@ -55,7 +55,7 @@ def _from_pair(row: Any) -> Preference:
 
 
 _PROMPTS = ("prompt", "question", "instruction", "query", "input", "conversations", "conversation", "messages")
-"""Keys of what both answers of a pair reply to, most usual first."""
+"""Keys of the prompt of a pair, most common first."""
 _SIDES = {
     "preference": ("chosen", "rejected"),
     "chosen_response": ("chosen_response", "rejected_response"),
@@ -99,7 +99,7 @@ def _read_pair(row: Row) -> Preference:
 
 
 def _repeats(row: Row, key: str, messages: list[Message]) -> bool:
-    """Whether the key's text or turns are among the messages; it is used up then."""
+    """Whether the messages contain the key's text or turns; if so, the key is removed."""
     requested = words_of(row, key, "user")
     return all(turn in messages for turn in requested)
 
@@ -118,12 +118,12 @@ def _is_bool(row: Mapping[str, Any]) -> bool:
 
 
 RATINGS = ("label", "kto_tag")
-"""Keys of whether an answer is good."""
+"""Keys of an answer's rating."""
 
 
 def _is_rated(key: str) -> Callable[[Mapping[str, Any]], bool]:
     def tell(row: Mapping[str, Any]) -> bool:
-        """Whether a conversation stands beside a rating."""
+        """Whether a row has a conversation and a rating."""
         rest = {name: value for name, value in row.items() if name != key}
         kind = recognise(rest) if _is_bool({"label": row[key]}) else None
         return kind is not None and kind.makes is Chat and kind.name != "prompt" and not _is_unanswered(rest)
@@ -186,7 +186,7 @@ _RECORDS = (
 )  # fmt: skip
 """Canonical records with more keys than conversations. Rows are compared with these before any other kind."""
 _OTHERS = (
-        # First those with more keys, or that only their values tell.
+        # First the kinds with more keys, or that only their values identify.
         Kind("item", {"messages": list[Message]}, {}, lambda row: item(row.messages), tell=_is_item, keeps_extra=True,
              makes=Item, read=_read_item),
         Kind("reward", {"prompt": Words, "reward_model": dict[str, Any]}, {}, _from_reward, keeps_extra=True,
@@ -230,19 +230,19 @@ def all_kinds() -> tuple[Kind, ...]:
 
 
 def recognise(row: Mapping[str, Any]) -> Kind | None:
-    """The kind of a row, by its keys under our names and, where they do not tell, its values."""
+    """The kind of a row, by its keys under canonical names and, if ambiguous, its values."""
     return next((kind for kind in _candidates(frozenset(row)) if kind.tell is None or kind.tell(row)), None)
 
 
 @lru_cache(maxsize=1024)
 def _candidates(keys: frozenset[str]) -> tuple[Kind, ...]:
-    """The kinds that rows of these keys may be."""
+    """The possible kinds of rows with these keys."""
     return tuple(kind for kind in all_kinds() if kind.required.keys() <= keys)
 
 
 @cache
 def deciding(name: str) -> frozenset[str]:
-    """Keys that make a row of that kind another one, or change what it means: never to be passed over as unused."""
+    """Keys that make a row of that kind another one, or change its meaning: never ignored as unused."""
     kind = kind_named(name)
     found = set() if kind.keeps_extra else {*ITEM_KEYS, *kind.also}
     for other in all_kinds():

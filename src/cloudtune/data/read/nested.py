@@ -1,4 +1,4 @@
-"""Cells of tables that hold more than a text: JSON written out, or Arrow's structs with a null for each missing key."""
+"""Cells of tables with more than text: JSON text, or Arrow's structs with a null for each missing key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NestedError(Exception):
-    """A cell is not the JSON that it should be."""
+    """A cell is not valid JSON."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -32,7 +32,7 @@ def unnested(key: str, cell: Any, kind: Kind, *, is_cell: bool) -> Any:
         cell = decoded(cell, key)
     types = getattr(wanted, "__args__", (wanted,))
     if is_cell and cell is not None and type(cell) not in types and str in types:
-        cell = None if cell != cell else compact(cell)  # noqa: PLR0124 - NaN, which stands for a missing value
+        cell = None if cell != cell else compact(cell)  # noqa: PLR0124 - NaN means a missing value
     if wanted in (str, Any) or not isinstance(cell, str) or cell[:1] not in ("[", "{"):
         return cell
     is_text = str in types  # a string can be JSON too: only messages are distinguished

@@ -1,4 +1,4 @@
-"""From a source's paths to open byte streams: patterns, compression, and what can be wrong with a file."""
+"""Opens a source's paths as byte streams: patterns, compression, and errors of files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ File = Path | RemoteFile
 
 
 def files_of(source: Source, faults: Faults) -> list[File]:
-    """The files that the source names, patterns filled in; what cannot be read is reported."""
+    """The files of the source, with patterns expanded; unreadable files are reported."""
     found: list[File] = []
     for name in source.paths:
         if problem := invalid_path(name):
@@ -126,7 +126,7 @@ def _nearest(path: Path) -> str:
 
 
 def format_of(path: File) -> str | None:
-    """The file's format by its name; None if the name does not tell."""
+    """The file's format by its name; None if the name does not determine it."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _SUFFIXES:
         suffixes.pop()
@@ -149,7 +149,7 @@ def opened(path: File) -> Iterator[IO[bytes]]:
 
 
 def _raw(path: File) -> AbstractContextManager[IO[bytes]]:
-    """The file's bytes as they are, in a stream that can be peeked at."""
+    """The file's bytes unchanged, in a stream that supports peeking."""
     if str(path) == STDIN:
         source: Any = sys.stdin.buffer
         return nullcontext(source if hasattr(source, "peek") else io.BufferedReader(source))
@@ -172,7 +172,7 @@ def _unpacked(raw: IO[bytes], packed: str, path: File) -> IO[bytes]:
 
 
 class DecompressedTooLarge(OSError):
-    """A compressed file holds far more than its size allows for."""
+    """A compressed file expands far more than its size allows."""
 
 
 class BrokenCompression(OSError):
@@ -204,7 +204,7 @@ class _Limited:
 
 @contextmanager
 def at_hand(path: File, head: bytes, stream: IO[bytes]) -> Iterator[Path]:
-    """The file on a disk of this machine, for readers that go back and forth in it.
+    """The file on a local disk, for readers that need random access.
 
     The stream is what `opened` gave; ``head`` is what was already read of it.
     """

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from cloudtune.data.write.row_template import Weave
 
 ANSWER = b'{"role":"assistant"'
-"""How the canonical form of an assistant's turn begins."""
+"""The start of an assistant's turn in canonical form."""
 _BEFORE_ANSWER, _BEHIND_ANSWER = len(b'{"role":"assistant","content":'), len(b"}]}")
 _MOST_BYTES = 6
-"""Of one character in JSON."""
+"""The longest encoding of one character in JSON."""
 _encoder = msgspec.json.Encoder()
 _chat_decoder = msgspec.json.Decoder(Chat)
 _text_decoder = msgspec.json.Decoder(str)
@@ -40,7 +40,7 @@ class Precomputed(NamedTuple):
 
 
 class PlainRows(Sequence[Chat]):
-    """The records of plain lines. They are made where one is asked for, which is seldom."""
+    """The records of plain lines, created on demand, which is rare."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class PlainRows(Sequence[Chat]):
         return self._precomputed.hashes if self._precomputed else array("q", map(hash, self.lines)).tobytes()
 
     def prompts(self) -> bytes:
-        """Hashes of what comes before the last answers, 8 bytes each."""
+        """Hashes of the text before the last answers, 8 bytes each."""
         if self._precomputed:
             return self._precomputed.prompts
         return array("q", [hash(line[: line.rfind(ANSWER) + 1]) for line in self.lines]).tobytes()
@@ -95,11 +95,11 @@ class PlainRows(Sequence[Chat]):
         )
 
     def chars(self, index: int) -> int:
-        """How long the texts of one are."""
+        """The length of a row's texts."""
         return sum([len(message.text) for message in self[index].messages])
 
     def short_answers(self, most: int) -> list[str]:
-        """What is said last, where it has at most so many characters."""
+        """The last text, if it is short enough."""
         longest = _MOST_BYTES * most + 2
         short = [(line, size) for line, size in zip(self.lines, self._answers(), strict=True) if size <= longest]
         answers = [_text_decoder.decode(line[-size - _BEHIND_ANSWER : -_BEHIND_ANSWER]) for line, size in short]

@@ -29,7 +29,7 @@ _MOST_TURNS = 64
 """Longer conversations are decoded one by one."""
 _MOST_PASSED = 64
 _WORTH_BYTES = 1 << 14
-"""Fewer bytes of plain lines between others are left to be decoded with those."""
+"""Fewer bytes of plain lines between others are decoded with the others."""
 
 
 class _Turn(msgspec.Struct, gc=False, tag_field="role", forbid_unknown_fields=True):
@@ -95,7 +95,7 @@ class PlainBlocks:
                 at, line, self._aside = at + len(part.data), line + part.lines, min(8 * self._aside, PART_BYTES)
 
     def rows(self, block: Block) -> PlainRows | None:
-        """The block's rows; None if one of them is not plain, or may not be."""
+        """The block's rows; None if one of them may not be plain."""
         if self._to_pass:
             self._to_pass -= 1
             return None
@@ -110,7 +110,7 @@ class PlainBlocks:
 
 @cache
 def compiled() -> GoThrough | None:
-    """The function that goes through plain lines, where it was built."""
+    """The compiled function for plain lines, if it was built."""
     try:
         from cloudtune.data._conversations import rows
     except ImportError:

@@ -1,4 +1,4 @@
-"""From a source to batches of canonical records, each with its place; everything that is wrong is reported."""
+"""Reads a source as batches of canonical records with their locations, and reports all problems."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read(source: Source, faults: Faults, *, items: bool = False) -> Iterator[Bat
 
 
 def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterator[tuple[FileRows, Block | Table]]:
-    """The source's files in chunks, each with what decodes its file; what is wrong with a file is reported.
+    """The source's files in chunks, each with its file's decoder; problems of a file are reported.
 
     ``items``: conversations are tasks for a grader.
     """
@@ -61,13 +61,13 @@ def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterato
                 faults.add(problem_of(error, path.uri))
             except (OSError, UnicodeError) as error:
                 _report(error, path, faults)
-            how = rows.how  # files of one source hold one kind
+            how = rows.how  # all files of a source have the same kind of rows
             if not rows.seen and faults.total("error") == errors:
                 faults.error("empty_file", "this file has no rows", file=str(path), fix="write at least one")
 
 
 def _rows(file: str, source: Source, how: RowType | None, faults: Faults, *, items: bool) -> FileRows:
-    """What decodes one file of the source."""
+    """The decoder of one file of the source."""
     if source.template:
         from cloudtune.data.read.templating import TemplateRows
 
@@ -120,6 +120,6 @@ def _text_chunks(
     elif found.format == "text":
         yield from text_tables(stream, file, faults, head)
     else:
-        # The content decides: arrays are often named .jsonl, and lines .json.
+        # The content determines the layout: arrays are often named .jsonl, and lines .json.
         cut = array_blocks if looks == "json" else line_blocks
         yield from cut(stream, file, faults, head)

@@ -1,4 +1,4 @@
-"""What a file contains, from its first bytes: the name only decides where the content leaves a choice."""
+"""Recognizes a file's format from its first bytes; the name decides only if the content is ambiguous."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OTHER = (
     (b"\x89PNG\r\n\x1a\n", "an image", "specify the file that lists the images"),
     (b"\xff\xd8\xff", "an image", "specify the file that lists the images"),
 )
-"""First bytes, name and remedy of files that are not read. ``xlsx`` is a ZIP archive with a workbook."""
+"""First bytes, name and fix of unsupported files. ``xlsx`` is a ZIP archive with a workbook."""
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?:\x95|[\x28\x5d\x63\x7d])")
 _TAR_AT = 257
 _JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"(?:[^"\\\n]|\\.)*"\s*:|\})')
@@ -46,7 +46,7 @@ _BOMS = (
 )  # fmt: skip
 _LINES = 20
 _LONG_LINE = 10_000
-"""A longer first line may be cut off, and is no header."""
+"""A longer first line may be truncated, and is not a header."""
 _SHOWN = 60
 
 
@@ -94,7 +94,7 @@ class Transcoded:
 def content_of(
     head: bytes, by_name: str | None, wanted: str, columns: Mapping[str, str], delimiter: str | None = None
 ) -> Content | Problem:
-    """How to read the file that begins so, or why it cannot be read.
+    """How to read the file with these first bytes, or why it cannot be read.
 
     ``by_name`` is the format that the name suggests. A ``wanted`` format other than ``auto`` is kept for text files.
     """
@@ -147,7 +147,7 @@ def _binary(head: bytes) -> str | Problem | None:
 
 
 def _not_data(start: str, head: bytes, wanted: str | None) -> Problem | None:
-    """What a text file holds instead of data."""
+    """The content of a text file without data."""
     if start.startswith(("version https://git-lfs.github.com/spec/", "version https://hawser.github.com/spec/")):
         return Problem(code="git_lfs_pointer", message="this is a Git LFS pointer, not the file itself",
                        fix="download the file with: git lfs pull")  # fmt: skip
@@ -181,7 +181,7 @@ def _other_encoding(head: bytes) -> Problem | None:
 
 
 def _json(start: str, chosen: str, columns: Mapping[str, str]) -> Content | Problem:
-    """JSON, unless not one line of the beginning looks like it."""
+    """JSON, unless no line of the start looks like it."""
     lines = [line.strip() for line in start.split("\n")[:_LINES] if line.strip()]
     if not lines or len(lines[0]) > _LONG_LINE or any(line[0] in '{["' or _is_json(line) for line in lines):
         return Content(chosen)

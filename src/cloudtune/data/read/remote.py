@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _BUFFER = 1 << 20
 _TRIES = 5
-"""How often a stream is opened again without a single byte more."""
+"""How often a stream is reopened without progress."""
 
 
 class RemoteFile(NamedTuple):
@@ -52,13 +52,13 @@ class RemoteFile(NamedTuple):
 
 
 class Store(Protocol):
-    """Where URIs of one scheme are looked up. Makes one try; errors are cloudtune's. Safe for several threads."""
+    """The store for URIs of one scheme. Makes one attempt; raises cloudtune's errors. Thread-safe."""
 
     def get(self, uri: str) -> RemoteFile | None:
-        """The object of that very URI, or None."""
+        """The object of that URI, or None."""
 
     def list(self, prefix: str) -> Sequence[RemoteFile]:
-        """All objects whose URIs begin so, sorted."""
+        """All objects with that URI prefix, sorted."""
 
     def open(self, file: RemoteFile, start: int) -> IO[bytes]:
         """The object's bytes from there on. Raises DataError if it is no longer the same version."""
@@ -122,7 +122,7 @@ def _one(part: str) -> str:
 
 
 def opened(file: RemoteFile, clock: Clock | None = None) -> IO[bytes]:
-    """The object's bytes; a connection that breaks is opened again where it broke."""
+    """The object's bytes; after a broken connection, reading resumes at the same position."""
     return io.BufferedReader(_Resuming(store_of(file.uri), file, clock or SystemClock()), _BUFFER)
 
 
@@ -160,7 +160,7 @@ class _Resuming(io.RawIOBase):
                     raise
             else:
                 if data:
-                    return data  # an object that ends too early is a connection that broke
+                    return data  # an object that ends too early means a broken connection
             self._drop()
         raise DataError([Problem(code="cut_off", message=f"received only {self._at:,} of {self._file.size:,} bytes",
                                  file=self._file.uri, fix="try again")])  # fmt: skip
@@ -177,7 +177,7 @@ class _Resuming(io.RawIOBase):
 
 
 def store_of(name: str) -> Store:
-    """Who reads URIs of that scheme. Raises DataError for a scheme that nobody reads, BackendNotInstalled."""
+    """The store for URIs of that scheme. Raises DataError for an unsupported scheme, BackendNotInstalled."""
     return _store(name.partition("://")[0].lower())
 
 
@@ -191,7 +191,7 @@ def _store(scheme: str) -> Store:
 
 
 def problem_of(error: CloudtuneError, file: str) -> Problem:
-    """What went wrong with a remote file, as a problem with its place."""
+    """The error of a remote file, as a problem with its location."""
     if isinstance(error, DataError):
         return error.problems[0] if error.problems[0].file else _placed(error.problems[0], file)
     names = {

@@ -1,8 +1,8 @@
-"""How much a compressed file may expand."""
+"""Limits on the expansion of compressed files."""
 
 from __future__ import annotations
 
 MAX_RATIO = 500
-"""How many times larger than the file its rows may be. Text compresses to a tenth, rarely to a hundredth."""
+"""Maximum ratio of the rows' size to the file's size. Text compresses to a tenth, rarely to a hundredth."""
 FREE_BYTES = 128 << 20
-"""The limit on the ratio holds from this size on."""
+"""The limit on the ratio applies from this size on."""

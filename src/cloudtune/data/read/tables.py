@@ -29,7 +29,7 @@ class Table(NamedTuple):
     by_row: bool = False
     """The file has no lines: ``lines`` are rows, counted from 1."""
     has_header: bool = False
-    """The names of the columns stand in the file's first line."""
+    """The file's first line has the names of the columns."""
 
 
 def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, head: bytes) -> Iterator[Table]:
@@ -111,7 +111,7 @@ def _good_header(names: list[str], file: str, faults: Faults) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    """A few of them: a file of nonsense may have thousands."""
+    """The first few: a malformed file may have thousands."""
     shown = ", ".join(name[:80] for name in names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8:,} more"
 

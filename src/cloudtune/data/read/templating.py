@@ -1,4 +1,4 @@
-"""Rows made by templates: ``Q: {question}`` takes the column ``question`` of each row, whatever kind of row it is."""
+"""Rows from templates: ``Q: {question}`` inserts the column ``question`` of each row, for any kind of row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloudtune.data.read.tables import Table
 
 _COMPARED = 100
-"""Columns of a row that a missing one may be meant to be."""
+"""Columns of a row that are suggested for a missing one."""
 
 
 class Template(NamedTuple):
@@ -43,7 +43,7 @@ class Template(NamedTuple):
         return {name for _, name in self.parts if name is not None}
 
     def fill(self, row: Mapping[str, Any]) -> str:
-        """With the row's values: texts as they are, everything else as compact JSON, null as nothing.
+        """Fill in the row's values: texts unchanged, everything else as compact JSON, null as empty.
 
         Raises NestedError for bytes that are not text.
         """
@@ -51,7 +51,7 @@ class Template(NamedTuple):
 
 
 def _words(value: Any, column: str) -> str:
-    if value is None or value != value:  # noqa: PLR0124 - NaN, which stands for a missing value
+    if value is None or value != value:  # noqa: PLR0124 - NaN means a missing value
         return ""
     return decoded(value, column) if isinstance(value, bytes) else compact(value)
 
@@ -62,7 +62,7 @@ def parse(text: str) -> Template:
 
 
 class TemplateRows(FileRows):
-    """Makes the rows of one file by templates, one for each of our keys."""
+    """Creates the rows of one file from templates, one for each canonical key."""
 
     def __init__(self, file: str, templates: Mapping[str, str], faults: Faults) -> None:
         super().__init__(file, {}, None, faults)

@@ -1,4 +1,4 @@
-"""Why a row's values are wrong, in the words of JSON and with their field."""
+"""Explains why a row's values are wrong, in JSON terms and with their field."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _plain(message: str) -> tuple[str, str | None]:
 
 
 def _named(types: str) -> str:
-    """msgspec's names of types, such as ``str | array``, in the words of JSON."""
+    """msgspec's names of types, such as ``str | array``, in JSON terms."""
     return " or ".join(dict.fromkeys(_TYPES.get(name, name) for name in types.split(" | ")))
 
 
@@ -111,7 +111,7 @@ def _meant(key: str, parent: object) -> str:
 
 
 def conversion(error: Exception, row: Any = None, make: Callable[[Any], object] | None = None) -> Problem:
-    """Why a row of good types makes no record. ``make`` makes a record of the row."""
+    """Why a row with valid types cannot be converted. ``make`` converts a row to a record."""
     if isinstance(error, TurnError):
         problem = validation(error.detail, _at(row, error.field))
         inner = problem.field or ""

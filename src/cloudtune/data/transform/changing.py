@@ -1,4 +1,4 @@
-"""Changes on the way: rows left out, cleaned or covered while they are read, each keeping its place in its file."""
+"""Filters, cleans and redacts rows while they are read. Each row keeps its location in its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Changes(NamedTuple):
-    """What is done with each row, in this order."""
+    """The changes to each row, in this order."""
 
     conditions: tuple[Callable[[Record], bool], ...] = ()
     """Only rows that fulfil all of them are kept."""

@@ -1,4 +1,4 @@
-"""Cleaning records: private data covered, text normalised."""
+"""Cleans records: redacts private data, normalizes text."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _PROSE = re.compile(
     r"(?:(?:messages|chosen|rejected|completion)\[\d+\]\.(?:content(?:\[\d+\]\.text)?|reasoning_content)"
     r"|text|label|source|target|transcript)"
 )
-"""Fields that hold words. Spaces in the others matter: in a call's arguments, a schema, an address or a token."""
+"""Fields with natural text. Spaces in the others matter: in a call's arguments, a schema, a URL or a token."""
 
 
 def redacted(record: Record) -> Record:
-    """Keys, card numbers, bank accounts and e-mail addresses covered in every text: ``[EMAIL]``."""
+    """Redact keys, card numbers, bank accounts and e-mail addresses in every text: ``[EMAIL]``."""
     return changed(record, lambda text, *_: cover(text))
 
 
 def normalised(record: Record) -> Record:
     """Text in Unicode's NFC, line ends of one sort, no control characters, no runs of blanks or of empty lines.
 
-    A question on a context stays as it is: the answers' positions count its characters.
+    A question about a context is not changed: the answers' positions count its characters.
     """
     if isinstance(record, Question):
         return record

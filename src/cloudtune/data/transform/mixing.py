@@ -43,7 +43,7 @@ class Pile:
         return len(self._hashes)
 
     def add(self, row: bytes, written: bytes | None = None) -> None:
-        """Keep a row, and what is written of it where that is something else."""
+        """Add a row, and its encoded form if that differs."""
         self._hashes.append(int.from_bytes(blake2b(row, digest_size=8, key=self._key).digest(), "big"))
         self._file.write(row)
         self._file.write(written or b"")
@@ -72,7 +72,7 @@ class Pile:
 
 
 class Mixture:
-    """Puts the rows of a spec's ``data.mix`` between the training rows. Its sources come before them."""
+    """Inserts the rows of a spec's ``data.mix`` between the training rows. Its sources are read first."""
 
     def __init__(self, data: Data) -> None:
         self._shares = shares(data)
@@ -82,7 +82,7 @@ class Mixture:
         self._classes: set[str] = set()
 
     def through(self, scanned: Scanned) -> Scanned:
-        """The batch with what is mixed into it; a batch of another source is kept until it is drawn from."""
+        """The batch with mixed-in rows; a batch of another source is stored until it is used."""
         if (pile := self._piles.get(scanned.origin)) is not None:
             for side in scanned.sides.values():
                 self._keep(pile, side)
@@ -97,7 +97,7 @@ class Mixture:
         self._longest = max(self._longest, side.longest)
         self._classes |= side.classes
         for line, said in zip(lines, written, strict=True):
-            # What a held-out share holds must not come back this way: equal rows fall on one side.
+            # Held-out rows must not be mixed in again: equal rows are in the same split.
             if self._shares.side(line) == "train":
                 pile.add(line, None if said is line else said)
 
@@ -119,7 +119,7 @@ class Mixture:
         return Side(len(rows), longest, _joined(rows), both, side.places, side.classes | self._classes)
 
     def report(self, faults: Faults) -> None:
-        """Tell how much of each source was mixed in."""
+        """Report how many rows of each source were mixed in."""
         for name, pile in self._piles.items():
             source = self._sources[name]
             where, field = ", ".join(source.paths), f"data.{name}"

@@ -1,4 +1,4 @@
-"""Rows that say nearly the same: MinHash over runs of three words, and a look at the likely candidates only."""
+"""Near-duplicate rows: MinHash over runs of three words, and a comparison of the likely candidates only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEED = 42
 
 
 class NearDuplicates:
-    """Remembers rows (about 1.5 kB each) and finds those that an earlier one resembles."""
+    """Stores rows (about 1.5 kB each) and finds those that resemble an earlier one."""
 
     def __init__(self, threshold: float = 0.8) -> None:
         try:
@@ -34,7 +34,7 @@ class NearDuplicates:
         self._known: list[Any] = []
 
     def add(self, records: list[Record]) -> list[int | None]:
-        """Remember them; for each, the place (counted from 0) of an earlier one that it resembles, or None."""
+        """Add rows; returns for each the index of an earlier one that it resembles, or None."""
         found: list[int | None] = []
         for sketch in self._make([runs(record) for record in records], _PERMUTATIONS, _SEED):
             found.append(self._like(sketch))

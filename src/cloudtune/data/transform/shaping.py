@@ -1,4 +1,4 @@
-"""Shaping a stream of records: leave some out, even them out, mix and shuffle them. All seeded, all repeatable."""
+"""Transforms a stream of records: filter, balance, mix and shuffle. All are seeded and repeatable."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def digest(record: Record, seed: int = 0) -> int:
 
 
 def label_of(record: Record) -> str:
-    """What the record is an example of: its label, or the last answer."""
+    """The record's label, or its last answer."""
     if isinstance(record, Labelled | Picture | Rated):
         return str(record.label)
     return record.messages[-1].text if isinstance(record, Chat) and record.messages else ""
 
 
 def question_of(record: Record) -> str:
-    """What is asked: records with the same question belong together."""
+    """The record's prompt: records with the same prompt belong together."""
     if isinstance(record, Chat):
         return msgspec.json.encode(record.messages[:-1]).decode()
     messages = getattr(record, "messages", None)
@@ -46,14 +46,14 @@ def question_of(record: Record) -> str:
 
 
 def some(records: Iterable[_T], count: int) -> Iterator[list[_T]]:
-    """Lists of so many at a time."""
+    """Lists of at most ``count`` items."""
     stream = iter(records)
     while batch := list(islice(stream, count)):
         yield batch
 
 
 def distinct(records: Iterable[Record], near: float | None = None) -> Iterator[Record]:
-    """Each record once: the first of equal ones, or of those that are ``near`` alike (0 to 1)."""
+    """Remove duplicates: keep the first of equal records, or of those with the similarity ``near`` (0 to 1)."""
     seen: set[int] = set()
     if near is None:
         for record in records:
@@ -71,7 +71,7 @@ def distinct(records: Iterable[Record], near: float | None = None) -> Iterator[R
 
 
 def sampled(records: Iterable[Record], share: float, seed: int) -> Iterator[Record]:
-    """About that share of the records, chosen by content: a larger share holds the smaller one."""
+    """About that share of the records, chosen by content: a larger share contains the smaller one."""
     return (record for record in records if is_sampled(record, share, seed))
 
 
@@ -131,7 +131,7 @@ def shuffled(records: Iterable[Record], seed: int, *, memory: int = SHUFFLE_BYTE
 
 
 class Piles:
-    """Lines to be shuffled: kept in memory, or dealt at random into piles on disk, each of which is shuffled."""
+    """Lines to shuffle: in memory, or distributed at random to files on disk, each of which is shuffled."""
 
     def __init__(self, seed: int, memory: int = SHUFFLE_BYTES) -> None:
         self._chooser = random.Random(seed)  # noqa: S311 - repeatable, not secret
@@ -148,7 +148,7 @@ class Piles:
         self._held.append(line)
         self._size += len(line)
         if self._size > self._memory:
-            # Enough piles for a file 256 times as large as the memory; a larger one has larger piles.
+            # Enough files for data 256 times as large as the memory; larger data have larger files.
             self._files = [tempfile.TemporaryFile(buffering=1 << 14) for _ in range(256)]  # noqa: SIM115 - see dealt
             for one in self._held:
                 self._deal(one)
@@ -174,7 +174,7 @@ class Piles:
 
 
 def thresholds(labels: dict[str, list[int]], share: float) -> dict[str, int]:
-    """For each label, the hash below which just that share of its records lies (at least one where there are two)."""
+    """For each label, the hash threshold for that share of its records (at least one if there are two)."""
     found = {}
     for name, hashes in labels.items():
         hashes.sort()

@@ -1,1 +1,1 @@
-"""The file formats that records are written in, and HTML pages about them."""
+"""The file formats for writing records, and HTML pages about them."""

@@ -1,7 +1,7 @@
-"""What a record holds beyond plain questions and answers, and how a record looks without it.
+"""Features of records beyond plain questions and answers, and their removal.
 
-A format names the features that it carries. What a record has and the format does not carry would be lost: that is
-counted row by row, and goes only with the user's leave.
+A format lists the features that it supports. Others would be lost: they are counted in each row, and dropped only with
+the user's permission.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ _TOOL_KEYS = frozenset({"name", "description", "parameters"})
 
 
 def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
-    """The record without those features. Raises ValueError if nothing to learn would be left."""
+    """The record without those features. Raises ValueError if nothing to train on is left."""
     changes: dict[str, object] = {}
     for name in ("messages", "chosen", "rejected", "completion"):
         if name in record.__struct_fields__:
@@ -160,7 +160,7 @@ def _is_answered(messages: list[Message]) -> bool:
 
 
 def _up_to_the_target(messages: list[Message], name: str) -> list[Message]:
-    """The messages up to the last one that is learned: without weights, the last one is the target."""
+    """The messages up to the last trained one: without weights, the last one is the target."""
     last = max((i for i, one in enumerate(messages) if one.role == "assistant" and one.weight != 0), default=-1)
     if last < 0:
         raise ValueError(f"{name}: no assistant message is learned")
@@ -215,7 +215,7 @@ def _plainer(message: Message, lost: set[str] | frozenset[str]) -> Message:
 
 
 _ADDRESS = {"bucket_owners": "bucket_owner", "media_formats": "format", "image_details": "detail"}
-"""Features that are fields of an image's or a video's address."""
+"""Features that are fields of an image's or a video's URL."""
 
 
 def _address(part: ImagePart | VideoPart) -> ImageUrl | VideoUrl:
@@ -232,7 +232,7 @@ def _shorter(part: Part, lost: set[str] | frozenset[str]) -> Part:
 
 
 def _last_turns(messages: list[Message]) -> list[Message]:
-    """The system's words, the last question and what follows it."""
+    """The system prompt, the last user turn and the turns after it."""
     last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     return [message for i, message in enumerate(messages) if message.role == "system" or i >= last]
 

@@ -1,4 +1,4 @@
-"""The file formats that records are written in, what each can hold, and what would be lost."""
+"""The file formats for writing records, the features that each supports, and losses."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from cloudtune.data.write.row_template import Weave
 
     Writer = Callable[[Record, bytes], bytes]
-    """Makes the line to write of a record and its canonical line."""
+    """Creates the line to write from a record and its canonical line."""
 
 
 class Format(NamedTuple):
-    """One way of writing records, a line each."""
+    """A file format with one record per line."""
 
     name: str
     summary: str
     kinds: frozenset[str]
-    """The kinds of canonical records that it can hold; empty = all."""
+    """The kinds of canonical records that it supports; empty = all."""
     carries: frozenset[str]
-    """The features that survive in it (see ``losses.FEATURES``)."""
+    """The features that it supports (see ``dropped_features.FEATURES``)."""
     write: Callable[[Any], object] | None = None
-    """Makes the JSON value to write. Raises ValueError for a record that cannot be said so. None = canonical."""
+    """Creates the JSON value to write. Raises ValueError for a record that it cannot represent. None = canonical."""
     bom: bool = False
     """The file begins with a byte order mark."""
     weave: Weave | None = None
-    """How conversations of words alone are written, many at once."""
+    """The template for writing many text-only conversations at once."""
     own: str | None = None
     """The kind of rows that reads the format."""
     beside: tuple[tuple[str, str], ...] = ()
-    """Names and contents of files that belong beside the rows."""
+    """Names and contents of files that belong to the rows."""
     rules: tuple[RowRule, ...] = ()
-    """What its rows keep besides."""
+    """Further rules for its rows."""
 
     @property
     def carries_all(self) -> bool:
@@ -47,7 +47,7 @@ class Format(NamedTuple):
         return self.carries == ALL and not self.kinds
 
     def line(self, record: Record, line: bytes, allowed: frozenset[str] = frozenset()) -> bytes:
-        """The line to write, given the canonical one. Raises ValueError: a fault, or a loss that is not allowed."""
+        """The line to write, given the canonical one. Raises ValueError for an error, or a loss that is not allowed."""
         if (chat := self.as_chat(record)) is not record:
             record, line = chat, canonical(chat)
         if self.kinds and kind_of(record) not in self.kinds:
@@ -60,20 +60,20 @@ class Format(NamedTuple):
         return line if self.write is None else canonical(self.write(record))  # type: ignore[arg-type]
 
     def as_chat(self, record: Record) -> Record:
-        """A pair of texts as the conversation that it is written as, other records as they are."""
+        """A pair of texts as a conversation, other records unchanged."""
         if type(record) is Pair and "chat" in self.kinds and "pair" not in self.kinds:
             return Chat([Message("user", record.source), Message("assistant", record.target)])
         return record
 
     def carried(self, record: Record) -> Record:
-        """What the format can hold of the record. Raises ValueError if nothing to learn is left."""
+        """The part of the record that the format supports. Raises ValueError if nothing to train on is left."""
         record = self.as_chat(record)
         lost = features(record) - self.carries
         return without(record, lost) if lost else record
 
     @property
     def carries_plain(self) -> bool:
-        """Whether it holds every conversation of words alone."""
+        """Whether it supports every text-only conversation."""
         return self.carries >= {"system", "turns"}
 
 
@@ -86,7 +86,7 @@ class LossError(ValueError):
 
 
 def loss_problem(format_name: str, lost: frozenset[str]) -> Problem:
-    """The problem that a loss is, without its place."""
+    """The problem of a loss, without its location."""
     names = ",".join(sorted(lost))
     return Problem(
         code="loss", message=f"{format_name} cannot hold {names.replace(',', ', ')}", field=names,

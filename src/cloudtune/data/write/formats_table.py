@@ -1,4 +1,4 @@
-"""The formats that belong to no vendor, and the search for a format by name."""
+"""The vendor-neutral formats, and the lookup of formats by name."""
 
 from __future__ import annotations
 

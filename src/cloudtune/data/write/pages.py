@@ -1,4 +1,4 @@
-"""What every page that is made of foreign text needs: data that cannot leave its script element, and a policy."""
+"""Shared parts of pages with untrusted text: data that cannot leave its script element, and a content policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def script_safe(document: str) -> str:
 
 
 def policy(style: str) -> str:
-    """The element that forbids the page everything but that very style sheet: no script runs, nothing is loaded."""
+    """The element that allows the page only that style sheet: no script runs, nothing is loaded."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     content = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return f'<meta http-equiv=Content-Security-Policy content="{content}">'

@@ -19,14 +19,14 @@ Fate = Literal["learnt", "read", "cut"]
 
 
 class Piece(NamedTuple):
-    """Some text with one fate."""
+    """A piece of text with one status."""
 
     text: str
     fate: Fate
 
 
 class View(NamedTuple):
-    """One record, in pieces; all of them together are what the model sees."""
+    """One record, in pieces; together they are the text for the model."""
 
     pieces: list[Piece]
     tokens: int | None
@@ -86,7 +86,7 @@ _LEGEND = (
 
 
 def html_page(views: Iterable[tuple[str, View]], title: str) -> str:
-    """One page that needs nothing else: the views under their headings."""
+    """One self-contained page: the views under their headings."""
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8>{policy(_STYLE)}",
         "<meta name=viewport content='width=device-width'>",
@@ -101,7 +101,7 @@ def html_page(views: Iterable[tuple[str, View]], title: str) -> str:
 
 
 def summary(one: View) -> str:
-    """How many tokens, in a line."""
+    """The number of tokens, as one line."""
     if one.tokens is None:
         return ""
     return f"{one.tokens:,} tokens, {one.learnt:,} trained" + (f", {one.cut:,} truncated" if one.cut else "")

@@ -1,4 +1,4 @@
-"""A page about data: counts, lengths, answers, problems. One file, nothing else is needed to look at it."""
+"""A self-contained HTML page about data: counts, lengths, answers, problems."""
 
 from __future__ import annotations
 

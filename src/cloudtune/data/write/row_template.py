@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Weave(NamedTuple):
-    """What a format writes before each text, which is JSON with its quotes, and behind the last one of a row."""
+    """The parts of a format before each text, which is JSON with its quotes, and after the last one of a row."""
 
     first_system: bytes
     first_user: bytes
@@ -19,7 +19,7 @@ class Weave(NamedTuple):
     end: bytes
 
     def row(self, turns: Iterable[tuple[str, bytes]]) -> bytes:
-        """One row, with its end of line, of who speaks and what."""
+        """One row with its line end, from roles and texts."""
         parts, before = [], ""
         for role, text in turns:
             if role == "user":

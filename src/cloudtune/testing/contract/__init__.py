@@ -1,4 +1,4 @@
-"""The contract: promises 1 to 21 that every back end keeps, as tests that any back end adopts.
+"""The contract: clauses 1 to 21 that every back end fulfills, as tests for any back end.
 
 ::
 
@@ -12,7 +12,7 @@
         def world(self, tmp_path):
             return MyWorld(tmp_path)
 
-A `World` (`cloudtune.testing.world`) is the vendor's side as a test sees it; `cloudtune.testing.scripted_world` is
+A `World` (`cloudtune.testing.world`) gives a test control over the vendor's side; `cloudtune.testing.scripted_world` is
 one. Put ``pytest.register_assert_rewrite("cloudtune.testing.contract")`` into your conftest before this is imported, so
 that failures show their values. Register the marker ``soak``: the cases that have it take minutes. A clause is skipped
 only where the back end's capabilities, or the world's ``lacks``, give the reason. Needs pytest.
@@ -29,4 +29,4 @@ __all__ = ["BackendContract", "needs"]
 
 
 class BackendContract(PlanClauses, LifeClauses, OnceClauses, ReadClauses, VerbClauses):
-    """All clauses. Needs a fixture ``world``; ``backend`` and ``client`` follow from it and may be replaced."""
+    """All clauses. Needs a fixture ``world``; ``backend`` and ``client`` are derived from it and can be replaced."""

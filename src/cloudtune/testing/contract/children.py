@@ -1,4 +1,4 @@
-"""What a child process does before it starts (see `Order.prepare`), and the back end that it uses."""
+"""The preparation of a child process (see `Order.prepare`), and its back end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def hide(trace: Callable[[str], None], *, modules: Sequence[str]) -> Callable[[s
     for name in list(sys.modules):
         if name.partition(".")[0] in modules:
             del sys.modules[name]
-    # None is Python's own mark for a module that may not be imported; importlib.util.find_spec heeds it too.
+    # None marks a module as not importable in Python; importlib.util.find_spec respects it too.
     sys.modules.update(dict.fromkeys(modules))  # type: ignore[arg-type]
     return trace
 

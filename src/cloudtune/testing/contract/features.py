@@ -1,4 +1,4 @@
-"""A value, or several, for every feature that a spec can ask for: what clause 14 asks of a back end."""
+"""One or more values for every feature of a spec, for clause 14."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 
 def values_of(feature: str) -> tuple[Any, ...]:
-    """What to ask for. A feature that nobody has thought of yet is an error, so that a new field is not forgotten."""
+    """The values of a feature. An unlisted feature is an error, so that a new field is not forgotten."""
     kind, colon, name = feature.partition(":")
     if colon:
         return ({"name" if kind == "method" else "type": name},)
@@ -62,7 +62,7 @@ def values_of(feature: str) -> tuple[Any, ...]:
 
 
 def asking(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> JobSpec:
-    """A spec that asks for exactly these features, besides the method and adapter that they need to make sense."""
+    """A spec with exactly these features, besides the method and adapter that they need."""
     document = _base(world, capabilities, wanted)
     for feature, value in wanted.items():
         if ":" in feature:
@@ -84,7 +84,7 @@ def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> d
 
 
 def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, Any]:
-    """The adapter and method without which these features would make no sense, by the spec's own keys."""
+    """The adapter and method that these features need, by the spec's own keys."""
     changes: dict[str, Any] = {}
     settings = {feature for feature in wanted if feature.startswith("adapter.")}
     if settings == {"adapter.virtual_tokens"} and capabilities.can("adapter:prefix"):

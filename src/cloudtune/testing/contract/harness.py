@@ -27,7 +27,7 @@ F = TypeVar("F", bound="Callable[..., None]")
 
 
 def needs(*things: str) -> Callable[[F], F]:
-    """Marks a clause with what it needs: capabilities (``verb:pause``) or what a world may lack (``throttle``)."""
+    """Marks a clause with its requirements: capabilities (``verb:pause``) or abilities of the world (``throttle``)."""
 
     def mark(test: F) -> F:
         test.needs = things  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ class Harness:
 
     @pytest.fixture
     def client(self, world: World, backend: Backend) -> Client:
-        """A client with a ledger of its own."""
+        """A client with its own ledger."""
         return Client(backend, ledger=ledger_url(world), clock=world.clock)
 
     @pytest.fixture(scope="class")
@@ -76,7 +76,7 @@ class Harness:
                 pytest.skip(f"{thing}: {reason}")
 
     def test_00_skips_are_pinned(self, world: World, backend: Backend) -> None:
-        """The number of clauses that this back end is excused from is the one that its test file says."""
+        """Check that the number of skipped clauses is the one in the back end's test file."""
         skips = {}
         for name in dir(type(self)):
             reasons = [excuse(thing, world, backend) for thing in getattr(getattr(type(self), name), "needs", ())]
@@ -90,7 +90,7 @@ class Harness:
 
 
 def excuse(thing: str, world: World, backend: Backend) -> str | None:
-    """Why a clause that needs the thing cannot be held against this back end, or None if it can."""
+    """The reason why a clause with that requirement does not apply to this back end, or None."""
     if thing in world.lacks:
         return world.lacks[thing]
     if ":" in thing or "." in thing:
@@ -114,7 +114,7 @@ def request_for(world: World, backend: Backend, spec: JobSpec) -> PlanRequest:
 
 
 def submitted(client: Client, world: World, *states: JobState, variant: int = 0, **changes: Any) -> Job:
-    """A job that was submitted and brought to each of these states in turn."""
+    """Submit a job and bring it to each of these states in turn."""
     job = client.submit(world.spec(variant, **changes))
     for state in states:
         world.reach(job.ref, state)
@@ -122,7 +122,7 @@ def submitted(client: Client, world: World, *states: JobState, variant: int = 0,
 
 
 def ask(fork_server: ForkServer, world: World, do: str, **details: Any) -> Outcome:
-    """Let another process do something with a client over the same ledger."""
+    """Run an order in another process with a client over the same ledger."""
     spec = details.pop("spec", None)
     document = spec.model_dump(mode="json") if spec is not None else None
     details.setdefault("ledger", ledger_url(world))
@@ -130,13 +130,13 @@ def ask(fork_server: ForkServer, world: World, do: str, **details: Any) -> Outco
 
 
 def ref_text(ref: JobRef) -> str:
-    """As another process would be given it."""
+    """The order's arguments for another process."""
     return str(ref)
 
 
 @contextmanager
 def untouched(world: World) -> Iterator[None]:
-    """Nothing is asked of the vendor, and nothing is changed there."""
+    """Check that the block makes no request and changes nothing at the vendor."""
     calls, held = world.calls(), world.fingerprint()
     yield
     assert world.calls() == calls, "the vendor was asked"

@@ -200,7 +200,7 @@ class LifeClauses(Harness):
 
     @needs("lost_contact")
     def test_09_waiting_ends_in_lost_contact(self, world: World, backend: Backend, client: Client) -> None:
-        """9: LostContact, exit code 6, when nobody answers for longer than is tolerated."""
+        """9: LostContact, exit code 6, when there is no response for longer than ``lost_after``."""
         job = submitted(client, world, S.RUNNING)
         assert job.state is S.RUNNING
         world.fail("get", faults.server_error(times=faults.FOREVER))

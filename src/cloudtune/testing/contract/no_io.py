@@ -1,4 +1,4 @@
-"""A block of code that may not touch the world: no file, socket, database, process or import."""
+"""A block of code without I/O: no file, socket, database, process or import."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _EVENTS = ("open", "import", "os.", "socket.", "sqlite3.", "subprocess.", "shutil.", "tempfile.", "glob.")
-"""Beginnings of the names of audit events that stand for I/O: https://docs.python.org/3/library/audit_events.html."""
+"""Prefixes of the names of audit events for I/O: https://docs.python.org/3/library/audit_events.html."""
 _UNAUDITED = ("access", "lstat", "readlink", "stat", "statvfs")
 """Functions of ``os`` that read the file system without an audit event."""
 
 
 class _Watch(threading.local):
-    """What the current thread did while it was watched; None while it is not."""
+    """The I/O of the current thread in the block; None outside of it."""
 
     seen: list[str] | None = None
 

@@ -59,7 +59,7 @@ class OnceClauses(Harness):
             client.submit(world.spec())
         assert refused.value.__cause__ is not None
         assert world.calls("create") == 1
-        job = submitted(client, world, JobState.RUNNING)  # what was refused can be asked again
+        job = submitted(client, world, JobState.RUNNING)  # a refused request can be repeated
         calls = world.calls("get")
         world.fail("get", faults.forbidden())
         with pytest.raises(PermissionDenied):

@@ -46,7 +46,7 @@ class PlanClauses(Harness):
     """See the module."""
 
     def test_01_plan_is_pure(self, world: World, backend: Backend) -> None:
-        """1: plan does no I/O, asks and changes nothing, and says the same again, from another object too."""
+        """1: plan does no I/O, makes no request, changes nothing, and is repeatable, also from another object."""
         request = request_for(world, backend, world.spec())
         other = world.backend()
         with untouched(world), no_io():
@@ -258,7 +258,7 @@ def _steps(world: World, backend: Backend, spec: JobSpec) -> Any:
 
 
 def _parts(request: Any) -> Iterator[Any]:
-    """The request, and what lies in it, that could be a body: a place alone is none, since anything would fit it."""
+    """The request and its parts that could be a body. A lone placeholder is none, since it would match anything."""
     if isinstance(request, dict) and "$step" not in request:
         yield request
         for value in request.values():
@@ -285,7 +285,7 @@ def _command_lines() -> Iterator[list[str]]:
 
 
 def _written(world: World) -> Iterator[Path]:
-    """What we have written: the ledger and the spool beside it, and the back end's own folders."""
+    """The files that cloudtune has written: the ledger, the spool beside it, and the back end's own folders."""
     for place in (world.root / "spool", *world.folders):
         yield from (file for file in Path(place).rglob("*") if file.is_file())
     yield from world.root.glob("ledger.db*")

@@ -31,7 +31,7 @@ class VerbClauses(Harness):
     def test_15_what_is_not_declared_is_refused_with_the_reason(
         self, world: World, backend: Backend, client: Client
     ) -> None:
-        """15: every verb that is missing says why, and asks nothing of the vendor but the job's state."""
+        """15: every missing verb has a reason, and its only request is for the job's state."""
         job = submitted(client, world, S.RUNNING)
         can = capabilities_of(backend, job.ref)
         held = world.fingerprint()
@@ -75,7 +75,7 @@ class VerbClauses(Harness):
 
     @needs("verb:generate")
     def test_15_generate(self, world: World, backend: Backend, client: Client) -> None:
-        """15: one answer for each prompt, in their order, at once or in pieces; the base model can be asked too."""
+        """15: one answer for each prompt, in order, whole or streamed; also from the base model."""
         job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
         if job.result().needs_deploy and isinstance(backend, Host):
             job.deploy()
@@ -188,7 +188,7 @@ def _joined(generations: Iterable[Generation]) -> list[str]:
 
 
 def _acts(job: Job, folder: Path) -> dict[str, Any]:
-    """What can be asked of a running job, by verb."""
+    """The calls on a running job, by verb."""
     return {
         "cancel": job.cancel,
         "checkpoints": job.checkpoints,

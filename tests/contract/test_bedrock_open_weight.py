@@ -79,9 +79,10 @@ class TestOpenWeight(BackendContract):
         assert sent == [json.loads(line) for line in Path(str(world.spec().data.train.path)).read_text().splitlines()]
 
 
-# States, waiting and refusals are read by the code that reads OpenAI's jobs, which has its own run of the contract.
-_OWN = ("00", "01", "02", "03", "04", "05", "07", "13", "14", "15", "16", "17", "18", "19", "21")
-rarely(TestOpenWeight, _OWN)
+# Words, waiting and reasons (6, 9, 10) are read by the code that reads OpenAI's jobs, which `TestOpenAI` holds to them.
+# The client, and the choice of this API by a job's ID, are Bedrock's own.
+_SHARED = ("06", "09", "10")
+rarely(TestOpenWeight, tuple(f"{number:02}" for number in range(22) if f"{number:02}" not in _SHARED))
 
 
 def _body(plan: Any) -> Any:

@@ -155,8 +155,8 @@ def loaded(folder: Path, adapter: dict[str, Any], method: str, **of_terms: Any) 
     base = BaseModel(str(folder))
     network = models.load_model(base, dtype=torch.float32)
     task = task_for(spec)
-    task.packed = enable_packed_attention(network)
     model = models.make_trainable(network, spec, base, None)
+    task.packed = enable_packed_attention(network)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -79,9 +79,11 @@ def damaged(model: Path, to: Path, fault: str) -> Path:
 def test_incomplete_weights_are_refused_by_name(fault: str, tiny_model: Path, tmp_path: Path) -> None:
     folder = damaged(tiny_model, tmp_path / "model", fault)
     whole = models.BaseModel(str(tiny_model))
+    network = models.load_model(whole, dtype=torch.float32)
+    network.config.tie_word_embeddings = fault != "no head"
     loads: dict[str, Callable[[], object]] = {
         "base": lambda: models.load_model(models.BaseModel(str(folder)), dtype=torch.float32),
-        "resumed": lambda: models.restore_weights(folder, models.load_model(whole, dtype=torch.float32), adapted=False),
+        "resumed": lambda: models.restore_weights(folder, network, adapted=False),
         "started from a checkpoint": lambda: models.load_model(
             whole if fault != "no head" else models.BaseModel(str(folder)), dtype=torch.float32, weights=folder
         ),

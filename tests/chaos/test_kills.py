@@ -1,4 +1,4 @@
-"""SIGKILL of the submitting process at every failpoint: one job, nothing lost, and the truth is told."""
+"""SIGKILL of the submitting process at every failpoint: one job, nothing lost, and correct reports."""
 
 from __future__ import annotations
 

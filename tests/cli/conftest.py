@@ -38,7 +38,7 @@ class Answer:
 
 
 class Desk:
-    """Where somebody sits and types."""
+    """An interactive terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The world of the OpenAI-shaped back ends: the real SDK over HTTP against the emulator with its script engine.
+"""The `World` of the OpenAI-compatible back ends: the real SDK over HTTP against the emulator with its script engine.
 
 The emulator lives in the test process, on a clock that all processes of the test share.
 """

@@ -1,7 +1,7 @@
-"""The world of the back ends on AWS: boto3 over HTTP against the emulator with its script engine, S3 and IAM of moto.
+"""The `World` of the back ends on AWS: boto3 over HTTP against the emulator with its script engine, S3 and IAM of moto.
 
-`AwsWorld` is what they share: the account, the bucket, the role, faults and counts. Each service's world says how its
-jobs are found and moved.
+`AwsWorld` has the shared parts: the account, the bucket, the role, faults and counts. Each service's world implements
+how its jobs are found and advanced.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FAULTS = {"repeat": "duplicate_event", "partial": "list_lag"}
 
 
 def connected(url: str, region: str) -> Any:
-    """Clients whose endpoint is the emulator: its port changes from test to test, and stands in no plan."""
+    """Clients whose endpoint is the emulator: its port changes from test to test, and is not part of a plan."""
     return _connected(url, region, os.environ.get("AWS_ACCESS_KEY_ID", ""))
 
 
@@ -138,7 +138,7 @@ class AwsWorld:
         raise NotImplementedError
 
     def status(self, job: dict[str, Any]) -> JobStatus:
-        """How a job stands."""
+        """The state of a job."""
         return self.emulator.context.engine.status(job, self.emulator.clock.now())
 
     def save(self, job: dict[str, Any]) -> None:
@@ -259,7 +259,7 @@ class AwsWorld:
 
 
 def _object(seen: Mapping[str, Any]) -> dict[str, Any]:
-    """What an object's request said, in the words of a plan's step; the path on this machine is nobody's business."""
+    """An object's request in the form of a plan's step, without the path on this machine."""
     reported = seen["body"]
     below, sha256, name = reported["Key"].rsplit("/", 2)
     assert bytes.fromhex(sha256) == base64.b64decode(reported["x-amz-checksum-sha256"])

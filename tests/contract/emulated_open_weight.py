@@ -1,4 +1,4 @@
-"""The world of Bedrock's jobs on open-weight models: OpenAI's SDK against the emulator, with a Bedrock API key.
+"""The `World` of Bedrock's jobs on open-weight models: OpenAI's SDK against the emulator, with a Bedrock API key.
 
 AWS's own SDK is asked for the account alone.
 """
@@ -102,6 +102,6 @@ class OpenWeightWorld(EmulatedWorld):
         return [f"{PREFIX}{job}" for job in super().alive()]
 
     def calls(self, call: CallName | None = None) -> int:
-        """AWS's own calls tell the account only, and are not counted."""
+        """AWS's own calls are only for the account, and are not counted."""
         seen = [one["call"] for one in self.emulator.requests]
         return sum(not one.startswith("sts.") if call is None else one == self.names[call] for one in seen)

@@ -140,7 +140,7 @@ class TrainingWorld(AwsWorld):
         return [self.object(seen["body"]) for seen in acted if seen["call"] == "s3.PutObject"] + bodies
 
     def object(self, reported: Mapping[str, Any]) -> dict[str, Any]:
-        """What an object's request said, in the words of a plan's step."""
+        """An object's request in the form of a plan's step."""
         sha256 = base64.b64decode(reported["x-amz-checksum-sha256"]).hex()
         return {"call": "s3.put_object", "bucket": reported["Bucket"], "key": reported["Key"], "path": "here",
                 "sha256": sha256, "bytes": reported["bytes"]}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The world of the Azure OpenAI back end's second route: azure-ai-ml and azure-storage-blob against the emulator."""
+"""The `World` of Azure OpenAI's ``ml_workspace`` route: azure-ai-ml and azure-storage-blob against the emulator."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def open_workspace(url: str, clock: str, **options: Any) -> tuple[Backend, Clock
 
 
 class WorkspaceWorld(EmulatedWorld):
-    """A workspace: its jobs have names of ours, its rows lie in blobs."""
+    """A workspace: the client names its jobs, and its rows are in blobs."""
 
     api = "azure"
     kind = "mljob"

@@ -1,4 +1,4 @@
-"""Random weather between a back end and its service: schedules of faults, each from a seed, and what must stand after.
+"""Randomized faults between a back end and its service: schedules of faults from a seed, and checks of the result.
 
 A back end's own file says which requests are hit and what is counted; the rest is here: `JobStorms` for what one submit
 makes, `OneWorldStorms` for what is done to one world again and again, `HostStorms` for deploying and removing.
@@ -97,7 +97,7 @@ def stubborn(client: Client, spec: JobSpec) -> JobRef:
 
 
 def client_of(world: Any, backend: Backend | None = None) -> Client:
-    """As another process opens it: a new back end on the world's ledger."""
+    """A new back end on the world's ledger, as in another process."""
     return Client(backend or world.backend(), ledger=f"sqlite:///{world.root}/ledger.db", clock=world.clock)
 
 

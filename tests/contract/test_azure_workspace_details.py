@@ -1,4 +1,4 @@
-"""What the contract does not ask of the route through a workspace: strangers, storms, blobs, other jobs, rights."""
+"""The workspace route beyond the contract: foreign jobs, randomized faults, blobs, other jobs, permissions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contract does not ask of the OpenAI-shaped back ends: parts, twins, strangers, deployments, old jobs."""
+"""The OpenAI-compatible back ends beyond the contract: parts, duplicates, foreign jobs, deployments, old jobs."""
 
 from __future__ import annotations
 

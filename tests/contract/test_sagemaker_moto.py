@@ -1,4 +1,4 @@
-"""A second opinion: moto's own SageMaker, in process, takes what is sent and tells what is asked of it.
+"""moto's own SageMaker, in process, as a second implementation: it accepts the requests and answers the queries.
 
 It ends every job at once and keeps no transitions, so that only the shape of things is looked at.
 """

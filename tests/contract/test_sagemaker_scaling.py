@@ -1,4 +1,4 @@
-"""Endpoints that let their instances go while nobody asks: made, asleep, woken, taken down; exactly once each."""
+"""Endpoints that scale to zero without requests: created, scaled down, scaled up, deleted; exactly once each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two instances whose lines reach CloudWatch in another order than they were written in: each is told once.
+"""Two instances whose lines reach CloudWatch in another order than written: each line is reported once.
 
 boto3 over HTTP on both sides; the log service is moto's, behind the emulator.
 """

@@ -27,7 +27,7 @@ CITIES = ("oslo", "rome", "lima", "delhi")
 
 
 def at_home(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of somebody who has nothing but the emulator, and whose home is in this folder."""
+    """The environment of a user with only the emulator, and a home in this folder."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "CLOUDTUNE_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     for name, value in emulator.environment().items():
@@ -113,7 +113,7 @@ def faults_of(shape: Any, value: Any, where: str) -> Iterator[str]:
 
 
 def converse_rows(count: int = 12) -> bytes:
-    """Rows whose answers tell which question they belong to."""
+    """Rows whose answers identify their question."""
     return b"".join(
         json.dumps(
             {"schemaVersion": "bedrock-conversation-2024",

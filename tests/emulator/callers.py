@@ -26,7 +26,7 @@ _SIGNED_BY_AZURE = 11
 
 
 class Caller:
-    """Sends what it is told to send, byte for byte."""
+    """Sends given bytes unchanged."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator

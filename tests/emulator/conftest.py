@@ -1,4 +1,4 @@
-"""An emulator whose time stands still until the test moves it, and the vendor's own clients pointed at it."""
+"""An emulator whose clock is paused until the test advances it, and the vendors' own clients for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = "gpt-4.1-mini-2025-04-14"
 
 
 def chat_rows(count: int = 12) -> bytes:
-    """Training rows whose answers tell which question they belong to."""
+    """Training rows whose answers identify their question."""
     rows = [
         {"messages": [{"role": "user", "content": f"question {i}"}, {"role": "assistant", "content": f"answer {i}"}]}
         for i in range(count)

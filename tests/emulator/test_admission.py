@@ -1,4 +1,4 @@
-"""Nobody without credentials, and no web page, reaches any route: over all routes of every API."""
+"""No request without credentials, and no web page, reaches any route of any API."""
 
 from __future__ import annotations
 

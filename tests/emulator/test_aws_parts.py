@@ -1,4 +1,4 @@
-"""Parts of multipart uploads at the wire: laid down as they come, told with their checksums, refused as S3 does."""
+"""Parts of multipart uploads over HTTP: stored as they arrive, listed with their checksums, refused as by S3."""
 
 from __future__ import annotations
 

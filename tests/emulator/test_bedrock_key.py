@@ -1,4 +1,4 @@
-"""The Bedrock API key that opens the emulator: where it is told, and that it harms nobody who has it set."""
+"""The emulator's Bedrock API key: where it is printed, and that setting it has no side effects."""
 
 from __future__ import annotations
 

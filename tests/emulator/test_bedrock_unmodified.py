@@ -1,4 +1,4 @@
-"""A script as tutorials have it, in a process of its own: only the environment says where to go."""
+"""A tutorial's script in a separate process: only the environment points it at the emulator."""
 
 from __future__ import annotations
 

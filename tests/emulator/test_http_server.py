@@ -1,4 +1,4 @@
-"""What a client may hold of the emulator's HTTP server, and what it is told."""
+"""The limits of the emulator's HTTP server on clients, and its error responses."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_wrong_key_is_refused_before_the_body(emulator: Emulator) -> None:
 def test_a_body_read_for_its_signature_is_limited(
     emulator: Emulator, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signatures of all services but S3 cover a hash that no header tells."""
+    """Signatures of all services except S3 cover a hash that no header contains."""
     monkeypatch.setattr(payload, "LARGEST_JSON", MB)
     signed = signed_headers(emulator, "POST", "http://localhost/", service=service, secret_key="no")
     chunk = b"%x\r\n" % MB + b" " * MB + b"\r\n"

@@ -1,4 +1,4 @@
-"""What reads tell follows from the records and the time. They change neither, however often they come."""
+"""The results of reads depend on the records and the time only. Reads change neither."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def ask(emulator: Emulator, route: Route) -> tuple[int, dict[str, str], Any]:
     if route.api != "logs":
         content = answer.data.replace(emulator.url.encode(), b"")
         return answer.status_code, headers, MOTO.sub(b"", content)
-    # When a line was received, moto tells by the machine's clock.
+    # moto takes the time of receipt from the machine's clock.
     document = json.loads(answer.data)
     entries = document.get("events") or document.get("logStreams") or document["logGroups"]
     shown = [{name: one[name] for name in ("logStreamName", "timestamp", "message") if name in one} for one in entries]

@@ -27,7 +27,7 @@ LOSS = {"Name": "train:loss", "Regex": r"'loss': ([0-9]+\.[0-9]+)"}
 
 
 class Account:
-    """An emulator on a clock that stands still, and clients of it."""
+    """An emulator with a paused clock, and its clients."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator

@@ -1,4 +1,4 @@
-"""What stands for a vendor's adapter takes over what was asked for."""
+"""The local adapter used in place of the vendor's has the requested settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A script written for the vendor, curl, and the command itself: only the environment says where to go."""
+"""A script written for the vendor, curl, and the command itself: only the environment points at the emulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads of model files that strangers made are read, or refused with one clear error."""
+"""The headers of untrusted model files are read, or refused with one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code that comes with a model or an archive does not run, on any path, unless a person has said so."""
+"""Code that comes with a model or an archive does not run, on any path, unless the user has allowed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is built is what stands here: sdist -> wheel -> a clean environment that imports every module."""
+"""The build matches the source tree: sdist -> wheel -> a clean environment that imports every module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives that strangers made are unpacked whole and safely, or not at all."""
+"""Untrusted archives are unpacked completely and safely, or not at all."""
 
 from __future__ import annotations
 

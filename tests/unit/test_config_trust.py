@@ -1,4 +1,4 @@
-"""A project's file from somebody else: when it counts, and what it may choose before the user trusts it."""
+"""A project file from another author: when it applies, and what it can set before the user trusts it."""
 
 from __future__ import annotations
 

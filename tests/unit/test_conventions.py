@@ -1,6 +1,6 @@
 """The house's own rules: who may import whom, how long things may grow, and which names are not used.
 
-What ruff can say is said in pyproject.toml; here stands what it cannot.
+pyproject.toml has the rules that ruff checks; this file checks the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EMPTY_NAMES = ("util", "utils", "helper", "helpers", "common", "misc", "manager"
 
 
 class Function(NamedTuple):
-    """A function and where it stands."""
+    """A function and its location."""
 
     name: str
     lines: int

@@ -133,7 +133,7 @@ def test_a_zombie_is_dead() -> None:
 
 
 def test_a_writer_that_dies_holding_the_lock_blocks_nobody(ledger: Ledger, file: Path) -> None:
-    """SIGKILL between BEGIN and COMMIT: the next writer goes on, and nothing of the dead one is seen."""
+    """SIGKILL between BEGIN and COMMIT: the next writer continues, and no change of the killed one is visible."""
     ledger.begin(plan())
     script = f"""
         import sqlite3, sys, time

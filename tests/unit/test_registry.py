@@ -1,4 +1,4 @@
-"""Which back ends there are. Strangers, installed for real, are in tests/packaging/test_third_party.py."""
+"""The registry of back ends. tests/packaging/test_third_party.py tests installed third-party ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A secret is refused in a spec whoever made it, and masked wherever a URL is shown."""
+"""A secret is refused in a spec for every vendor's format, and masked wherever a URL is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core's code names no vendor: what is known of one stands in its provider's folder."""
+"""The core's code names no vendor: facts about a vendor are in its provider's folder."""
 
 from __future__ import annotations
 

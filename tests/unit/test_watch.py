@@ -239,7 +239,7 @@ def test_figures_are_asked_for_when_a_job_has_moved_and_seldom_otherwise(stage: 
 def test_figures_that_come_without_an_event_are_seen_all_the_same(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a back end whose events and snapshot stand still while it trains."""
+    """For a back end whose events and snapshot do not change while it trains."""
     job = stage.job(steps=100, step_s=5.0)
     get = stage.backend.get
     monkeypatch.setattr(stage.backend, "events", lambda ref, after=None: [])

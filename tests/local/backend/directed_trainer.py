@@ -1,4 +1,4 @@
-"""A trainer that does nothing until it is told to: the contract suite brings jobs to any state with it.
+"""A trainer that does nothing until it is ordered to: the contract suite brings jobs to any state with it.
 
 It is run by the real worker and keeps the run folder's contract; orders come as lines of a file beside the runs. What
 it leaves behind, checkpoint and model, it copies from a run that was really trained.

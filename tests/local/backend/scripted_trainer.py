@@ -1,4 +1,4 @@
-"""A trainer without a model: it keeps the run folder's contract and does what the job's tag ``script`` says.
+"""A trainer without a model: it writes the run folder's files and follows the job's tag ``script``.
 
 Tests of the queue, of cancelling and of deaths use it because it starts in no time. Its words, one after another:
 ``steps N SECONDS``, ``deaf`` (from here on look at no request), ``ignore-term``, ``say TEXT``, ``signal NUMBER``,

@@ -1,4 +1,4 @@
-"""Slots: one for each GPU, one for the CPU; a job of several processes takes several, and nobody waits for ever."""
+"""Slots: one for each GPU, one for the CPU; a job of several processes takes several, and no job waits forever."""
 
 import time
 

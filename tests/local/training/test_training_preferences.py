@@ -1,4 +1,4 @@
-"""Learning from pairs: what is learnt of them, the losses by hand, exact resume, and a model that learns to prefer."""
+"""Preference training: the trained tokens, reference values of the losses, exact resume, and a model that learns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learnt is what the assistant said, and its end; nothing else."""
+"""The trained text is the assistant's answer and its end, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records become tokens; what does not fit is cut or dropped, and always told."""
+"""Records become tokens; what does not fit is cut or dropped, and always reported."""
 
 from __future__ import annotations
 

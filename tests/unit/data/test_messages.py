@@ -1,4 +1,4 @@
-"""What is said of a bad row: in a person's words, with the true place, and a remedy that works when it is followed."""
+"""The messages about a bad row: plain terms, the correct location, and a fix that works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Private data is found and covered in every text that would be written, whatever field it stands in."""
+"""Private data is found and redacted in every text that would be written, in any field."""
 
 from __future__ import annotations
 

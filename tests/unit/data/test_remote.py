@@ -244,7 +244,7 @@ def test_without_the_sdk_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 
 class OwnStore:
-    """A stranger's store."""
+    """A third-party store."""
 
     def get(self, uri: str) -> remote.RemoteFile | None:
         return remote.RemoteFile(uri, len(LINES), "1") if uri == "own://rows.jsonl" else None

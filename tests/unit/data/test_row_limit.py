@@ -1,4 +1,4 @@
-"""Rows over a model's limit are found by ``prepare`` with the model's own tokenizer, and told with their lines."""
+"""Rows over a model's limit are found by ``prepare`` with the model's own tokenizer, and reported with their lines."""
 
 from __future__ import annotations
 

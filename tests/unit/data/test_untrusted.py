@@ -1,4 +1,4 @@
-"""Paths, keys and sizes that nobody trusts: each gives one clear error, in linear time."""
+"""Untrusted paths, keys and sizes: each gives one clear error, in linear time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before anything is sent, and what it says."""
+"""The problems that are reported before anything is sent, and their messages."""
 
 from __future__ import annotations
 

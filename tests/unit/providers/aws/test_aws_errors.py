@@ -1,4 +1,4 @@
-"""What botocore raises comes out as ours: by code, by status, and for what never reached the service."""
+"""botocore's exceptions become cloudtune's errors: by code, by status, and for requests that were not sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an hour of instances costs: by a dated figure, or said to be unknown."""
+"""The hourly cost of instances: from a dated price, or unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SageMaker tells of a training job, as our values."""
+"""SageMaker's training job responses as cloudtune's types."""
 
 from __future__ import annotations
 

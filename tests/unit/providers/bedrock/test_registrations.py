@@ -1,4 +1,4 @@
-"""What Bedrock tells of registered models, read whatever it leaves out."""
+"""Bedrock's responses about registered models are read even with missing fields."""
 
 from __future__ import annotations
 

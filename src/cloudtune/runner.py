@@ -114,7 +114,7 @@ class Runner:
     ) -> JobRef:
         """Create the job of a plan, or find it if the plan was submitted before.
 
-        ``spec`` says where the rows of its ``encode`` steps are. Raises what the back end raises once its retries are
+        ``spec`` locates the rows of its ``encode`` steps. Raises what the back end raises once its retries are
         used up; the same call then continues from there.
 
         An attempt whose job was never requested follows the new plan, for example one that starts over instead of

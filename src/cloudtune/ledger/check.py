@@ -56,7 +56,7 @@ def check_ledger(ledger: Ledger) -> LedgerReport:
 def repair_ledger(ledger: Ledger, clock: Clock) -> LedgerReport:
     """Move every damaged row to a file next to the ledger. The file is on disk before a row is removed.
 
-    Moves nothing if the database file itself is damaged, because its rows cannot be trusted; the report says so.
+    Moves nothing if the database file itself is damaged, because its rows cannot be trusted; the report shows this.
     """
     report = check_ledger(ledger)
     if report.file or not report.rows:

@@ -22,7 +22,7 @@ _encoder = msgspec.json.Encoder()
 def has_same_keys(raw: bytes, encoded: bytes) -> bool:
     """Whether no key can be missing from ``encoded``, which was made of the decoded ``raw``.
 
-    Each key has one colon, and strings keep theirs, so a dropped key makes the counts differ. False says only that
+    Each key has one colon, and strings keep theirs, so a dropped key makes the counts differ. False means only that
     something may be missing: an unused key, a null or a duplicate.
     """
     return raw.count(b":") == encoded.count(b":") and _ESCAPED_COLON not in raw

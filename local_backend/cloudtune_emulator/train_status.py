@@ -164,7 +164,7 @@ def checkpoint_model(tuned: TunedModel, kept: Sequence[Checkpoint], step: int, f
     """A checkpoint as a model: the tuned model's folder with the checkpoint's weights."""
     found = next((one for one in kept if one.step == step), None)
     if found is None or found.uri is None:
-        raise InvalidRequest(f"the checkpoint of step {step} is no longer there")
+        raise InvalidRequest(f"the checkpoint of step {step} does not exist any more")
     target = folder / f"{tuned.id}-{step}"
     if not target.exists():
         aside = target.with_name(f".{target.name}")

@@ -32,14 +32,8 @@ DOCUMENTS = sorted(
         *(path for path in (REPOSITORY / "examples").rglob("*") if path.suffix in {".md", ".py", ".yaml"}),
     ]
 )
-INTERNAL = (
-    "local_backend/LOG.md",
-    "local_backend/cloudtune_emulator/azure/workspace.py",
-    "local_backend/cloudtune_emulator/bedrock/rows.py",
-    "local_backend/cloudtune_emulator/train_status.py",
-    "local_backend/cloudtune_trainer/submit/plan.py",
-)
-"""These follow `EVERYWHERE` only: messages in them use other words."""
+INTERNAL = ("local_backend/LOG.md",)
+"""Follows `EVERYWHERE` only."""
 
 EVERYWHERE = {
     r"of all that": "all",

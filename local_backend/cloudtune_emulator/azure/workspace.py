@@ -141,7 +141,7 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
         if job is None:
             return Reply(status=204)
         if seen_of(job, call.now).word not in ENDED:
-            raise ArmError(409, "UserError", f"The job {job['id']} is still going on.")
+            raise ArmError(409, "UserError", f"The job {job['id']} is still running.")
         context.store.remove("mljob", "azure", job["id"])
     return Reply(status=200)
 

@@ -235,7 +235,7 @@ def _check_media(turns: list[dict[str, Any]], task: Task) -> None:
     for kind in sorted(media):
         most = base_models.catalog().limit(f"row.{kind}s.max", task.base)
         if most is not None and _count(turns, kind) > most.value:
-            raise RowFault(f"a record may hold {most.value:g} {kind}(s) at the most")
+            raise RowFault(f"a record may have at most {most.value:g} {kind}(s)")
 
 
 def _place(media: Any, kind: str, task: Task, where: str) -> str:

@@ -271,7 +271,7 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
     if method.labels and spec.method.loss_on is not None:
-        message = "of a text to classify only the label is learnt"
+        message = "only the label of a text is learned"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
     if method.labels and spec.hyperparameters.packing:
         message = "texts to classify are not packed: a step is `batch_size` texts"

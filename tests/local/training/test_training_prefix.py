@@ -106,7 +106,7 @@ def test_a_prefix_learns_and_answers(runs: Runs, tmp_path: Path) -> None:
         export(run.model, tmp_path / "merged", merged=True)
     assert {file.name for file in export(run.model, tmp_path / "out")} >= {"adapter_model.safetensors"}
     with pytest.raises(TrainingProblem, match="cannot be merged"):
-        MultiAdapterModel(runs.base, device="cpu").add("one", run.model)
+        MultiAdapterModel(base.model, device="cpu").add("one", run.model)
 
     config = run.model / "adapter_config.json"
     for name, value in {"auto_mapping": {"a": 1}, "num_virtual_tokens": -1, "token_dim": "64"}.items():

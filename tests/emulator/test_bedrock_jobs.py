@@ -146,7 +146,7 @@ def test_a_bucket_of_another_region_is_refused(aws: Callable[[str], Any], bedroc
         (converse_rows(7), "7 records, but must have at least 8"),
         (converse_rows() + b"{broken\n", "line 13: not a JSON object"),
         (converse_rows() + b'{"messages": []}\n', "line 13: 'schemaVersion' is missing"),
-        (converse_rows().replace(b"question 3", b"User: 3"), "line 4: the text 'User:'"),
+        (converse_rows().replace(b"question 3", b"User: 3"), "line 4: the text contains 'User:'"),
         (converse_rows().replace(b'"assistant"', b'"user"', 1), r"line 1: messages\[1\] must have the role assistant"),
     ],
 )

@@ -59,7 +59,7 @@ def words_of(row: Row, key: str, role: Literal["user", "assistant"]) -> list[Mes
     """The turns under a key: a text is one turn of that role. Raises ValueError for null."""
     value = row.pop(key)
     if value is None:
-        raise ValueError(f"{key}: is null; write the text, or remove the row")
+        raise ValueError(f"{key}: the value is null; write the text, or remove the row")
     if isinstance(value, list | dict):
         return read_turns(value, key, columns=not MEDIA_KEYS.isdisjoint(row))
     return [Message(role, typed(value, str, key))]
@@ -135,7 +135,7 @@ def _instructed(answer: str, more: str) -> Any:
         messages = instructed(row, more)
         said = row.pop(answer)
         if said is None:
-            raise ValueError(f"{answer}: is null; write the answer, or remove the row")
+            raise ValueError(f"{answer}: the value is null; write the answer, or remove the row")
         return Chat(beside(row, [*messages, Message("assistant", compact(said))]), *tools_of(row))
 
     return read

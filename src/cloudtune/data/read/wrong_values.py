@@ -118,7 +118,8 @@ def conversion(error: Exception, row: Any = None, make: Callable[[Any], object] 
         return msgspec.structs.replace(problem, field=error.field + "." * (inner[:1] not in ("", "[")) + inner)
     field, _, message = str(error).partition(": ")
     if isinstance(error, ValueError) and message and " " not in field:
-        return Problem(code="bad_content", message=message, field=field, fix="correct the row, or remove it")
+        what, _, fix = message.partition("; ")  # a message may have a remedy of its own
+        return Problem(code="bad_content", message=what, field=field, fix=fix or "correct the row, or remove it")
     field, value = culprit(error, row, make) if make is not None else ("", None)
     message = str(error)
     if isinstance(error, ValidationError):

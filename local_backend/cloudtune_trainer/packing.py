@@ -44,11 +44,16 @@ def enable_packed_attention(model: Any, max_length: int = 0) -> bool:
 
 
 def _mixes_otherwise(model: Any) -> bool:
-    """Whether a layer has a state or a convolution along the sequence, or attends to fixed blocks of positions."""
+    """Whether a layer has a state or a convolution along the sequence, or attends to fixed blocks of positions.
+
+    A stored causal mask, as in GPT-Neo, also limits the length of a row, and packed rows are longer than records.
+    """
     config = model.config.get_text_config()
     if getattr(config, "attention_chunk_size", None) is not None:
         return True
     if not set(getattr(config, "layer_types", None) or ()) <= _ATTENTION_LAYERS:
+        return True
+    if any(mask.dim() == 4 and mask.dtype == torch.bool for mask in model.buffers()):
         return True
     return any(isinstance(module, torch.nn.Conv1d | torch.nn.RNNBase) for module in model.modules())
 

@@ -27,7 +27,7 @@ from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
-from cloudtune_trainer.weights import check_adapter_weights, load_checked
+from cloudtune_trainer.weights import check_adapter_weights, load_checked, load_stored_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -204,7 +204,10 @@ def load_model(
         place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
         auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
-        return load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
+        network = load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
+        if weights is not None:
+            load_stored_values(network, weights)
+        return network
 
 
 def _check_folder(path: str) -> None:
@@ -319,3 +322,4 @@ def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     _check_folder(str(folder))
     kept = load_checked(type(model), str(folder), config=model.config, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(kept.state_dict())
+    load_stored_values(model, folder)

@@ -47,6 +47,19 @@ def load_checked(auto: Any, source: str, *, new_head: bool = False, **options: A
     return network
 
 
+def load_stored_values(network: Any, folder: Path) -> None:
+    """Give the network the values in the safetensors files of ``folder``, from which it was loaded.
+
+    Loading clears the embedding of the padding token in some families, such as Youtu, although training changes it.
+    """
+    from safetensors.torch import load_file
+
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    for path in sorted(folder.glob("*.safetensors")):
+        stored = {name: tensor for name, tensor in load_file(path).items() if shapes.get(name) == tensor.shape}
+        network.load_state_dict(stored, strict=False)
+
+
 def head_weights(network: Any) -> list[str]:
     """The names of the weights outside the network's base model."""
     return [name for name, _ in network.named_parameters() if _in_head(network, name)]

@@ -63,7 +63,7 @@ class Scene:
             token = self.vendor.body(job)["metadata"]["cloudtune"]
             assert token in known, f"{job} exists, and the ledger knows nothing of it"
 
-    def exactly_one(self, variant: int, outcome: Outcome, *, twins_cancelled: bool = False) -> None:
+    def exactly_one(self, variant: int, outcome: Outcome, *, duplicates_cancelled: bool = False) -> None:
         """After a submit that came to its end: one job, in the vendor's own store, and it is the one we were given."""
         assert outcome.error is None, outcome.error
         made = [job for job in self.vendor.jobs() if self.vendor.body(job)["name"].startswith(f"small-{variant}-")]
@@ -71,7 +71,7 @@ class Scene:
         alive = [job for job in made if job in living]
         assert len(alive) == 1, made
         assert JobRef.parse(outcome.result).id == alive[0]
-        if not twins_cancelled:
+        if not duplicates_cancelled:
             assert made == alive
             files = Counter(self.vendor.file_names())
             assert set(files.values()) == {1}, files

@@ -44,7 +44,7 @@ def test_the_clock_jumps_while_submitting(
             outcome = scene.submit(variant) if first.killed else first
             # Where only patience tells one job from two, a clock that was set forward between two processes takes the
             # patience away: a second job is made then, found, and cancelled.
-            scene.exactly_one(variant, outcome, twins_cancelled=personality == "neither" and seconds > 0)
+            scene.exactly_one(variant, outcome, duplicates_cancelled=personality == "neither" and seconds > 0)
             assert scene.world.clock.monotonic() - start < 3600, "a clock that was set back was waited for"
     scene.jobs_tells_the_truth()
 

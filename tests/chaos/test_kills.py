@@ -70,7 +70,7 @@ def test_killed_while_the_create_goes_wrong(
         scene.vendor.fail("create_job", wrong)
         scene.submit(number, kill_at=number)
         scene.nothing_is_lost()
-        scene.exactly_one(number, scene.submit(number), twins_cancelled=duplicates)
+        scene.exactly_one(number, scene.submit(number), duplicates_cancelled=duplicates)
     scene.jobs_tells_the_truth()
 
 

@@ -59,11 +59,11 @@ def _run(tmp_path: Path, fork_server: ForkServer, seed: int) -> None:
                 break
     else:
         pytest.fail(f"no end: {history}")
-    scene.exactly_one(0, last, twins_cancelled=duplicates)
+    scene.exactly_one(0, last, duplicates_cancelled=duplicates)
     scene.vendor.heal()
     assert scene.submit().result == last.result
     scene.world.clock.sleep(2000.0)  # whatever is still on its way lands now
-    scene.exactly_one(0, last, twins_cancelled=duplicates)
+    scene.exactly_one(0, last, duplicates_cancelled=duplicates)
     scene.jobs_tells_the_truth()
 
 

@@ -387,7 +387,7 @@ class NeverLooks(ScriptedBackend):
 
     def _confirm(self, request: dict[str, Any]) -> Any:
         found = super()._confirm(request)
-        return replace(found, outputs=found.outputs | {"twins": []}) if found.outputs else found
+        return replace(found, outputs=found.outputs | {"duplicates": []}) if found.outputs else found
 
 
 class NeverLooksForFiles(ScriptedBackend):

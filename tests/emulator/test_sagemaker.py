@@ -360,8 +360,10 @@ def test_components_share_an_endpoint(aws: Account) -> None:
     adapter = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": uri}}
     named: dict[str, Any] = {"InferenceComponentName": "tuned", "EndpointName": "e", "Specification": adapter}
     for wrong, reported in (
-        ({"ModelName": "m"}, "has no ModelName"), ({"Container": {}}, "needs Container.ArtifactUrl"),
-                        ({"BaseInferenceComponentName": "none"}, "Could not find")):  # fmt: skip
+        ({"ModelName": "m"}, "has no ModelName"),
+        ({"Container": {}}, "needs Container.ArtifactUrl"),
+        ({"BaseInferenceComponentName": "none"}, "Could not find"),
+    ):
         assert reported in aws.refused("create_inference_component", **named | {"Specification": adapter | wrong})[1]
     aws.sagemaker.create_inference_component(**named)
     shown = aws.sagemaker.describe_inference_component(InferenceComponentName="tuned")

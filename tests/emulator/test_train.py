@@ -137,7 +137,7 @@ def test_the_loss_curve_is_that_of_a_local_run_with_the_same_spec(
     from cloudtune_local.options import Options
 
     runs = {run["id"]: run for run in admin(training, "runs")["runs"]}
-    spec = JobSpec.model_validate(runs[learnt.id]["spec"] | {"name": "local-twin"})
+    spec = JobSpec.model_validate(runs[learnt.id]["spec"] | {"name": "local-run"})
     backend: Any = LocalBackend(Options(root=tmp_path / "runs"))
     job = Client(backend, ledger=f"sqlite:///{tmp_path / 'ledger.sqlite'}").submit(spec)
     job.wait(timeout=LIMIT_S)

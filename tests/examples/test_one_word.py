@@ -43,7 +43,7 @@ class Place:
         foreign = ("AWS", "AZURE", "OPENAI", "CLOUDTUNE_BACKEND")
         kept = {name: value for name, value in quickstart.environment.items() if not name.startswith(foreign)}
         self.environment = kept | emulator.environment()
-        self._twins: dict[str, list[tuple[int, float]]] = {}
+        self._local_losses: dict[str, list[tuple[int, float]]] = {}
 
     def run(self, backend: str, *words: str) -> str:
         """``cloudtune run`` with that one word; the job's reference."""
@@ -66,15 +66,15 @@ class Place:
         run = runs.get(name, {})
         return {key: run[key] for key in PARAMETERS if key in run}
 
-    def twin(self, parameters: dict[str, Any]) -> list[tuple[int, float]]:
+    def local_losses(self, parameters: dict[str, Any]) -> list[tuple[int, float]]:
         """The losses of the same file on the local back end with these parameters."""
         key = json.dumps(parameters, sort_keys=True)
-        if key not in self._twins:
+        if key not in self._local_losses:
             sets = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
             job = Client("local").submit(cloudtune.load_spec(self.file, set=sets))
             job.wait(timeout=LIMIT_S)
-            self._twins[key] = losses(job)
-        return self._twins[key]
+            self._local_losses[key] = losses(job)
+        return self._local_losses[key]
 
 
 def losses(job: Job, split: str = "train") -> list[tuple[int, float]]:
@@ -120,7 +120,7 @@ def test_one_file_and_one_word(place: Place, backend: str) -> None:
     curve = losses(job)
     assert [step for step, _ in curve] == list(range(1, STEPS.get(backend, 8) + 1))
     assert curve[-1][1] < curve[0][1]
-    assert curve == place.twin(place.reported(job))  # bit by bit
+    assert curve == place.local_losses(place.reported(job))  # bit by bit
     with answering(client, job, backend):
         (said,) = job.generate([ASKED], GenerateOptions(max_tokens=8))
     assert said.finish_reason
@@ -151,7 +151,7 @@ def test_real_weights_learn_the_same_everywhere(real: Place, backend: str) -> No
     curve = losses(job)
     assert len(curve) == 60
     assert curve[-1][1] < curve[0][1] / 4
-    assert curve == real.twin(real.reported(job))
+    assert curve == real.local_losses(real.reported(job))
     lines = (real.file.parent / ".cache/test.jsonl").read_text(encoding="utf-8").splitlines()[:60]
     rows = [json.loads(line)["messages"] for line in lines]
     with answering(client, job, backend):

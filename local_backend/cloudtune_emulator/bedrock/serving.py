@@ -60,9 +60,8 @@ def served(context: EmulatorContext, call: Call) -> Served:
     if ":custom-model/" in model_id:
         models.find(context, call, model_id)
         raise invalid(
-            f"Invocation of model ID {model_id} with on-demand throughput isn\u2019t supported. Retry "
-            f"your request with "
-            "the ID or ARN of an inference profile that contains this model."
+            f"Invocation of model ID {model_id} with on-demand throughput isn\u2019t supported. Retry your "
+            "request with the ID or ARN of an inference profile that contains this model."
         )
     return _base(base_models.plain(model_id))
 

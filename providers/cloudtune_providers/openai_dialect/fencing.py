@@ -77,8 +77,11 @@ class Fence:
         probe = self._jobs.confirm({**request, "marks": {"training_file": last}})
         if probe.state != "ready" or not earlier:
             return probe
-        duplicates = [*probe.outputs["twins"], *self._jobs.alive({"training_file": earlier}, request["created_at"])]
-        return Probe(state="ready", outputs=probe.outputs | {"twins": duplicates})
+        duplicates = [
+            *probe.outputs["duplicates"],
+            *self._jobs.alive({"training_file": earlier}, request["created_at"]),
+        ]
+        return Probe(state="ready", outputs=probe.outputs | {"duplicates": duplicates})
 
     def _fresh(self, fence: Mapping[str, Any], sent: Sequence[str]) -> str:
         """A file with the same rows that no request has used yet, once the earlier one is deleted."""

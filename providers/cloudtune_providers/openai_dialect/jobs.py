@@ -91,7 +91,7 @@ class Jobs:
             jobs = jobs or [job]
         refs = [str(self._ref(job)) for job in jobs]
         spare = self._files.spare([*request["uploads"], *request.get("more_uploads", ())])
-        return Probe(state="ready", outputs={"ref": refs[0], "twins": refs[1:], "spare": spare})
+        return Probe(state="ready", outputs={"ref": refs[0], "duplicates": refs[1:], "spare": spare})
 
     def alive(self, marks: Mapping[str, Any], since: float) -> list[str]:
         """References of the jobs with those marks that were not cancelled."""
@@ -100,7 +100,7 @@ class Jobs:
 
     def settle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel the job's duplicates and delete duplicate files. Can be repeated."""
-        for duplicate in request["twins"]:
+        for duplicate in request["duplicates"]:
             self.cancel(JobRef.parse(duplicate))
         for file in request["spare"]:
             self._files.delete(file)

@@ -167,7 +167,7 @@ def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
         ),
         Step(
             id="settle", kind="call", title="delete duplicates of the job and its files", makes_job=True,
-            request={"call": "fine_tuning.jobs.cancel", "twins": output_ref("confirm", "twins"),
+            request={"call": "fine_tuning.jobs.cancel", "duplicates": output_ref("confirm", "duplicates"),
                      "spare": output_ref("confirm", "spare"), "ref": output_ref("confirm", "ref")},
         ),
     ]  # fmt: skip

@@ -108,7 +108,7 @@ class ScriptedBackend:
         if request["call"] == "create_job":
             return self._create(request["body"])
         if request["call"] == "cancel_job":
-            for duplicate in request["twins"]:
+            for duplicate in request["duplicates"]:
                 self.cancel(JobRef.parse(duplicate))
             return {"ref": request["ref"]}
         return self._host(request["call"], request["body"])
@@ -227,7 +227,7 @@ class ScriptedBackend:
         if request["id"] not in [job["id"] for job in jobs]:
             return Probe(state="pending", message="the job is not in the list yet")
         refs = [str(self._snapshot(job).ref) for job in jobs]
-        return Probe(state="ready", outputs={"ref": refs[0], "twins": refs[1:]})
+        return Probe(state="ready", outputs={"ref": refs[0], "duplicates": refs[1:]})
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

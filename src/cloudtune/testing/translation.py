@@ -175,7 +175,7 @@ def _create_steps(request: PlanRequest, name: str, personality: str, list_lag_s:
         ),
         Step(
             id="settle", kind="call", title="cancel the duplicate, if there is one", makes_job=True,
-            request={"call": "cancel_job"} | {part: output_ref("confirm", part) for part in ("twins", "ref")},
+            request={"call": "cancel_job"} | {part: output_ref("confirm", part) for part in ("duplicates", "ref")},
         ),
     ]  # fmt: skip
 

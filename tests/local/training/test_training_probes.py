@@ -16,6 +16,7 @@ from cloudtune_trainer.rope import logits_by_length, switch_length
 
 from .families import config_of
 
+PACKING_REFUSED = ["lfm2", "falcon_h1", "recurrent_gemma", "minimax", "llama4_text", "doge", "gpt_neo"]
 LONGROPE = {
     "original_max_position_embeddings": 8,
     "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
@@ -65,8 +66,8 @@ def test_weights_with_nan_are_named() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["initial", "tiny"])
-@pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "recurrent_gemma", "minimax", "llama4_text", "doge"])
-def test_layers_that_mix_documents_are_never_packed(family: str, scale: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("family", PACKING_REFUSED)
+def test_layers_that_cannot_take_packed_rows_get_padded_rows(family: str, scale: float, dtype: torch.dtype) -> None:
     model = network(family, scale, dtype)
     before = model.config._attn_implementation
     assert not enable_packed_attention(model)

@@ -18,6 +18,7 @@ from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.weights import head_weights
 
 from .conftest import Runs, sums
+from .families import write_family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,6 +120,23 @@ def test_the_head_of_an_encoder_is_new(tmp_path: Path) -> None:
     assert head_weights(network) == [
         "bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias",
     ]  # fmt: skip
+
+
+def test_the_padding_tokens_embedding_is_restored(tmp_path: Path) -> None:
+    base = write_family(tmp_path / "base", "youtu")  # transformers clears this embedding when it loads the model
+    network = models.load_model(models.BaseModel(str(base)), dtype=torch.float32)
+    embedding = network.get_input_embeddings()
+    assert embedding.padding_idx is not None
+    with torch.no_grad():
+        embedding.weight.fill_(0.5)
+    models.save_weights(tmp_path, network, adapted=False)
+    folder = tmp_path / models.MODEL
+    loaded = models.load_model(models.BaseModel(str(base)), dtype=torch.float32, weights=folder)
+    assert torch.equal(loaded.get_input_embeddings().weight, embedding.weight)
+    with torch.no_grad():
+        loaded.get_input_embeddings().weight.zero_()
+    models.restore_weights(folder, loaded, adapted=False)
+    assert torch.equal(loaded.get_input_embeddings().weight, embedding.weight)
 
 
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.property_tests import examples
 
 from cloudtune.cli.main import cli
 from cloudtune.data.checks.preparing import prepare
@@ -148,7 +149,7 @@ def test_stats_of_train_validation_and_test(rows: str, tmp_path: Path) -> None:
     assert "validation" in CliRunner().invoke(cli, ["data", "stats", rows, "--validation", "0.2"]).stdout
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(written=st.text(max_size=40) | st.from_regex(r"(chars|turns|text|answer|label)(<|<=|=|!=|~|!~).{0,20}"))
 def test_a_condition_is_read_or_refused_and_never_crashes(written: str) -> None:
     try:
@@ -158,7 +159,7 @@ def test_a_condition_is_read_or_refused_and_never_crashes(written: str) -> None:
     assert holds(chat("question", "answer")) in (True, False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(text=st.text("{}:!ab[]. \n", max_size=20), row=st.dictionaries(st.sampled_from("ab "), st.none()))
 def test_a_template_is_read_or_refused_and_never_crashes(text: str, row: dict[str, None]) -> None:
     try:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.property_tests import examples
 
 from cloudtune.catalog import load
 from cloudtune.cli.main import cli
@@ -62,7 +63,7 @@ def test_counts_are_those_of_the_cookbook() -> None:
     assert counter.count([]) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(question=st.text(max_size=200), answer=st.text(min_size=1, max_size=50))
 def test_spans_cover_the_words(question: str, answer: str) -> None:
     record = chat(question, answer)

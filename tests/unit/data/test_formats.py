@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
+from tests.property_tests import examples
 
 from cloudtune.data import _conversations, encode, prepare
 from cloudtune.data.checks.record_checks import faults_of, is_plain
@@ -198,7 +199,7 @@ RECORDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(data=st.data())
 def test_what_the_loss_report_calls_lossless_comes_back_equal(name: str, data: Any) -> None:
     form = FORMATS[name]
@@ -258,7 +259,9 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(
+    max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_there_and_back_again_where_nothing_is_lost(one: str, other: str, data: Any) -> None:
     kinds = FORMATS[one].kinds & FORMATS[other].kinds or FORMATS[one].kinds or FORMATS[other].kinds or set(RECORDS)
@@ -413,7 +416,7 @@ QUICK = sorted(name for name, form in FORMATS.items() if form.weave is not None)
 
 
 @pytest.mark.parametrize("name", QUICK)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(records=st.lists(chats().filter(is_plain), min_size=1, max_size=5))
 def test_the_quick_way_writes_the_same_bytes_as_the_slow_one(name: str, records: list[Chat]) -> None:
     form = FORMATS[name]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.property_tests import examples
 from tests.unit.data.test_fuzz import CONTENT, KEYS, NAMES, VALUES
 
 from cloudtune.data.report import CheckReport, check, convert
@@ -235,7 +236,7 @@ def test_a_line_of_two_gigabytes(tmp_path: Path) -> None:
 TO = st.sampled_from(["openai", "bedrock-converse", "claude", "kto", "sagemaker-rlvr", "preference", "pair"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(name=st.sampled_from(NAMES), content=CONTENT, to=TO)
 def test_any_bytes_converted(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes, to: str) -> None:
     anything(tmp_path_factory.mktemp("fuzz") / name, content, to)

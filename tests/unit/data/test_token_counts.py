@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.property_tests import examples
 
 from cloudtune.data import prepare
 from cloudtune.data.checks import preparing, token_counts
@@ -91,7 +92,7 @@ def bounds_of(lines: bytes, rows: int = 1) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(record=RECORDS)
 def test_bounds_contain_the_exact_count(encoding: str, record: Any) -> None:
     (count,) = COUNTERS[encoding].count([record])

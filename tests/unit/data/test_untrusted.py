@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.property_tests import examples
 
 from cloudtune.catalog.reading import read as read_catalog
 from cloudtune.cli.generate import read_prompts
@@ -219,7 +220,7 @@ def test_a_row_may_have_any_unknown_key(compiled: bool, tmp_path: Path, monkeypa
     if not compiled:
         monkeypatch.setattr(plain_blocks, "compiled", lambda: None)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=examples(30), deadline=None)
     @given(key=st.text(max_size=5), columns=st.booleans())
     @example('a"b', False)
     @example("a\\", False)

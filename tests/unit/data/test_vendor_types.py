@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
+from tests.property_tests import examples
 from tests.unit.data.test_formats import EXAMPLES, RECORDS, TOOL, chats, decode
 
 from cloudtune.data.records import (
@@ -32,7 +33,7 @@ from cloudtune.data.write.formats_table import find_format, format_names
 TOOLS = [Tool("function", TOOL["function"])]
 FORMATS = {name: find_format(name) for name in format_names()}
 
-SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def written(name: str, record: Chat) -> dict[str, Any]:

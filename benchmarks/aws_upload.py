@@ -172,14 +172,12 @@ def requests() -> None:
 
 
 def main() -> None:
-    requested = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    requested.add_argument("--megabytes", type=int, default=1024)
-    requested.add_argument("--rounds", type=int, default=3)
-    requested.add_argument(
-        "--aws", default=shutil.which("aws"), help="the AWS CLI; boto3's managed transfer without one"
-    )
-    requested.add_argument("--requests", action="store_true", help="only the requests a second")
-    given = requested.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--aws", default=shutil.which("aws"), help="the AWS CLI; boto3's managed transfer without one")
+    parser.add_argument("--requests", action="store_true", help="only the requests a second")
+    given = parser.parse_args()
     if not given.requests:
         uploads(given.megabytes, given.aws, given.rounds)
     requests()

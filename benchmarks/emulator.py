@@ -1,7 +1,7 @@
 """How fast the emulator answers, and what it costs: ``python benchmarks/emulator.py [--jobs 500] [--megabytes 512]``.
 
-The emulator is a process of its own, started as users start it; the clients are this process and its threads. Told are
-requests a second (bare HTTP by one and by eight clients, and the vendor's SDK), a round of polls over many jobs with
+The emulator is a separate process, started as users start it; the clients are this process and its threads. Reports
+requests per second (bare HTTP by one and by eight clients, and the vendor's SDK), a round of polls over many jobs with
 the server's CPU time and memory, and a large upload with the memory of both sides.
 """
 

@@ -1,9 +1,9 @@
 """What following many jobs at once costs: ``python benchmarks/following.py [--jobs 500] [--seconds 30] [--rounds 2]``.
 
 The emulator is a process of its own. Each way of following is a process too, and the ways take turns: a bare loop over
-the vendor's SDK, and cloudtune, once for the states alone and once with events and figures. Told for each are looks and
-requests for a job in a minute, the follower's CPU time, the server's, and the follower's memory. A look is one time at
-which a job's state was learnt; the bare loops look at every job each ``--every`` seconds.
+the vendor's SDK, and cloudtune, once for the states alone and once with events and figures. For each it reports looks
+and requests per job and minute, the follower's CPU time, the server's, and the follower's memory. A look is one reading
+of a job's state; the bare loops look at every job each ``--every`` seconds.
 """
 
 from __future__ import annotations
@@ -182,10 +182,10 @@ def main() -> None:
         for _ in range(chosen.rounds):
             for way in WAYS:
                 found[way].append(measured(server, way, ids, chosen.seconds, chosen.every))
-    told(found, chosen)
+    print_results(found, chosen)
 
 
-def told(found: dict[str, list[dict[str, float]]], chosen: argparse.Namespace) -> None:
+def print_results(found: dict[str, list[dict[str, float]]], chosen: argparse.Namespace) -> None:
     """The table, and what a look costs over the bare loop's."""
     print(f"{chosen.jobs} jobs followed for {chosen.seconds:.0f} s, {chosen.rounds} rounds in turn, medians; a minute:")
     print(f"{'way':22} {'looks/job':>9} {'req/job':>8} {'req/look':>9} {'CPU s':>7} {'server s':>9} {'MB':>6}")

@@ -34,7 +34,7 @@ def airports() -> list[tuple[str, str]]:
     """City and code of each row."""
     lines = (HERE.parent / "rehearsal" / "airports.jsonl").read_text(encoding="utf-8").splitlines()
     turns = [[turn["content"] for turn in json.loads(line)["messages"]] for line in lines]
-    return [(requested.removeprefix("Airport of ").removesuffix("?"), code) for requested, code in turns]
+    return [(question.removeprefix("Airport of ").removesuffix("?"), code) for question, code in turns]
 
 
 def pairs() -> dict[str, list[dict[str, Any]]]:

@@ -105,4 +105,4 @@ RULES = (
         '{"ask": "What is <acme>?"}', "write it another way", _reserved, re.compile(b"<acme>"),
     ),
 )  # fmt: skip
-"""What rows of every model keep besides."""
+"""Rules for the rows of every model."""

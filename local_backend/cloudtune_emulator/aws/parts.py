@@ -132,15 +132,15 @@ def _incomplete() -> AwsError:
 
 def _size(headers: Mapping[str, str], *, is_chunked: bool) -> int:
     """The declared length of the part. Raises S3's error."""
-    reported = headers.get("x-amz-decoded-content-length" if is_chunked else "content-length")
-    if reported is None:
+    length = headers.get("x-amz-decoded-content-length" if is_chunked else "content-length")
+    if length is None:
         raise AwsError(411, "MissingContentLength", "You must provide the Content-Length HTTP header.", protocol="s3")
-    if not _NUMBER.fullmatch(reported):
+    if not _NUMBER.fullmatch(length):
         raise AwsError(400, "InvalidArgument", "The length of the body must be a whole number.", protocol="s3")
-    if int(reported) > LARGEST_OBJECT:
+    if int(length) > LARGEST_OBJECT:
         message = "Your proposed upload exceeds the maximum allowed size"
         raise AwsError(400, "EntityTooLarge", message, protocol="s3")
-    return int(reported)
+    return int(length)
 
 
 def _blocks(body: Any, left: int) -> Iterator[memoryview]:
@@ -168,10 +168,10 @@ def _unwrapped(body: IO[bytes], headers: dict[str, str]) -> Iterator[bytes]:
 
 def _chunk_size(line: bytes) -> int:
     """The size in a chunk's first line; 0 at the end of the body. Raises S3's error."""
-    reported = line.partition(b";")[0].strip()
-    if line and (not line.endswith(b"\n") or not _CHUNK.fullmatch(reported)):
+    size = line.partition(b";")[0].strip()
+    if line and (not line.endswith(b"\n") or not _CHUNK.fullmatch(size)):
         raise AwsError(400, "InvalidChunkSizeError", "The size of a chunk is not a hexadecimal number.", protocol="s3")
-    return int(reported or b"0", 16)
+    return int(size or b"0", 16)
 
 
 def list_parts(context: EmulatorContext, call: Call) -> Reply:

@@ -203,12 +203,12 @@ def _content(content: Any, task: Task, where: str, form: str) -> str | list[dict
 
 def _check_reasoning(value: Any, task: Task, where: str) -> None:
     """Nova 2 also learns the reasoning; the conversations here do not include it."""
-    reported = value.get("reasoningText") if isinstance(value, dict) else None
+    reasoning = value.get("reasoningText") if isinstance(value, dict) else None
     if not task.base.startswith("amazon.nova-2"):
         raise RowFault(f"{where}: {task.base} takes no reasoning")
-    if not isinstance(reported, dict) or not isinstance(reported.get("text"), str) or not reported["text"]:
+    if not isinstance(reasoning, dict) or not isinstance(reasoning.get("text"), str) or not reasoning["text"]:
         raise RowFault(f"{where} must hold reasoningContent.reasoningText.text")
-    _check_words(reported["text"], task)
+    _check_words(reasoning["text"], task)
 
 
 def _media_of(turns: list[dict[str, Any]]) -> set[str]:

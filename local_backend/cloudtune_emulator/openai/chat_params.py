@@ -138,8 +138,8 @@ def choices(body: Mapping[str, Any]) -> int:
 
 def stops(body: Mapping[str, Any]) -> list[str]:
     """The sequences that end an answer. Raises ApiError."""
-    requested = body.get("stop")
-    found = [requested] if isinstance(requested, str) else requested or []
+    stop = body.get("stop")
+    found = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(found, list) or len(found) > _MOST_STOPS or not all(isinstance(one, str) for one in found):
         raise ApiError(400, f"Invalid 'stop': a string, or at most {_MOST_STOPS} of them.", param="stop")
     return [one for one in found if one]

@@ -7,7 +7,7 @@ docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, s
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec import UNSET, UnsetType
 
@@ -282,28 +282,38 @@ _WEAVE = Weave(
 _GUIDE = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html", "2026-11-21")
 
 
-def _media(record: Record) -> Iterator[tuple[str, str, ImageUrl | VideoUrl]]:
-    """Field, role and URL of each image and video."""
+class Media(NamedTuple):
+    """An image or a video of a row."""
+
+    field: str
+    role: str
+    kind: Literal["image", "video"]
+    at: ImageUrl | VideoUrl
+
+
+def media_of(record: Record) -> Iterator[Media]:
+    """Return each image and video of a row."""
     for field, message in turns_of(record):
         for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
             if isinstance(part, ImagePart):
-                yield f"{field}.content[{i}]", message.role, part.image_url
+                yield Media(f"{field}.content[{i}]", message.role, "image", part.image_url)
             elif isinstance(part, VideoPart):
-                yield f"{field}.content[{i}]", message.role, part.video_url
+                yield Media(f"{field}.content[{i}]", message.role, "video", part.video_url)
 
 
 def _media_roles(record: Record) -> Iterator[Finding]:
-    for field, role, _ in _media(record):
-        if role != "user":
-            yield field, f"the turn of {role} has an image or video"
+    for media in media_of(record):
+        if media.role != "user":
+            yield media.field, f"the turn of {media.role} has an image or video"
 
 
 def _media_addresses(record: Record) -> Iterator[Finding]:
-    for field, _, at in _media(record):
+    for field, _, kind, at in media_of(record):
+        known = IMAGES if kind == "image" else VIDEOS
         if not re.match(r"s3://[^/]+/.", at.url):
             yield field, f"{at.url[:60]!r} is not an address on S3"
-        elif format_of(at) not in IMAGES + VIDEOS:
-            yield field, f"the format of {at.url[-60:]!r} is not known"
+        elif format_of(at) not in known:
+            yield field, f"the format of the {kind} {at.url[-60:]!r} is not one of {', '.join(known)}"
 
 
 RULES = (
@@ -318,7 +328,7 @@ RULES = (
         '{"role": "assistant", "content": [{"image": ...}]}', "move it into a user turn", _media_roles,
     ),
     RowRule(
-        "media_address", "Images and videos are on S3, under a name that ends in their format.", _GUIDE,
+        "media_address", f"Images are {', '.join(IMAGES)} files and videos {', '.join(VIDEOS)} files, on S3.", _GUIDE,
         '{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}',
         "upload the file to S3 and use s3://bucket/name.png", _media_addresses,
     ),

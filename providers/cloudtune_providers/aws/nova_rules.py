@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cloudtune.data.conversation_rules import texts_of, turns_of
-from cloudtune.data.records import ImagePart, Item, Preference, VideoPart
+from cloudtune.data.conversation_rules import texts_of
+from cloudtune.data.records import Item, Preference
 from cloudtune.data.row_rules import DataRule, RowRule, Source
-from cloudtune_providers.aws.converse import IMAGES, VIDEOS, format_of
+from cloudtune_providers.aws.converse import format_of, media_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,27 +33,12 @@ _VALIDATOR = Source(
 _WORDS = r"system:|user:|bot:|assistant:|thought:|\[eos\]|<image>|<video>|<unk>"
 _WORD = re.compile(_WORDS, re.IGNORECASE)
 _KEY = re.compile(r"[\w./-]+")
-_IMAGES_2, _VIDEOS_2 = ("png", "jpeg", "gif"), ("mov", "mkv", "mp4")
 _ADVISED_ROWS = 200
-_Media = tuple[str, str, "ImagePart | VideoPart"]
 
 
 def is_nova_2(model: str) -> bool:
     """Whether the model belongs to the second generation of Nova."""
     return "nova-2" in model.lower()
-
-
-def media_of(record: Record) -> Iterator[_Media]:
-    """Field, role and part of each image and video."""
-    for field, message in turns_of(record):
-        for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
-            if isinstance(part, ImagePart | VideoPart):
-                yield f"{field}.content[{i}]", message.role, part
-
-
-def address_of(part: ImagePart | VideoPart) -> Any:
-    """The location of the image or video."""
-    return part.image_url if isinstance(part, ImagePart) else part.video_url
 
 
 def _words(prompts_only: bool, record: Record) -> Iterator[Finding]:
@@ -63,23 +48,20 @@ def _words(prompts_only: bool, record: Record) -> Iterator[Finding]:
 
 
 def _keys(record: Record) -> Iterator[Finding]:
-    for field, _, part in media_of(record):
-        url = address_of(part).url
-        if url.startswith("s3://") and not _KEY.fullmatch(url.removeprefix("s3://")):
-            yield field, f"the address {url[:80]!r} contains other characters"
+    for field, _, _, at in media_of(record):
+        if at.url.startswith("s3://") and not _KEY.fullmatch(at.url.removeprefix("s3://")):
+            yield field, f"the address {at.url[:80]!r} contains other characters"
 
 
-def _formats(images: tuple[str, ...], videos: tuple[str, ...], record: Record) -> Iterator[Finding]:
-    for field, _, part in media_of(record):
-        form = format_of(address_of(part))
-        kind, known = ("an image", images) if isinstance(part, ImagePart) else ("a video", videos)
-        if form not in known:
-            yield field, f"{kind} of the format {form or 'unknown'!r}; expected {', '.join(known)}"
+def _formats(record: Record) -> Iterator[Finding]:
+    for field, _, kind, at in media_of(record):
+        if (format_of(at) == "webp" and kind == "image") or (format_of(at) == "webm" and kind == "video"):
+            yield field, f"the {kind} is a {format_of(at)} file"
 
 
 def _counts(images: int, record: Record) -> Iterator[Finding]:
-    media = [part for _, _, part in media_of(record)]
-    pictures = sum(isinstance(part, ImagePart) for part in media)
+    media = [kind for _, _, kind, _ in media_of(record)]
+    pictures = media.count("image")
     if pictures > images or len(media) - pictures > 1:
         yield "messages", f"the row has {pictures} images and {len(media) - pictures} videos"
     elif 0 < pictures < len(media):
@@ -95,8 +77,8 @@ def _reference(record: Record) -> Iterator[Finding]:
 
 def _pair_media(record: Record) -> Iterator[Finding]:
     if isinstance(record, Preference):
-        for field, _, part in media_of(record):
-            if isinstance(part, VideoPart) or not field.startswith("messages"):
+        for field, _, kind, _ in media_of(record):
+            if kind == "video" or not field.startswith("messages"):
                 yield field, "an answer has an image or video, or the row has a video"
 
 
@@ -112,7 +94,6 @@ def _few_rows(facts: DataFacts) -> Iterator[Finding]:
 
 def nova_rules(model: str, method: str | None, most_images: int = 10) -> list[VendorRule]:
     """The rules for that model and method."""
-    images, videos = (_IMAGES_2, _VIDEOS_2) if is_nova_2(model) else (IMAGES, VIDEOS)
     found: list[VendorRule] = [
         RowRule(
             "reserved_word", "No text contains System:, User:, Bot:, Assistant:, Thought:, [EOS], <image>, <video> or "
@@ -123,11 +104,6 @@ def nova_rules(model: str, method: str | None, most_images: int = 10) -> list[Ve
         RowRule(
             "media_key", "The S3 address of an image or video has only letters, digits, underscores, dashes, slashes "
             "and dots.", _VALIDATOR, '"s3Location": {"uri": "s3://bucket/my photo.png"}', "rename the file", _keys,
-        ),
-        RowRule(
-            "media_format", f"Images are {', '.join(images)} files, videos {', '.join(videos)} files.",
-            _NOVA_2 if is_nova_2(model) else _GUIDE, '{"image": {"format": "bmp", ...}}', "convert the file",
-            partial(_formats, images, videos),
         ),
         RowRule(
             "media_count", f"A row has at most {most_images} images or one video, not both.", _GUIDE,
@@ -142,6 +118,13 @@ def nova_rules(model: str, method: str | None, most_images: int = 10) -> list[Ve
             '{"candidates": [{"content": [{"image": ...}]}]}', "remove the row", _pair_media,
         ),
     ]  # fmt: skip
+    if is_nova_2(model):
+        found.append(
+            RowRule(
+                "media_format", "Images for Nova 2 are not webp files, and videos are not webm files.", _NOVA_2,
+                '{"image": {"format": "webp", ...}}', "convert the file", _formats,
+            )
+        )  # fmt: skip
     if is_nova_2(model) and method in (None, "sft"):
         found += [
             DataRule(
@@ -157,7 +140,7 @@ def nova_rules(model: str, method: str | None, most_images: int = 10) -> list[Ve
     return found
 
 
-def mixed_media(facts: DataFacts) -> Iterator[Finding]:
+def _mixed_media(facts: DataFacts) -> Iterator[Finding]:
     """Images and videos in one dataset."""
     if facts.features.get("images") and facts.features.get("videos"):
         yield "data", f"{facts.features['images']:,} rows have images and {facts.features['videos']:,} have videos"
@@ -165,5 +148,5 @@ def mixed_media(facts: DataFacts) -> Iterator[Finding]:
 
 MIXED_MEDIA = DataRule(
     "mixed_media", "A dataset has images or videos, not both.", _GUIDE, "rows with images and rows with videos",
-    "use a separate job for each", mixed_media,
+    "use a separate job for each", _mixed_media,
 )  # fmt: skip

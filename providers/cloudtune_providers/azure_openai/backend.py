@@ -13,6 +13,7 @@ from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
+from cloudtune_providers.azure_openai.row_rules import REINFORCEMENT
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend, Service
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.targets import target_of
@@ -108,7 +109,8 @@ class AzureOpenAIBackend(DelegatingBackend):
     @classmethod
     def row_rules(cls, model: str | None, method: str | None) -> Sequence[VendorRule]:
         """See `RowRules`."""
-        return rules_for(load(cls.name), model, method)
+        found = rules_for(load(cls.name), model, method)
+        return (*found, REINFORCEMENT) if method == "rft" else found
 
     def data_target(self, spec: JobSpec) -> Target | None:
         """See `DataRules`."""

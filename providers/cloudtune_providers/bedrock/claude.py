@@ -198,6 +198,7 @@ def _claude_source(url: str) -> Json:
 _MESSAGES = Source("https://platform.claude.com/docs/en/api/messages", "2026-11-29")
 _TOOLS = Source("https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview", "2026-11-29")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NAME_FAULT = "{!r} is not 1 to 64 of the characters a-z A-Z 0-9 _ -"
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _IMAGES = {"image/jpeg", "image/png", "image/gif", "image/webp"}
 
@@ -206,11 +207,17 @@ def _names(record: Record) -> Iterator[Finding]:
     tools = record.tools if isinstance(record, Chat) and record.tools is not UNSET else []
     for i, tool in enumerate(tools):
         if not _NAME.fullmatch(tool.function["name"]):
-            yield f"tools[{i}].function.name", f"{tool.function['name'][:80]!r} is not such a name"
+            yield (
+                f"tools[{i}].function.name",
+                f"{tool.function['name'][:80]!r} is not 1 to 64 of the characters a-z A-Z 0-9 _ -",
+            )
     for field, message in turns_of(record):
         for i, call in enumerate(message.tool_calls or ()):
             if not _NAME.fullmatch(call.function.name):
-                yield f"{field}.tool_calls[{i}].function.name", f"{call.function.name[:80]!r} is not such a name"
+                yield (
+                    f"{field}.tool_calls[{i}].function.name",
+                    f"{call.function.name[:80]!r} is not 1 to 64 of the characters a-z A-Z 0-9 _ -",
+                )
             if call.id and not _ID.fullmatch(call.id):
                 yield f"{field}.tool_calls[{i}].id", f"{call.id[:80]!r} is not such an id"
 

@@ -6,9 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cloudtune.data.conversation_rules import turns_of
-from cloudtune.data.records import ImagePart
 from cloudtune.data.row_rules import RowRule, Source
-from cloudtune_providers.aws.nova_rules import MIXED_MEDIA, media_of, nova_rules
+from cloudtune_providers.aws.converse import media_of
+from cloudtune_providers.aws.nova_rules import MIXED_MEDIA, nova_rules
+from cloudtune_providers.openai_dialect.row_rules import SPECIAL_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,28 +25,27 @@ _DISTILL = Source(
 
 
 def _media_model(model: str, inputs: tuple[str, ...], record: Record) -> Iterator[Finding]:
-    for field, _, part in media_of(record):
-        kind = "image" if isinstance(part, ImagePart) else "video"
+    for field, _, kind, _ in media_of(record):
         if kind not in inputs:
             yield field, f"{model} is not tuned on {kind}s"
 
 
 def _media(record: Record) -> Iterator[Finding]:
-    for field, _, _ in media_of(record):
+    for field, *_ in media_of(record):
         yield field, "the row has an image or video"
 
 
-def _text_alone(record: Record) -> Iterator[Finding]:
+def _text_only(record: Record) -> Iterator[Finding]:
     for field, message in turns_of(record):
         if message.role == "tool" or message.tool_calls:
             yield field, "the turn has tool calls, or is a result"
         elif message.reasoning_content:
             yield f"{field}.reasoning_content", "the turn has reasoning"
-    for field, _, _ in media_of(record):
+    for field, *_ in media_of(record):
         yield field, "the turn has an image"
 
 
-def _seeing(catalog: Catalog) -> list[str]:
+def _models_with_media(catalog: Catalog) -> list[str]:
     """Models that are tuned on images or videos, with the kinds of media."""
     return [f"{one.id} ({', '.join(one.inputs[1:])})" for one in catalog.models if len(one.inputs) > 1]
 
@@ -53,9 +53,9 @@ def _seeing(catalog: Catalog) -> list[str]:
 _MEDIA_METHOD = RowRule(
     "media_method", "Distillation takes text only.", _DISTILL, '{"image": ...}', "remove the row", _media
 )
-_TEXT_ALONE = RowRule(
+_TEXT_ONLY = RowRule(
     "text_only", "Rows for Claude have texts only: no tools, reasoning or images.", _PREPARE,
-    '{"type": "tool_use", ...}', "remove the row", _text_alone,
+    '{"type": "tool_use", ...}', "remove the row", _text_only,
 )  # fmt: skip
 
 
@@ -66,7 +66,9 @@ def rules_for(catalog: Catalog, known: Model | None, model: str, method: str | N
         most = catalog.limit("row.images.max", model or "amazon.nova-lite-v1:0:300k", method or "")
         found += nova_rules(model, method, int(most.value) if most is not None else 10)
     if "anthropic." in model.lower():
-        found.append(_TEXT_ALONE)
+        found.append(_TEXT_ONLY)
+    if known is not None and known.api:  # open-weight models are tuned through an OpenAI-compatible API
+        found.append(SPECIAL_TOKEN)
     if method == "distill":
         found.append(_MEDIA_METHOD)
     elif known is not None and not {"image", "video"} <= set(known.inputs):
@@ -77,7 +79,7 @@ def rules_for(catalog: Catalog, known: Model | None, model: str, method: str | N
                 f"{known.id} is tuned on {only} only.",
                 _PREPARE,
                 '{"image": ...}',
-                f"use one of {', '.join(_seeing(catalog))}, or remove the row",
+                f"use one of {', '.join(_models_with_media(catalog))}, or remove the row",
                 partial(_media_model, known.id, known.inputs),
             )
         )

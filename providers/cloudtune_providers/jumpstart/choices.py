@@ -55,7 +55,7 @@ class Choices(NamedTuple):
         found = {"MaxRuntimeInSeconds": self.seconds}
         return found | ({"MaxWaitTimeInSeconds": self.seconds + self.spot_wait} if self.spot else {})
 
-    def told(self) -> dict[str, tuple[Any, str]]:
+    def derived(self) -> dict[str, tuple[Any, str]]:
         """Derived values, with the reason."""
         why = (
             "limits.max_time" if self.is_limited else "the service's default of one day; AWS's SDK defaults to one hour"

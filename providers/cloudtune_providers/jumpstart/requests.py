@@ -160,7 +160,7 @@ def settings_of(request: PlanRequest, choices: Choices) -> tuple[Setting, ...]:
         for name, value in choices.hyperparameters.items()
         if name not in mine
     ]
-    derived = {"TrainingJobName": (request.slug, "the job's name and the submission's token")} | choices.told()
+    derived = {"TrainingJobName": (request.slug, "the job's name and the submission's token")} | choices.derived()
     chosen += [Setting(field=field, value=value, source=f"derived: {why}") for field, (value, why) in derived.items()]
     return tuple(chosen)
 

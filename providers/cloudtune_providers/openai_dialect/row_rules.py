@@ -45,7 +45,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TOKENS = r"<\|(?:endoftext|endofprompt|fim_prefix|fim_middle|fim_suffix)\|>"
 _TOKEN = re.compile(_TOKENS)
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*);base64,", re.IGNORECASE)
-_ENDINGS = {"jpg", "jpeg", "png", "webp"}
+_IMAGE_TYPES = {"image/jpg", "image/jpeg", "image/png", "image/webp"}
 _OTHER_ENDINGS = {"avif", "bmp", "gif", "heic", "heif", "ico", "pdf", "psd", "svg", "tif", "tiff"}
 
 
@@ -68,12 +68,12 @@ def _tool_names(record: Record) -> Iterator[Finding]:
         function = tool.get("function")
         name = function.get("name") if isinstance(function, dict) else None
         if isinstance(name, str) and not _NAME.fullmatch(name):
-            yield f"tools[{i}].function.name", f"{name[:80]!r} has other characters, or more than 64"
+            yield f"tools[{i}].function.name", f"{name[:80]!r} is not 1 to 64 of the characters a-z A-Z 0-9 _ -"
     for field, message in turns_of(record):
         for i, call in enumerate(message.tool_calls or ()):
             if not _NAME.fullmatch(call.function.name):
                 place = f"{field}.tool_calls[{i}].function.name"
-                yield place, f"{call.function.name[:80]!r} has other characters, or more than 64"
+                yield place, f"{call.function.name[:80]!r} is not 1 to 64 of the characters a-z A-Z 0-9 _ -"
 
 
 def _arguments(record: Record) -> Iterator[Finding]:
@@ -104,7 +104,7 @@ def _tool_content(record: Record) -> Iterator[Finding]:
 def _names(record: Record) -> Iterator[Finding]:
     for field, message in turns_of(record):
         if message.name is not UNSET and not _NAME.fullmatch(message.name):
-            yield f"{field}.name", f"{message.name[:80]!r} has other characters, or more than 64"
+            yield f"{field}.name", f"{message.name[:80]!r} is not 1 to 64 of the characters a-z A-Z 0-9 _ -"
 
 
 def _special_tokens(record: Record) -> Iterator[Finding]:
@@ -161,7 +161,7 @@ def _image_formats(record: Record) -> Iterator[Finding]:
         url = part.image_url.url
         if found := _DATA_URL.match(url):
             form = found["type"].lower()
-            if form.removeprefix("image/") not in _ENDINGS:
+            if form not in _IMAGE_TYPES:
                 yield f"{field}.url", f"the image is of type {form or 'unknown'}"
         else:
             ending = url.split("?")[0].split("#")[0].rpartition(".")[2].lower()
@@ -198,13 +198,13 @@ def _image_rows(facts: DataFacts) -> Iterator[Finding]:
         yield "data.train", f"{count:,} rows have images"
 
 
-def _no_validation(facts: DataFacts) -> Iterator[Finding]:
-    if not facts.rows.get("validation"):
-        yield "data.validation", "there are no validation rows"
-
-
 # -- the table ---------------------------------------------------------------------------------------------------------
 
+SPECIAL_TOKEN = RowRule(
+    "special_token", "Texts contain no special token of the tokenizer.", _SPECIAL,
+    '{"role": "user", "content": "code <|fim_suffix|> here"}', "remove the token, or write it another way",
+    _special_tokens, re.compile(_TOKENS.encode()),
+)  # fmt: skip
 _ROWS = (
     RowRule(
         "tool_pairing", "Each tool call has one tool turn with its result before the next other turn, except in the "
@@ -242,11 +242,7 @@ _ROWS = (
         _SCHEMA, '{"role": "user", "name": "José Pérez", "content": "hi"}', "use only these characters, or remove it",
         _names,
     ),
-    RowRule(
-        "special_token", "Texts contain no special token of the tokenizer.", _SPECIAL,
-        '{"role": "user", "content": "code <|fim_suffix|> here"}', "remove the token, or write it another way",
-        _special_tokens, re.compile(_TOKENS.encode()),
-    ),
+    SPECIAL_TOKEN,
     RowRule(
         "output_roles", "The answers of a pair hold only assistant and tool turns.", _DPO,
         '"preferred_output": [{"role": "assistant", ...}, {"role": "user", ...}]',
@@ -291,10 +287,6 @@ _DATA = (
         "50,001 rows with images", "use a sample", _image_rows,
     ),
 )  # fmt: skip
-_REINFORCEMENT = DataRule(
-    "no_validation", "Reinforcement fine-tuning requires validation rows.", _RFT, "no validation file",
-    "give a validation file, or hold out a share of the rows", _no_validation, "warning",
-)  # fmt: skip
 
 
 def rules_for(catalog: Catalog, model: str | None, method: str | None) -> tuple[VendorRule, ...]:
@@ -327,4 +319,4 @@ def rules_for(catalog: Catalog, model: str | None, method: str | None) -> tuple[
                 partial(_image_model, base),
             )
         )
-    return (*found, _REINFORCEMENT) if method == "rft" else tuple(found)
+    return tuple(found)

@@ -30,8 +30,8 @@ def conversations_of(record: Record) -> list[Turns]:
     """The conversations in the record: for a pair, one for each answer, each with the prompt."""
     if not isinstance(record, Preference):
         return [turns_of(record)]
-    requested = _named("messages", record.messages)
-    return [requested + _named(name, getattr(record, name)) for name in ("chosen", "rejected")]
+    prompt = _named("messages", record.messages)
+    return [prompt + _named(name, getattr(record, name)) for name in ("chosen", "rejected")]
 
 
 def _named(name: str, messages: list[Message]) -> Turns:

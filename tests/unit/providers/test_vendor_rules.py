@@ -38,7 +38,7 @@ TARGETS = [
     ("azure_openai", "gpt-4.1-2025-04-14", "sft"), ("bedrock", NOVA, "sft"), ("bedrock", NOVA, "distill"),
     ("bedrock", NOVA_2, "sft"), ("bedrock", NOVA_2, "rft"), ("bedrock", LLAMA, "sft"),
     ("bedrock", CLAUDE, "sft"), ("sagemaker", "amazon.nova-lite-v1:0", "dpo"), ("jumpstart", None, "sft"),
-    ("local", None, "sft"),
+    ("local", None, "sft"), ("azure_openai", "o4-mini-2025-04-16", "rft"), ("bedrock", "openai.gpt-oss-20b", "rft"),
 ]  # fmt: skip
 U, A = {"role": "user", "content": "¿Qué hora es?"}, {"role": "assistant", "content": "Son las diez."}
 TOOL = {"type": "function", "function": {"name": "hora", "parameters": {"type": "object"}}}
@@ -129,7 +129,8 @@ CASES: dict[str, tuple[list[Row], list[Row]]] = {
         [seen(image(url)) for url in ("http://x/a", "https://x/a.png", "data:image/png;base64,aGk=")],
     ),
     "image_format": (
-        [seen(image(url)) for url in ("data:image/bmp;base64,Qk0=", "https://x/a.GIF?v=1", "data:;base64,aa==")],
+        [seen(image(f"data:{form};base64,aa==")) for form in ("image/bmp", "", "png")]
+        + [seen(image("https://x/a.GIF?v=1"))],
         [seen(image(url)) for url in ("data:image/webp;base64,aa==", "https://x/a.jpeg", "https://x/foto?id=3")],
     ),
     "image_size": (
@@ -151,11 +152,13 @@ CASES: dict[str, tuple[list[Row], list[Row]]] = {
     ),
     "media_role": ([chat(U, said([image(S3)], "assistant"))], [seen(image(S3))]),
     "media_address": (
-        [seen(image(url)) for url in ("https://x/y.png", "s3://b/k.tiff", "s3://b", "data:image/png;base64,aa==")],
+        [seen(image(url)) for url in ("https://x/y.png", "s3://b/k.tiff", "s3://b", "s3://b/k.mp4",
+                                            "data:image/png;base64,aa==")]
+        + [seen(video("s3://b/k.png"))],
         [seen(image(S3)), seen(video())],
     ),
     "media_key": ([seen(image("s3://c/mi foto.png")), seen(video("s3://c/a+b.mp4"))], [seen(image("s3://c/x_1/y-2.png"))]),
-    "media_format": ([seen(image("s3://c/a.bmp")), seen(video("s3://c/a.flv"))], [seen(image("s3://c/a.jpg"))]),
+    "media_format": ([seen(image("s3://c/a.webp")), seen(video("s3://c/a.webm"))], [seen(image("s3://c/a.jpg"))]),
     "media_count": (
         [seen(*[image(S3)] * 11), seen(video(), video()), seen(image(S3), video())],
         [seen(*[image(S3)] * 10), seen(video())],
@@ -344,3 +347,13 @@ def test_the_emulator_refuses_the_rows_that_the_checks_refuse(tmp_path: Path) ->
 @pytest.mark.soak
 def test_the_emulator_agrees_on_many_rows(tmp_path: Path) -> None:
     assert min(agree(tmp_path, range(400, 8_000))) > 400
+
+
+def test_open_weight_models_take_no_special_token() -> None:
+    codes = {rule.code for rule in rules_of("bedrock", "openai.gpt-oss-20b", "rft")}
+    assert "special_token" in codes
+
+
+def test_only_azure_requires_validation_rows_for_rft() -> None:
+    assert "no_validation" in {rule.code for rule in rules_of("azure_openai", "o4-mini-2025-04-16", "rft")}
+    assert "no_validation" not in {rule.code for rule in rules_of("openai", MINI, "rft")}

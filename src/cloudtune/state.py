@@ -35,6 +35,11 @@ class JobState(StrEnum):
         """Whether the state is final."""
         return self in _TERMINAL
 
+    @property
+    def may_have_ended(self) -> bool:
+        """Whether a job in this state has ended if the vendor reports an end time."""
+        return self.is_terminal or self is JobState.UNKNOWN
+
 
 _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
@@ -115,7 +120,7 @@ class JobSnapshot(Value, frozen=True, kw_only=True):
     @property
     def has_ended(self) -> bool:
         """Whether the job has ended: its state is final, or unknown to this version with an end time."""
-        return self.state.is_terminal or (self.state is JobState.UNKNOWN and self.finished_at is not None)
+        return self.state.is_terminal or (self.state.may_have_ended and self.finished_at is not None)
 
 
 class Event(Value, frozen=True, kw_only=True):

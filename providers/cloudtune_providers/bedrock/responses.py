@@ -87,7 +87,7 @@ def _snapshot(
         model=model,
         detail=detail if not state.is_terminal else "",
         created_at=utc(response.get("creationTime")),
-        finished_at=utc(response.get("endTime")) if state.is_terminal or state is JobState.UNKNOWN else None,
+        finished_at=utc(response.get("endTime")) if state.may_have_ended else None,
         problem=_problem(response) if state is JobState.FAILED else None,
         raw=plain(response),
     )

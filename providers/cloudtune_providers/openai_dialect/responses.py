@@ -89,7 +89,7 @@ def to_snapshot(job: Mapping[str, Any], backend: str, scope: str) -> JobSnapshot
         model=str(job.get("model") or ""),
         detail=_detail(job, state),
         created_at=when(job.get("created_at")),
-        finished_at=when(job.get("finished_at")) if state.is_terminal or state is JobState.UNKNOWN else None,
+        finished_at=when(job.get("finished_at")) if state.may_have_ended else None,
         progress=Progress(tokens=job.get("trained_tokens")),
         problem=_problem(job) if state is JobState.FAILED else None,
         raw=dict(job),

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 10_000
 _NOT_BEGUN = (JobState.QUEUED, JobState.PREPARING)
-_MAY_HAVE_ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED, JobState.UNKNOWN)
 
 
 class WorkspaceJobs:
@@ -91,7 +90,7 @@ class WorkspaceJobs:
         """Return the record of the job's run. It costs a request, so it is read only until it is complete."""
         name = job.ref.id
         kept = self._runs.get(name)
-        if kept is not None and (kept.ended_at if job.state in _MAY_HAVE_ENDED else kept.started_at):
+        if kept is not None and (kept.ended_at if job.state.may_have_ended else kept.started_at):
             return kept
         try:
             details = self._connection.run(name)

@@ -247,7 +247,7 @@ def to_snapshot(job: Mapping[str, Any], scope: str, run: Run | None = None) -> J
         model=str(((properties.get("fineTuningDetails") or {}).get("model") or {}).get("uri") or ""),
         detail=_DETAILS.get(word.lower(), ""), created_at=_moment((job.get("systemData") or {}).get("createdAt")),
         started_at=run.started_at if run else None,
-        finished_at=run.ended_at if run and (state.is_terminal or state is JobState.UNKNOWN) else None,
+        finished_at=run.ended_at if run and state.may_have_ended else None,
         problem=_problem(run.reason if run else None) if state is JobState.FAILED else None, raw=dict(job),
     )  # fmt: skip
 

@@ -20,9 +20,10 @@ from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.meters import Clock, Meter, added
 from cloudtune_trainer.optimizer import rate_at
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tasks.task import OnlineTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from cloudtune_trainer.devices import Devices
@@ -95,8 +96,13 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         rate = rate_at(step, total, hyper)
         for group in job.optimizer.param_groups:
             group["lr"] = rate
-        parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
-        batches = [job.task.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
+        samples, sequences = job.train, schedule.sequences_of(step)
+        if isinstance(job.task, OnlineTask):
+            chosen = [i for sequence in sequences for i in sequence]
+            samples = _made(job, samples, chosen, step=step)
+            sequences = [(i,) for i in range(len(samples))]
+        parts = parts_of(devices.share(sequences), hyper.gradient_accumulation_steps)
+        batches = [job.task.collate(samples, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
         loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
         for batch in batches:
@@ -152,6 +158,8 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     interrupted by a signal. A time limit waits for the end, because these metrics choose the best checkpoint.
     """
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
+    if isinstance(job.task, OnlineTask):
+        samples = _made(job, samples, range(len(samples)), step=None, clock=clock)
     chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
     job.model.eval()
@@ -170,6 +178,17 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
         job.model.train()
     loss, total, *metric_sums = job.devices.totals(loss, count, *metric_sums)
     return job.task.metrics(loss, metric_sums, int(total))
+
+
+def _made(
+    job: Job, samples: Samples, chosen: Sequence[int], *, step: int | None, clock: Clock | None = None
+) -> Samples:
+    """The samples that the task makes with the current model. With a clock, it checks for requests."""
+    assert isinstance(job.task, OnlineTask)
+    return job.task.make_samples(
+        job.model, samples, chosen, step=step, devices=job.devices,
+        check=lambda: None if clock is None else _give_way(job, clock),
+    )  # fmt: skip
 
 
 def _give_way(job: Job, clock: Clock) -> None:

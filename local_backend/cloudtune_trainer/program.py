@@ -12,6 +12,7 @@ from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
+from cloudtune_trainer.tasks.task import OnlineTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         epochs=hyper.epochs,
         max_steps=hyper.max_steps,
         seed=spec.seed,
+        repeats=loaded.task.steps_per_batch if isinstance(loaded.task, OnlineTask) else 1,
     )
     if (hyper.warmup_steps or 0) >= schedule.total_steps:
         report.warning(

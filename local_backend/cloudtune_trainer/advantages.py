@@ -1,0 +1,30 @@
+"""Advantages of sampled completions: how much better each is than expected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_EPSILON = 1e-4
+"""Added to a group's standard deviation: completions with equal rewards have an advantage of 0."""
+
+
+def group_advantages(rewards: Floats, *, scaled: bool) -> Floats:
+    """Rewards minus their group's mean, for rewards [groups, completions]; ``scaled``: divided by the group's deviation.
+
+    arxiv.org/abs/2402.03300, section 4.1.2. The deviation is that of a sample (n - 1), as in trl.
+    """
+    centered = rewards - rewards.mean(1, keepdims=True)
+    return centered / (rewards.std(1, ddof=1, keepdims=True) + _EPSILON) if scaled else centered
+
+
+def leave_one_out_advantages(rewards: Floats) -> Floats:
+    """Rewards [groups, completions] minus the mean of the group's other rewards: arxiv.org/abs/2402.14740."""
+    count = rewards.shape[1]
+    return (rewards - rewards.mean(1, keepdims=True)) * (count / (count - 1))

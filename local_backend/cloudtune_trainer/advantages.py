@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -16,7 +15,7 @@ _EPSILON = 1e-4
 
 
 def group_advantages(rewards: Floats, *, scaled: bool) -> Floats:
-    """Rewards minus their group's mean, for rewards [groups, completions]; ``scaled``: divided by the group's deviation.
+    """Rewards [groups, completions] minus their group's mean; ``scaled``: divided by its standard deviation.
 
     arxiv.org/abs/2402.03300, section 4.1.2. The deviation is that of a sample (n - 1), as in trl.
     """

@@ -61,7 +61,7 @@ class Completions(Samples):
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionBatch(SequenceBatch):
-    """Completions of one forward pass. The figures have one entry for each trained token, in the order of ``labels``."""
+    """Completions of one forward pass. The figures have one entry for each of the ``labels``."""
 
     lengths: tuple[int, ...]
     """Trained tokens of each completion."""

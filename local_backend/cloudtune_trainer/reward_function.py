@@ -51,6 +51,10 @@ class Scored:
     """The other fields of each row."""
 
 
+class _TooSlow(Exception):
+    """A call did not return within its time."""
+
+
 class RewardCall:
     """A reward, called with a time limit. Every failure is one `TrainingProblem` ``bad_reward``."""
 
@@ -70,7 +74,7 @@ class RewardCall:
             return []
         try:
             rewards = self._timed(scored)
-        except TimeoutError:
+        except _TooSlow:
             raise self._problem(f"did not return within {self._limit:g} s for {_listed(scored.rows)}",
                                 "Make it faster, or raise method.reward.timeout.") from None  # fmt: skip
         except TrainingProblem:
@@ -88,19 +92,19 @@ class RewardCall:
         def run() -> None:
             try:
                 outcome.append((self._score(*_arguments(scored)), None))
-            except BaseException as error:  # noqa: BLE001 - user code: SystemExit too is a failure of the reward
+            except Exception as error:  # noqa: BLE001 - any failure of the user's code
                 outcome.append((None, error))
+            except SystemExit as error:
+                outcome.append((None, RuntimeError(f"SystemExit: {error}")))
 
         thread = threading.Thread(target=run, name="reward", daemon=True)
         thread.start()
         thread.join(self._limit)
         if not outcome:
-            raise TimeoutError
+            raise _TooSlow
         value, error = outcome[0]
-        if isinstance(error, TimeoutError):
-            raise RuntimeError(str(error) or "TimeoutError") from error
         if error is not None:
-            raise error if isinstance(error, Exception) else RuntimeError(repr(error))
+            raise error
         return value
 
     def _first_failing(self, scored: Scored) -> str:
@@ -205,7 +209,7 @@ def _endpoint(url: str, timeout: float) -> Callable[[list[Any], list[Any], dict[
                     raise
                 time.sleep(2**attempt)
         if not isinstance(document, dict) or not isinstance(document.get("rewards"), list):
-            raise ValueError('the reply is not {"rewards": [...]}')
+            raise ValueError('the reply is not {"rewards": [...]}')  # noqa: TRY004 - the endpoint's fault
         return document["rewards"]
 
     return score

@@ -290,7 +290,8 @@ def _faults_of_policy(spec: RunSpec) -> list[str]:
     numbers: dict[str, tuple[float, float]] = {
         "temperature": (terms.temperature, 1e-3), "max_new_tokens": (terms.max_new_tokens, 1),
         "steps_per_batch": (terms.steps_per_batch, 1), "num_generations": (terms.num_generations, 2),
-        "beta": (terms.beta, 0.0), "clip_range": (terms.clip_range, 1e-6), "reward.timeout": (terms.reward.timeout, 1e-3),
+        "beta": (terms.beta, 0.0), "clip_range": (terms.clip_range, 1e-6),
+        "reward.timeout": (terms.reward.timeout, 1e-3),
     }  # fmt: skip
     found = [
         f"policy.{name} must be at least {least:g} and finite, not {number}"

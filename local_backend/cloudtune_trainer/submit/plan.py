@@ -15,6 +15,7 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.submit import policy
 from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def run_spec(
         "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
+        **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         "validation": _validation(request, choices),
         "checkpoints": {
@@ -141,7 +143,7 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
     values = {name: pick(name, default) for name, default in defaults.items()}
     method = request.spec.method.name
     rate, by = ADAPTERS[adapter].learning_rate, f"{adapter} training"
-    if method in PAIRED:
+    if method in PAIRED or method in policy.POLICY:
         rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
@@ -246,7 +248,7 @@ def unsupported_features() -> dict[str, str]:
 
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
-    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
+    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend), *policy.misused(spec, backend)]
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 

@@ -74,7 +74,7 @@ def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
     name = spec.method.name
     if name in PAIRED:
         yield from _of_pairs(spec)
-    elif spec.method.beta is not None:
+    elif spec.method.beta is not None and not METHODS[name].beta:
         message = f"{name} uses no reference model"
         yield Problem(code="no_effect", field="method.beta", message=message, fix=f"remove it, or use {PAIRED[0]}")
     try:

@@ -12,6 +12,7 @@ dropout, before the forward passes that are trained.
 from __future__ import annotations
 
 import copy
+import functools
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -143,10 +144,10 @@ class PolicyOptimization:
                 self._reference.to(devices.device)
             adapted = self._reference is None
             passes["reference"] = (self._reference or model, model.disable_adapter() if adapted else nullcontext())
-        return replace(made, **{
-            name: self._by_token(made, devices, lambda batch, network=network: self.likelihoods(network, batch), context)
-            for name, (network, context) in passes.items()
-        })  # fmt: skip
+        for name, (network, context) in passes.items():
+            figure = functools.partial(self.likelihoods, network)
+            made = replace(made, **{name: self._by_token(made, devices, figure, context)})
+        return made
 
     def _by_token(
         self, made: Completions, devices: Devices, figure: Callable[[CompletionBatch], Tensor], context: Any

@@ -22,6 +22,7 @@ _OF_PAIRS = ("loss", "accuracy", "margin", "rewards/chosen", "rewards/rejected")
 _OF_TASK: dict[TaskName, tuple[str, ...]] = {
     "causal_lm": ("loss", "perplexity", "token_accuracy"),
     "preference": (*_OF_PAIRS, "preferred"),
+    "unpaired_preference": (*_OF_PAIRS, "kl"),
     "reward_model": _OF_PAIRS,
     "sequence_classification": ("loss", "accuracy", "macro_f1"),
 }

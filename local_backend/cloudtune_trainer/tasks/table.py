@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
-from cloudtune_trainer.tasks.head_model import HeadModel
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
+from cloudtune_trainer.tasks.unpaired_preference import UnpairedPreferences
 from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.head_model import HeadModel
     from cloudtune_trainer.tasks.task import Task
 
 
@@ -31,6 +32,7 @@ class TaskEntry(NamedTuple):
 TASKS: dict[str, TaskEntry] = {
     "causal_lm": TaskEntry(CausalLM, Model),
     "preference": TaskEntry(Preferences, Model),
+    "unpaired_preference": TaskEntry(UnpairedPreferences, Model),
     "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
 }

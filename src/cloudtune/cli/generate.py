@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("--file", "file", type=click.Path(path_type=Path, allow_dash=True), help="Prompts: one per line, or "
               "JSONL with `prompt` or `messages`. - reads standard input.")  # fmt: skip
-@click.option("--with-answers", is_flag=True, help="Keep the answer of each row of the file: a reward model scores "
-              "it.")  # fmt: skip
 @click.option("--base", is_flag=True, help="Also run the base model, to compare.")
 @click.option("--max-tokens", type=int, default=128, show_default=True)
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 always picks the most likely "
@@ -36,14 +34,14 @@ if TYPE_CHECKING:
 @trust_option
 @click.option("--stream", is_flag=True, help="Print output as it is generated.")
 def generate(
-    session: Session, ref: str, prompts: tuple[str, ...], file: Path | None, with_answers: bool, base: bool,
-    max_tokens: int, temperature: float, top_p: float, seed: int | None, stream: bool, trust_remote_code: bool,
+    session: Session, ref: str, prompts: tuple[str, ...], file: Path | None, base: bool, max_tokens: int,
+    temperature: float, top_p: float, seed: int | None, stream: bool, trust_remote_code: bool,
 ) -> None:  # fmt: skip
     """Generate text with a tuned model. With --base, also run the base model to compare."""
     from cloudtune.errors import InputError
     from cloudtune.optional import GenerateOptions, check_generation
 
-    questions: list[Prompt] = [*prompts, *(read_prompts(file, answered=with_answers) if file else [])]
+    questions: list[Prompt] = [*prompts, *(read_prompts(file) if file else [])]
     if not questions:
         raise InputError("no prompt given", hint="pass a prompt, or --file with one per line")
     plain = GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stream=stream)
@@ -96,8 +94,8 @@ class _Written:
 _LARGEST_FILE = 256 << 20
 
 
-def read_prompts(path: Path, *, answered: bool = False) -> list[Prompt]:
-    """Read the prompts of a file, with ``answered`` each with its answer. Raises InputError with every invalid line."""
+def read_prompts(path: Path) -> list[Prompt]:
+    """Read the prompts of a file. Raises InputError with every invalid line."""
     from cloudtune.errors import InputError, Problem
     from cloudtune.files.regular_file import read_regular
 
@@ -115,7 +113,7 @@ def read_prompts(path: Path, *, answered: bool = False) -> list[Prompt]:
     problems = []
     for number, line in lines:
         try:
-            found.append(_prompt(json.loads(line), answered))
+            found.append(_prompt(json.loads(line)))
         except (ValueError, RecursionError) as error:
             fix = 'write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
             problems.append(Problem(code="prompt", message=str(error), file=label, line=number, fix=fix))
@@ -124,20 +122,16 @@ def read_prompts(path: Path, *, answered: bool = False) -> list[Prompt]:
     return found
 
 
-def _prompt(row: Any, answered: bool) -> Prompt:
+def _prompt(row: Any) -> Prompt:
     if isinstance(row, str):
         return row
     if isinstance(row, dict) and isinstance(row.get("prompt"), str):
-        if answered and isinstance(row.get("completion"), str):
-            turns = (("user", "prompt"), ("assistant", "completion"))
-            return [{"role": role, "content": row[name]} for role, name in turns]
         return str(row["prompt"])
     if isinstance(row, dict) and isinstance(row.get("messages"), list) and row["messages"]:
         messages = row["messages"]
         if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in messages):
             # A training row ends with the expected answer, which is not part of the prompt.
-            is_row = messages[-1]["role"] == "assistant" and len(messages) > 1
-            kept = messages[:-1] if is_row and not answered else messages
+            kept = messages[:-1] if messages[-1]["role"] == "assistant" and len(messages) > 1 else messages
             return [dict(turn) for turn in kept]
     raise ValueError("this row has no prompt")
 

@@ -249,7 +249,8 @@ def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead |
     if not tuned.get("labels"):
         return None
     tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-    return models.ClassificationHead(tuple(tuned["labels"]), models.padding_of(tokenizer))
+    problem = "single_label_classification" if len(tuned["labels"]) > 1 else "regression"
+    return models.ClassificationHead(tuple(tuned["labels"]), models.padding_of(tokenizer), problem)
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

@@ -19,9 +19,12 @@ TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
     "grpo": "policy_optimization", "rloo": "policy_optimization",
+    "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
+_UNPACKED = ("reward_model", "sequence_classification")
+"""Tasks that take one row at a time, because a head reads the end of each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,10 @@ class Preference:
     """The assumed share of pairs with swapped labels."""
     margin: float = 0.0
     """SimPO's gamma: the target margin of the chosen answer's reward."""
+    desirable_weight: float = 1.0
+    """KTO's factor of the losses of answers rated good."""
+    undesirable_weight: float = 1.0
+    """KTO's factor of the losses of answers rated bad."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +186,7 @@ class RunSpec:
     method: str = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
-    """Set if, and only if, the method learns from pairs of answers."""
+    """Set if, and only if, the method learns from pairs of answers or from rated ones."""
     policy: Policy | None = None
     """Set if, and only if, the method samples completions and learns from their rewards."""
     adapter: Adapter = Adapter()
@@ -243,9 +250,9 @@ def _faults(spec: RunSpec) -> list[str]:
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_pairs(spec) + _faults_of_policy(spec)
-    if TASKS[spec.method] == "sequence_classification" and spec.hyperparameters.packing:
-        found.append("hyperparameters.packing: texts to classify are not packed")
+    found += _faults_of_preference(spec) + _faults_of_policy(spec)
+    if TASKS[spec.method] in _UNPACKED and spec.hyperparameters.packing:
+        found.append(f"hyperparameters.packing: rows are not packed by {spec.method}")
     found += _faults_of_adapter(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
@@ -260,10 +267,10 @@ def _faults(spec: RunSpec) -> list[str]:
     return found
 
 
-def _faults_of_pairs(spec: RunSpec) -> list[str]:
-    terms, by_pairs = spec.preference, TASKS[spec.method] == "preference"
-    if (terms is not None) is not by_pairs:
-        return [f"preference: the method {spec.method} {'requires it' if by_pairs else 'does not use it'}"]
+def _faults_of_preference(spec: RunSpec) -> list[str]:
+    terms, prefers = spec.preference, TASKS[spec.method] in ("preference", "unpaired_preference")
+    if (terms is not None) is not prefers:
+        return [f"preference: the method {spec.method} {'requires it' if prefers else 'does not use it'}"]
     if terms is None:
         return []
     found = []
@@ -271,10 +278,13 @@ def _faults_of_pairs(spec: RunSpec) -> list[str]:
         found.append(f"preference.beta must be a positive, finite number, not {terms.beta}")
     if not 0 <= terms.label_smoothing < 0.5:
         found.append(f"preference.label_smoothing must be at least 0 and less than 0.5, not {terms.label_smoothing}")
-    if not 0 <= terms.margin < float("inf"):
-        found.append(f"preference.margin must be at least 0 and finite, not {terms.margin}")
+    found += [
+        f"preference.{name} must be at least 0 and finite, not {value}"
+        for name in ("margin", "desirable_weight", "undesirable_weight")
+        if not 0 <= (value := getattr(terms, name)) < float("inf")
+    ]
     if spec.hyperparameters.packing:
-        found.append("hyperparameters.packing: preference pairs cannot be packed")
+        found.append("hyperparameters.packing: preference rows cannot be packed")
     if spec.loss_on == "all":
         found.append("loss_on: preference methods train on the answers only")
     return found

@@ -62,7 +62,10 @@ METHODS: dict[str, TrainingMethod] = {
     "speech_recognition": TrainingMethod("speech_recognition", ("speech",)),
 }
 DEFAULT_METHOD: MethodName = "sft"
-TRAINER_TASKS: tuple[TaskName, ...] = ("causal_lm", "preference", "policy_optimization", "sequence_classification")
+TRAINER_TASKS: tuple[TaskName, ...] = (
+    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization",
+    "sequence_classification",
+)  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 
 

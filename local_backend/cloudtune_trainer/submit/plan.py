@@ -16,11 +16,12 @@ from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.submit import policy
-from cloudtune_trainer.submit.preference import PAIRED, misused, terms
+from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cloudtune.methods import TaskName
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
@@ -55,8 +56,13 @@ _NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not support."""
 _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
 """Features that reach the model only if its chat template renders them."""
-_DIALOGUES = ("chat", "preference")
+_DIALOGUES = ("chat", "preference", "rated")
 """Kinds of rows that the chat template renders."""
+_BY_ROW: dict[TaskName, str] = {
+    "sequence_classification": "the label of a text",
+    "reward_model": "which of two answers is better",
+}
+"""Tasks that learn something about a row as a whole, and what."""
 
 
 class Choices:
@@ -143,7 +149,7 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
     values = {name: pick(name, default) for name, default in defaults.items()}
     method = request.spec.method.name
     rate, by = ADAPTERS[adapter].learning_rate, f"{adapter} training"
-    if method in PAIRED or method in policy.POLICY:
+    if method in PREFERRING or method in policy.POLICY:
         rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
@@ -272,11 +278,11 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
-    if method.labels and spec.method.loss_on is not None:
-        message = "only the label of a text is learned"
+    if method.task in _BY_ROW and spec.method.loss_on is not None:
+        message = f"only {_BY_ROW[method.task]} is learned"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
-    if method.labels and spec.hyperparameters.packing:
-        message = "texts to classify are not packed: a step is `batch_size` texts"
+    if method.task in _BY_ROW and spec.hyperparameters.packing:
+        message = "rows are not packed: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"

@@ -112,3 +112,18 @@ class OnlineTask(Task, Protocol):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore the result of `state`."""
+
+
+@runtime_checkable
+class UsesStepMean(Protocol):
+    """A task whose loss also depends on a mean over the whole optimizer step, or over the whole split in evaluation.
+
+    The loop computes the mean before the losses, over all parts of the step and all processes, so that the loss does
+    not depend on how the step is divided.
+    """
+
+    step_mean: float
+    """Set by the loop before `Task.forward`."""
+
+    def step_sum(self, model: Any, batch: Any) -> Tensor:
+        """The sum over a batch of the value whose mean is needed. Called without gradients and without dropout."""

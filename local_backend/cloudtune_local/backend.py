@@ -92,7 +92,7 @@ class LocalBackend:
         }
         identity = {"model": model.fingerprint}
         if (reward := find_reward(spec)) is not None:
-            facts["reward"], identity["reward"] = reward, reward["sha256"]
+            facts["reward"], identity["reward"] = reward, reward["fingerprint"]
         limit = row_limit(spec, facts["model"])
         return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 

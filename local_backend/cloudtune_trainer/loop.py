@@ -66,7 +66,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     """Run to the end or to the first reason to stop. Returns the final state; the last checkpoint is saved."""
     spec, report, devices, schedule = job.spec, job.report, job.devices, job.schedule
     hyper = spec.hyperparameters
-    trained = [p for p in job.model.parameters() if p.requires_grad]
+    trained = [p for group in job.optimizer.param_groups for p in group["params"]]
     clock, meter = Clock(job.progress.seconds), Meter()
     total = schedule.total_steps
     started = job.progress.step

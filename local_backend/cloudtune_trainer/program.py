@@ -72,7 +72,9 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
 
 def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
     hyper = spec.hyperparameters
-    train = loaded.splits["train"]
+    train, trained = loaded.splits["train"], loaded.model
+    if isinstance(loaded.task, OnlineTask) and loaded.task.head is not None:
+        trained = torch.nn.ModuleList([loaded.model, loaded.task.head.to(loaded.devices.device)])
     schedule = schedule_of(
         train.lengths.tolist(),
         batch_size=hyper.batch_size,
@@ -99,7 +101,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         device=str(loaded.devices.device),
         processes=loaded.devices.world,
         compute=str(loaded.devices.compute).removeprefix("torch."),
-        trained_parameters=sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
+        trained_parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
     )
     job = loop.Job(
         run=run,
@@ -107,7 +109,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         report=report,
         devices=loaded.devices,
         model=loaded.model,
-        optimizer=optimizer_for(loaded.model, hyper, loaded.devices.device),
+        optimizer=optimizer_for(trained, hyper, loaded.devices.device),
         task=loaded.task,
         train=train,
         validation=loaded.splits.get("validation"),

@@ -1,4 +1,4 @@
-"""The reward of a completion, from the user's own function or endpoint. Standard library only.
+"""The reward of a completion: from the user's own function or endpoint, or from a reward model.
 
 A function has the convention of trl's reward functions: ``reward(prompts, completions, **columns)``, with one entry in
 each list for each completion, returns a list of numbers. A prompt is a list of messages, a completion a list with the
@@ -26,12 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_trainer.fingerprint import check_fingerprint
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cloudtune_trainer.run_spec import Reward
+
+    _Score = Callable[[list[Any], list[Any], dict[str, list[Any]]], Any]
 
 _LARGEST_REPLY = 64 << 20
 _ATTEMPTS = 3
@@ -58,15 +61,18 @@ class _TooSlow(Exception):
 class RewardCall:
     """A reward, called with a time limit. Every failure is one `TrainingProblem` ``bad_reward``."""
 
-    def __init__(self, source: Reward) -> None:
+    def __init__(self, source: Reward, device: str = "auto") -> None:
+        """``device`` is that of a reward model."""
         self.name = f"the reward {source.function or source.url or source.model}"
         self._limit = source.timeout
         if source.function is not None:
-            self._score = _function(source.function, source.sha256)
+            self._score = _function(source.function, source.fingerprint)
         elif source.url is not None:
             self._score = _endpoint(source.url, source.timeout)
         else:
-            raise TrainingProblem("bad_spec", "policy.reward.model is not supported", "Use a function or a url.")
+            assert source.model is not None  # `read_spec` checks it
+            self._score = _model(Path(source.model), source.fingerprint, device)
+        self._timed = self._call if source.function is None else self._call_in_thread
 
     def __call__(self, scored: Scored) -> list[float]:
         """One finite number for each completion."""
@@ -85,13 +91,16 @@ class RewardCall:
                                 "a reward must accept every completion, an empty one too.") from error  # fmt: skip
         return self._checked(rewards, scored)
 
-    def _timed(self, scored: Scored) -> Any:
-        """Call it in a thread: a call that never returns ends with the process."""
+    def _call(self, scored: Scored) -> Any:
+        return self._score(*_arguments(scored))
+
+    def _call_in_thread(self, scored: Scored) -> Any:
+        """A call that never returns ends with the process."""
         outcome: list[Any] = []
 
         def run() -> None:
             try:
-                outcome.append((self._score(*_arguments(scored)), None))
+                outcome.append((self._call(scored), None))
             except Exception as error:  # noqa: BLE001 - any failure of the user's code
                 outcome.append((None, error))
             except SystemExit as error:
@@ -151,10 +160,10 @@ def _arguments(scored: Scored) -> tuple[list[Any], list[Any], dict[str, list[Any
     return [list(prompt) for prompt in scored.prompts], completions, columns
 
 
-def _function(source: str, sha256: str | None) -> Callable[[list[Any], list[Any], dict[str, list[Any]]], Any]:
+def _function(source: str, fingerprint: str | None) -> _Score:
     place, _, name = source.rpartition(":")
     try:
-        module = _file_module(Path(place), sha256) if place.endswith(".py") else importlib.import_module(place)
+        module = _file_module(Path(place), fingerprint) if place.endswith(".py") else importlib.import_module(place)
         function = getattr(module, name)
     except TrainingProblem:
         raise
@@ -174,8 +183,8 @@ def _function(source: str, sha256: str | None) -> Callable[[list[Any], list[Any]
     return score
 
 
-def _file_module(path: Path, sha256: str | None) -> Any:
-    if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+def _file_module(path: Path, fingerprint: str | None) -> Any:
+    if fingerprint is not None and hashlib.sha256(path.read_bytes()).hexdigest() != fingerprint:
         raise TrainingProblem("bad_reward", f"{path} has changed since the job was submitted",
                               "Put the original back, or submit the spec as a new job.")  # fmt: skip
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -192,7 +201,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Rows go to the endpoint in the spec and nowhere else."""
 
 
-def _endpoint(url: str, timeout: float) -> Callable[[list[Any], list[Any], dict[str, list[Any]]], Any]:
+def _endpoint(url: str, timeout: float) -> _Score:
     """POST ``{"prompts": [...], "completions": [...], "columns": {...}}``; the reply is ``{"rewards": [...]}``."""
     opener = urllib.request.build_opener(_NoRedirect)
 
@@ -211,6 +220,18 @@ def _endpoint(url: str, timeout: float) -> Callable[[list[Any], list[Any], dict[
         if not isinstance(document, dict) or not isinstance(document.get("rewards"), list):
             raise ValueError('the reply is not {"rewards": [...]}')  # noqa: TRY004 - the endpoint's fault
         return document["rewards"]
+
+    return score
+
+
+def _model(folder: Path, fingerprint: str | None, device: str) -> _Score:
+    from cloudtune_trainer.tasks.reward import RewardModel
+
+    check_fingerprint(folder, fingerprint, since="the job was submitted")
+    model = RewardModel.open(folder, device=device)
+
+    def score(prompts: list[Any], completions: list[Any], _: dict[str, list[Any]]) -> list[float]:
+        return model.score([[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)])
 
     return score
 

@@ -18,7 +18,7 @@ from cloudtune_trainer.problems import TrainingProblem
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
-    "grpo": "policy_optimization", "rloo": "policy_optimization",
+    "grpo": "policy_optimization", "rloo": "policy_optimization", "ppo": "policy_optimization",
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification",
 }  # fmt: skip
@@ -104,8 +104,8 @@ class Reward:
 
     function: str | None = None
     """A Python function: ``FILE.py:name``, with an absolute path, or ``module:name``."""
-    sha256: str | None = None
-    """The hash of the function's file when the job was planned."""
+    fingerprint: str | None = None
+    """The hash of the function's file, or the fingerprint of the reward model's folder, when the job was planned."""
     url: str | None = None
     """An HTTP endpoint."""
     model: str | None = None
@@ -133,6 +133,12 @@ class Policy:
     """Divide a group's advantages by their standard deviation."""
     normalization: Literal["tokens", "sequences"] = "tokens"
     """The loss is a mean over the step's tokens, or over completions of each one's mean over its tokens."""
+    discount: float = 1.0
+    """PPO's gamma."""
+    decay: float = 0.95
+    """PPO's lambda, of generalized advantage estimation."""
+    value_coefficient: float = 0.1
+    """Weight of the value loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,9 +305,11 @@ def _faults_of_policy(spec: RunSpec) -> list[str]:
         return []
     numbers: dict[str, tuple[float, float]] = {
         "temperature": (terms.temperature, 1e-3), "max_new_tokens": (terms.max_new_tokens, 1),
-        "steps_per_batch": (terms.steps_per_batch, 1), "num_generations": (terms.num_generations, 2),
+        "steps_per_batch": (terms.steps_per_batch, 1),
+        "num_generations": (terms.num_generations, 1 if spec.method == "ppo" else 2),
         "beta": (terms.beta, 0.0), "clip_range": (terms.clip_range, 1e-6),
-        "reward.timeout": (terms.reward.timeout, 1e-3),
+        "reward.timeout": (terms.reward.timeout, 1e-3), "discount": (terms.discount, 0.0), "decay": (terms.decay, 0.0),
+        "value_coefficient": (terms.value_coefficient, 0.0),
     }  # fmt: skip
     found = [
         f"policy.{name} must be at least {least:g} and finite, not {number}"

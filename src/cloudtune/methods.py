@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 MethodName = Literal[
-    "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "rft", "grpo", "rloo", "distill", "classification",
-    "token_classification", "question_answering", "seq2seq", "image_classification", "speech_recognition",
+    "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "rft", "grpo", "rloo", "ppo", "distill",
+    "classification", "token_classification", "question_answering", "seq2seq", "image_classification",
+    "speech_recognition",
 ]  # fmt: skip
 TaskName = Literal[
     "causal_lm", "preference", "unpaired_preference", "reward_model", "reinforcement", "policy_optimization",
-    "distillation",
-    "sequence_classification", "token_classification", "question_answering", "seq2seq", "image_classification",
-    "speech_recognition",
+    "distillation", "sequence_classification", "token_classification", "question_answering", "seq2seq",
+    "image_classification", "speech_recognition",
 ]  # fmt: skip
 
 
@@ -53,6 +53,7 @@ METHODS: dict[str, TrainingMethod] = {
     "rft": TrainingMethod("reinforcement", ("item",), reward=True),
     "grpo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "rloo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
+    "ppo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "distill": TrainingMethod("distillation", ("chat", "item"), teacher=True),
     "classification": TrainingMethod("sequence_classification", ("text_label",), labels=True),
     "token_classification": TrainingMethod("token_classification", ("tags",)),

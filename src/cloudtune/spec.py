@@ -142,7 +142,7 @@ class Method(Part):
     """Strength of the penalty for deviating from the reference model. Policy optimization takes 0: no penalty."""
     reward: Annotated[Reward | None, _short("function", Reward | str)] = None
     """What scores the completions that the model samples, for policy optimization."""
-    num_generations: Annotated[PositiveInt, Field(ge=2)] | None = None
+    num_generations: PositiveInt | None = None
     """Completions of each prompt, for policy optimization."""
     temperature: PositiveFloat | None = None
     """Sampling temperature of completions."""

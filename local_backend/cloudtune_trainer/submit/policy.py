@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from cloudtune.errors import Problem, SpecError
+from cloudtune.errors import CloudtuneError, InputError, Problem, SpecError
 from cloudtune.files.regular_file import read_regular
-from cloudtune.methods import methods_of
-from cloudtune.spec import Part, PositiveFloat, PositiveInt
+from cloudtune.methods import METHODS, methods_of
+from cloudtune.spec import NaturalFloat, Part, PositiveFloat, PositiveInt
+from cloudtune.state import JobRef
+from cloudtune_trainer.fingerprint import weights_fingerprint
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,11 +29,17 @@ POLICY = methods_of("policy_optimization")
 KEY = "policy"
 FIELDS = ("reward", "num_generations", "temperature", "max_new_tokens")
 """Fields of ``method`` that only these methods use."""
-_BETA = {"grpo": 0.04, "rloo": 0.05}
-_DEFAULTS: dict[str, Any] = {"num_generations": 8, "temperature": 1.0, "max_new_tokens": 256}
-_OWN: dict[str, Any] = {"steps_per_batch": 1, "clip_range": 0.2, "scale_rewards": True, "normalization": "tokens"}
-_ONLY = {"grpo": ("scale_rewards", "normalization")}
+_DEFAULTS: dict[str, Any] = {"beta": 0.05, "num_generations": 8, "temperature": 1.0, "max_new_tokens": 256}
+_OWN: dict[str, Any] = {
+    "steps_per_batch": 1, "clip_range": 0.2, "scale_rewards": True, "normalization": "tokens", "discount": 1.0,
+    "decay": 0.95, "value_coefficient": 0.1,
+}  # fmt: skip
+_BY_METHOD: dict[str, dict[str, Any]] = {"grpo": {"beta": 0.04}, "ppo": {"num_generations": 1, "steps_per_batch": 4}}
+"""Other defaults of one method."""
+_ONLY = {"grpo": ("scale_rewards", "normalization"), "ppo": ("discount", "decay", "value_coefficient")}
 """Overrides that only one method uses."""
+_SINGLE = ("ppo",)
+"""Methods that do not compare the completions of a prompt."""
 _TIMEOUT_S = 300.0
 _LARGEST_FILE = 16 << 20
 
@@ -38,7 +48,7 @@ class PolicyOverrides(Part):
     """``overrides.<back end>.policy``: settings without a portable field, since no vendor's service has them."""
 
     steps_per_batch: PositiveInt | None = None
-    """Optimizer steps on the same completions; default 1."""
+    """Optimizer steps on the same completions; default 1, and 4 for ppo."""
     clip_range: Annotated[PositiveFloat, Field(lt=1)] | None = None
     """How far a ratio of probabilities counts: from 1 - clip_range to 1 + clip_range; default 0.2."""
     scale_rewards: bool | None = None
@@ -46,6 +56,12 @@ class PolicyOverrides(Part):
     normalization: Literal["tokens", "sequences"] | None = None
     """For grpo: the loss is a mean over the step's tokens, or over completions of each one's mean over its tokens, as
     in its paper; default tokens."""
+    discount: Annotated[NaturalFloat, Field(le=1)] | None = None
+    """For ppo: gamma, the discount of later rewards; default 1."""
+    decay: Annotated[NaturalFloat, Field(le=1)] | None = None
+    """For ppo: lambda of generalized advantage estimation; default 0.95."""
+    value_coefficient: NaturalFloat | None = None
+    """For ppo: the weight of the value loss; default 0.1."""
 
 
 def terms(spec: JobSpec, choices: Choices, adapter: str, reward_file: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -59,11 +75,12 @@ def terms(spec: JobSpec, choices: Choices, adapter: str, reward_file: Mapping[st
     choices.note(f"method.reward.{source}", getattr(reward, source), "spec")
     timeout = choices.pick("method.reward.timeout", reward.timeout, _TIMEOUT_S)
     found: dict[str, Any] = {"reward": {source: getattr(reward, source), "timeout": timeout, **(reward_file or {})}}
-    for field, default in {"beta": _BETA[name], **_DEFAULTS}.items():
-        found[field] = choices.pick(f"method.{field}", getattr(spec.method, field), default, why)
+    usual = _DEFAULTS | _OWN | _BY_METHOD.get(name, {})
+    for field in _DEFAULTS:
+        found[field] = choices.pick(f"method.{field}", getattr(spec.method, field), usual[field], why)
     for field in _applied(name):
         value = getattr(given, field)
-        found[field] = _OWN[field] if value is None else value
+        found[field] = usual[field] if value is None else value
         choices.note(f"overrides.{choices.backend}.{KEY}.{field}", found[field], why if value is None else "override")
     if found["beta"]:
         how = (
@@ -111,6 +128,9 @@ def _of_completions(spec: JobSpec) -> Iterator[Problem]:
     if method.reward is None:
         yield Problem(code="no_reward", field="method.reward", message=f"{method.name} requires a reward",
                       fix="for example: reward: rewards.py:score")  # fmt: skip
+    if method.num_generations == 1 and method.name not in _SINGLE:
+        message = f"{method.name} compares the completions of a prompt with each other"
+        yield Problem(code="range", field="method.num_generations", message=message, fix="use at least 2")
     if method.loss_on is not None:
         message = "only the sampled completions are trained on"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
@@ -123,28 +143,44 @@ def _of_completions(spec: JobSpec) -> Iterator[Problem]:
 
 
 def find_reward(spec: JobSpec) -> dict[str, Any] | None:
-    """The hash of the file of the spec's reward function, if it has one. The file is read, not run.
+    """The fingerprint of the spec's reward, if it is a file or a folder, and the folder's absolute path.
 
-    Raises SpecError if it does not define the function.
+    A file is read, not run. Raises SpecError for a file without the function, and for what is not a reward model.
     """
     reward = spec.method.reward
     if spec.method.name not in POLICY or reward is None:
         return None
-    if reward.function is None:
-        return None
-    file, _, name = reward.function.rpartition(":")
-    if not file.endswith(".py"):
-        return None
     try:
-        content = read_regular(Path(file), _LARGEST_FILE)
-        fault = None if name in set(_defined(ast.parse(content))) else f"it does not define {name}"
-    except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        fault = str(error)
-    if fault is not None:
-        message = f"cannot use {reward.function}: {fault}"
-        fix = "give a Python file and a function that it defines, e.g. rewards.py:score"
-        raise SpecError([Problem(code="no_reward", field="method.reward.function", message=message, fix=fix)])
-    return {"sha256": hashlib.sha256(content).hexdigest()}
+        if reward.model is not None:
+            return _reward_model(reward.model)
+        file, _, name = (reward.function or "").rpartition(":")
+        return {"fingerprint": _function_file(Path(file), name)} if file.endswith(".py") else None
+    except (OSError, ValueError, SyntaxError, RecursionError, TrainingProblem, CloudtuneError) as error:
+        field, fix = "function", "give a Python file and a function that it defines, e.g. rewards.py:score"
+        if reward.model is not None:
+            field, fix = "model", "give the model folder of a run with method: reward, or the run's reference"
+        message = f"cannot use {getattr(reward, field)}: {error}"
+        raise SpecError([
+            Problem(code="no_reward", field=f"method.reward.{field}", message=message, fix=fix)
+        ]) from error  # fmt: skip
+
+
+def _reward_model(place: str) -> dict[str, Any]:
+    folder = Path(place)
+    if not folder.is_absolute():
+        ref = JobRef.parse(place)
+        folder = Path(ref.scope, ref.id, "model")
+    tuned = read_tuned(folder)
+    if METHODS[tuned["method"]].task != "reward_model":
+        raise InputError(f"its method is {tuned['method']}")
+    return {"model": str(folder), "fingerprint": weights_fingerprint(folder)}
+
+
+def _function_file(file: Path, name: str) -> str:
+    content = read_regular(file, _LARGEST_FILE)
+    if name not in set(_defined(ast.parse(content))):
+        raise InputError(f"it does not define {name}")
+    return hashlib.sha256(content).hexdigest()
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:

@@ -55,6 +55,7 @@ class PolicyOptimization:
     can_pack = False
     packed = False
     needs_reference = False
+    head: torch.nn.Module | None = None
 
     def __init__(self, spec: RunSpec) -> None:
         terms = spec.policy
@@ -63,6 +64,7 @@ class PolicyOptimization:
         self._terms = terms
         self._by_sequence = spec.method == "rloo"
         self.steps_per_batch = terms.steps_per_batch
+        self._needs_old = self.steps_per_batch > 1 or (self._by_sequence and terms.beta > 0)
         self._reference: Any = None
         self._current: tuple[int, Completions] | None = None
 
@@ -73,7 +75,7 @@ class PolicyOptimization:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._reward = RewardCall(self._terms.reward)
+        self._reward = RewardCall(self._terms.reward, self.spec.device)
         network = load_model(base, dtype=dtype, weights=weights, dropout=dropout)
         if self._terms.beta and self.spec.adapter.type == "full":
             start = copy.deepcopy(network) if weights is None else load_model(base, dtype=dtype)
@@ -137,7 +139,7 @@ class PolicyOptimization:
     def _measured(self, model: Any, made: Completions, devices: Devices) -> Completions:
         """With the log-probabilities that advantages and loss need, by this model and by the reference."""
         passes: dict[str, Any] = {}
-        if self.steps_per_batch > 1 or (self._by_sequence and self._terms.beta):
+        if self._needs_old:
             passes["old"] = (model, nullcontext())
         if self._terms.beta:
             if self._reference is not None:
@@ -146,23 +148,24 @@ class PolicyOptimization:
             passes["reference"] = (self._reference or model, model.disable_adapter() if adapted else nullcontext())
         for name, (network, context) in passes.items():
             figure = functools.partial(self.likelihoods, network)
-            made = replace(made, **{name: self._by_token(made, devices, figure, context)})
+            made = replace(made, **{name: self._by_token(made, devices, figure, context)[0]})
         return made
 
     def _by_token(
-        self, made: Completions, devices: Devices, figure: Callable[[CompletionBatch], Tensor], context: Any
-    ) -> NDArray[np.float32]:
-        """A figure of each token of the completions, computed in batches. All processes share the work."""
-        found = np.zeros(int(made.bounds[-1]), dtype=np.float32)
+        self, made: Completions, devices: Devices, figures: Callable[[CompletionBatch], Tensor], context: Any,
+        count: int = 1,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Figures of each token of the completions, [count, tokens], computed in batches by all processes together."""
+        found = np.zeros((count, int(made.bounds[-1])), dtype=np.float32)
         budget = self.spec.hyperparameters.token_budget * self._terms.num_generations
-        bare = replace(made, advantages=found)
+        bare = replace(made, advantages=found[0])
         with context:
             for places in devices.share(chunks_of(made.lengths.tolist(), budget)):
                 with devices.autocast():
-                    values = figure(batch_of(bare, places).to(devices.device)).float().cpu().numpy()
+                    values = figures(batch_of(bare, places).to(devices.device)).float().cpu().numpy()
                 bounds = np.cumsum(made.tokens[np.asarray(places)])[:-1]
-                for place, part in zip(places, np.split(values, bounds), strict=True):
-                    found[made.bounds[place] : made.bounds[place + 1]] = part
+                for place, part in zip(places, np.split(values.reshape(count, -1), bounds, 1), strict=True):
+                    found[:, made.bounds[place] : made.bounds[place + 1]] = part
         return devices.joined(found)
 
     def _with_advantages(self, made: Completions) -> Completions:
@@ -196,12 +199,15 @@ class PolicyOptimization:
         """See `Task.forward`."""
         found = self.likelihoods(model, batch)
         losses, clipped = (self._of_sequences if self._by_sequence else self._of_tokens)(found, batch)
+        return self._summed(losses, found, clipped, batch)
+
+    def _summed(self, losses: Tensor, found: Tensor, clipped: Tensor, batch: CompletionBatch, *more: Tensor) -> Sums:
         with torch.no_grad():
             gap = torch.zeros_like(found) if batch.reference is None else batch.reference - found
             divergence = torch.expm1(gap) - gap
             figures = (
                 len(batch.lengths), sum(batch.lengths), batch.rewards.sum(), batch.rewards.square().sum(),
-                batch.ended.sum(), divergence.sum(), clipped,
+                batch.ended.sum(), divergence.sum(), clipped, *more,
             )  # fmt: skip
             sums = torch.stack([torch.as_tensor(figure, device=found.device).float() for figure in figures])
         return Sums(losses.sum(), sums, batch.count)
@@ -240,7 +246,7 @@ class PolicyOptimization:
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`. ``kl`` is the mean per token of an estimate of the divergence from the reference."""
-        completions, tokens, reward, squares, ended, divergence, clipped = metric_sums
+        completions, tokens, reward, squares, ended, divergence, clipped = metric_sums[:7]
         completions, tokens = max(1.0, completions), max(1.0, tokens)
         mean = reward / completions
         found = {

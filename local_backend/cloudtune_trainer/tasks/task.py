@@ -95,6 +95,8 @@ class OnlineTask(Task, Protocol):
 
     steps_per_batch: int
     """How many consecutive optimizer steps use the same samples."""
+    head: torch.nn.Module | None
+    """Weights that are trained beside the model, and that the result does not need."""
 
     def make_samples(
         self, model: Any, samples: Any, chosen: Sequence[int], *, step: int | None, devices: Devices,

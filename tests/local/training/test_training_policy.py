@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from cloudtune_trainer import models
-from cloudtune_trainer.advantages import group_advantages, leave_one_out_advantages
+from cloudtune_trainer.advantages import generalized_advantages, group_advantages, leave_one_out_advantages
 from cloudtune_trainer.completions import Completions, with_completions
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.models import BaseModel, load_tokenizer
@@ -293,7 +293,7 @@ def test_prompts_are_rendered_as_at_inference(tiny_model: Path) -> None:
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "adapter"), [("grpo", LORA), ("rloo", FULL)], ids=["grpo", "rloo"])
+@pytest.mark.parametrize(("method", "adapter"), [("grpo", LORA), ("rloo", FULL), ("ppo", LORA)])
 def test_resumed_within_a_batch_is_equal_to_the_bit(
     runs: Runs, rewards: Path, method: str, adapter: dict[str, Any]
 ) -> None:
@@ -330,7 +330,7 @@ def test_a_batch_in_parts_has_the_same_loss(runs: Runs, rewards: Path, parts: in
     assert found[0]["grad_norm"] == pytest.approx(found[1]["grad_norm"], rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("method", ["grpo", "rloo", "ppo"])
 def test_the_reward_rises_and_a_shuffled_one_does_not(runs: Runs, rewards: Path, method: str) -> None:
     rise = {}
     for function in ("letters", "shuffled"):
@@ -353,3 +353,86 @@ def test_the_best_validation_reward_is_kept(runs: Runs, rewards: Path) -> None:
     measured = [(m["values"]["reward"], -m["step"]) for m in metrics(run, "validation")]
     assert read_json(run.model / "tuned.json")["step"] == -max(measured)[1]
     assert "kl" not in metrics(run)[0]["values"], "without beta there is no reference"
+
+
+# -- ppo ---------------------------------------------------------------------------------------------------------------
+
+
+def test_advantages_follow_the_textbook_recursion() -> None:
+    rng = np.random.default_rng(0)
+    bounds = np.asarray([0, 4, 5, 11])
+    rewards, values = rng.normal(size=11), rng.normal(size=11)
+    expected = np.zeros(11)
+    for begin, end in ((0, 4), (4, 5), (5, 11)):
+        for t in range(begin, end):  # the sum of discounted errors, not the recursion
+            for later in range(t, end):
+                error = rewards[later] + 0.9 * (values[later + 1] if later + 1 < end else 0.0) - values[later]
+                expected[t] += (0.9 * 0.7) ** (later - t) * error
+    np.testing.assert_allclose(generalized_advantages(rewards, values, bounds, discount=0.9, decay=0.7), expected)
+
+
+@pytest.mark.parametrize("adapter", [FULL, LORA | {"dropout": 0.0}], ids=["full", "lora"])
+def test_loss_and_gradient_of_ppo(tiny_model: Path, adapter: dict[str, Any]) -> None:
+    terms: dict[str, Any] = {"beta": 0.3, "clip_range": 0.25, "steps_per_batch": 2, "value_coefficient": 0.4}
+    network, model, task = loaded(tiny_model, adapter, "ppo", **terms)
+    moved(task.head)
+    made = sampled(tiny_model)
+    rng = np.random.default_rng(1)
+    figures = {name: rng.normal(size=27).astype(np.float32) for name in ("advantages", "values", "returns")}
+    made = Completions(**vars(made) | figures)
+    whole = task.forward(model, task.collate(made, range(6)))
+    (whole.loss / whole.count).backward()
+    trained = [*model.named_parameters(), *task.head.named_parameters()]
+    gradients = {name: p.grad.clone() for name, p in trained if p.grad is not None}
+    model.zero_grad()
+    task.head.zero_grad()
+
+    losses, of_value = [], []
+    for i in range(6):
+        ids = torch.from_numpy(made.ids[made.starts[i] : made.starts[i + 1]].astype("int64"))
+        out = network(input_ids=ids[None], use_cache=False, output_hidden_states=True)
+        scores, values = F.log_softmax(out.logits[0], -1), task.head(out.hidden_states[-1][0])[:, 0]
+        first = len(ids) - int(made.tokens[i])
+        for n, place in enumerate(range(first, len(ids)), int(made.bounds[i])):
+            ratio = torch.exp(scores[place - 1, ids[place]] - float(made.old[n]))
+            kept = torch.min(ratio * made.advantages[n], ratio.clamp(0.75, 1.25) * made.advantages[n])
+            value, before, goal = values[place - 1], float(made.values[n]), float(made.returns[n])
+            near = before + torch.clamp(value - before, -0.25, 0.25)
+            of_value.append(0.5 * torch.max((value - goal) ** 2, (near - goal) ** 2))
+            losses.append(-kept + 0.4 * of_value[-1])
+    expected = torch.stack(losses).mean()
+    expected.backward()
+    torch.testing.assert_close(whole.loss / whole.count, expected, rtol=1e-5, atol=1e-6)
+    assert "weight" in gradients
+    for name, parameter in trained:
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+    found = task.metrics(whole.loss.item(), whole.metric_sums.tolist(), whole.count)
+    assert found["value_loss"] == pytest.approx(torch.stack(of_value).mean().item(), rel=1e-5)
+
+
+def test_the_reward_of_ppo_comes_last_and_every_token_is_penalized(tiny_model: Path) -> None:
+    _, _, task = loaded(tiny_model, FULL, "ppo", beta=0.5, discount=0.9, decay=0.7)
+    made = sampled(tiny_model)
+    values = np.random.default_rng(1).normal(size=27).astype(np.float32)
+    found = task._with_advantages(Completions(**vars(made) | {"values": values}))
+    rewards = -0.5 * (made.old - made.reference).astype(np.float64)
+    for i in range(6):
+        rewards[made.bounds[i + 1] - 1] += made.rewards[i]
+    plain = generalized_advantages(rewards, values.astype(np.float64), made.bounds, discount=0.9, decay=0.7)
+    np.testing.assert_allclose(found.advantages, (plain - plain.mean()) / plain.std(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.returns, plain + values, rtol=1e-5, atol=1e-6)
+
+
+def test_values_are_measured_with_the_samples(tiny_model: Path) -> None:
+    network, model, task = loaded(tiny_model, LORA, "ppo", beta=0.1)
+    assert not any(parameter.any() for parameter in task.head.parameters())
+    moved(task.head)
+    made = sampled(tiny_model, figures=())
+    with torch.no_grad():
+        model.eval()
+        found = task._measured(model, made, Devices("cpu", "fp32"))
+        np.testing.assert_allclose(found.old, torch.cat(by_hand(model, made, 1.0)), rtol=1e-4)
+        ids = torch.from_numpy(made.ids[: made.starts[1]].astype("int64"))
+        state = network(input_ids=ids[None], output_hidden_states=True).hidden_states[-1][0, -2]
+        np.testing.assert_allclose(found.values[0], task.head(state), rtol=1e-4)

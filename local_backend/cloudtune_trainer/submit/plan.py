@@ -186,6 +186,7 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
+    found += policy.too_long(document, length)
     found += _strange_targets(request, model.get("modules") or ())
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
     if chat and model.get("chat_template") is False:

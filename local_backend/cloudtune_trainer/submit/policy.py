@@ -124,7 +124,7 @@ def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
 
 
 def _of_completions(spec: JobSpec) -> Iterator[Problem]:
-    method, hyper = spec.method, spec.hyperparameters
+    method = spec.method
     if method.reward is None:
         yield Problem(code="no_reward", field="method.reward", message=f"{method.name} requires a reward",
                       fix="for example: reward: rewards.py:score")  # fmt: skip
@@ -134,12 +134,18 @@ def _of_completions(spec: JobSpec) -> Iterator[Problem]:
     if method.loss_on is not None:
         message = "only the sampled completions are trained on"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
-    if hyper.packing:
+    if spec.hyperparameters.packing:
         message = "completions are not packed: a step is `batch_size` prompts"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
-    if hyper.max_length is not None and (method.max_new_tokens or _DEFAULTS["max_new_tokens"]) >= hyper.max_length:
-        message = f"max_length {hyper.max_length} includes the completion and leaves no token to the prompt"
-        yield Problem(code="range", field="method.max_new_tokens", message=message, fix="lower it, or raise max_length")
+
+
+def too_long(document: Mapping[str, Any], length: int) -> list[Problem]:
+    """The problem of completions that leave no token of the sequences' ``length`` to a prompt."""
+    new = document.get(KEY, {}).get("max_new_tokens", 0)
+    if new < length:
+        return []
+    message = f"{new} new tokens leave none to the prompt: max_length is {length}, completions included"
+    return [Problem(code="range", field="method.max_new_tokens", message=message, fix=f"use less than {length}")]
 
 
 def find_reward(spec: JobSpec) -> dict[str, Any] | None:

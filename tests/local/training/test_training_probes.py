@@ -136,7 +136,7 @@ def test_prompts_are_batched_only_where_the_mask_holds(family: str, together: bo
     assert answers_in_batches(network(family), padding=3) is together
 
 
-def test_an_early_end_of_an_answer_is_no_difference() -> None:
+def test_an_early_end_of_an_answer_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("gpt2", scale=2.0, pad_token_id=3)
     rows = torch.arange(3, 13).repeat(2, 1)
     rows[1, :4] = 3
@@ -145,7 +145,16 @@ def test_an_early_end_of_an_answer_is_no_difference() -> None:
     first = model.generate(input_ids=rows, attention_mask=mask, do_sample=False, max_new_tokens=1)[:, -1].tolist()
     assert first[0] != first[1]
     model.generation_config.eos_token_id = first[1]
+    generate, lengths = model.generate, []
+
+    def write(**options: Any) -> Any:
+        out = generate(**options)
+        lengths.append(len(out.logits))
+        return out
+
+    monkeypatch.setattr(model, "generate", write)
     assert answers_in_batches(model, padding=3)
+    assert lengths == [3, 3]
 
 
 @pytest.mark.parametrize(("last", "same"), [(5, True), (4, False)])

@@ -97,11 +97,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         report.event("message", f"these weights start from random values: {', '.join(task.random_weights)}")
     task.spec = spec = _fitted(spec, network, report)
     model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
-    if task.can_pack and ADAPTERS[spec.adapter.type].can_pack:
-        reason = enable_packed_attention(network, spec.hyperparameters.max_length)
-        task.packed = reason is None
-        if spec.hyperparameters.packing and reason is not None:
-            report.warning(f"packing is disabled: {reason}")
+    _choose_packing(task, network, report)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
@@ -124,6 +120,16 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         packing=spec.hyperparameters.packing and task.packed,
         start=start,
     )
+
+
+def _choose_packing(task: Task, network: Any, report: Report) -> None:
+    """Pack batches if the task, the adapter and the model allow it. Warns if the spec wants packing in vain."""
+    if not task.can_pack or not ADAPTERS[task.spec.adapter.type].can_pack:
+        return
+    reason = enable_packed_attention(network, task.spec.hyperparameters.max_length)
+    task.packed = reason is None
+    if task.spec.hyperparameters.packing and reason is not None:
+        report.warning(f"packing is disabled: {reason}")
 
 
 def _data(run: RunFolder, spec: RunSpec) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import torch
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import load_tuned
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.tuned import read_tuned
@@ -55,7 +56,7 @@ class HeadModel:
 
     def _outputs(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """The head's outputs in fp32, [rows, outputs]."""
-        inputs = padded([np.asarray(row) for row in ids], models.padding_of(self._tokenizer))
+        inputs = padded([np.asarray(row) for row in ids], padding_of(self._tokenizer) or 0)
         device = next(self._network.parameters()).device
         with self._lock, torch.inference_mode():
             inputs = {name: tensor.to(device) for name, tensor in inputs.items()}

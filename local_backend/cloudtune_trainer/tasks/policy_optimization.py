@@ -24,9 +24,9 @@ from torch import Tensor
 from cloudtune_trainer.advantages import group_advantages, leave_one_out_advantages
 from cloudtune_trainer.batches import chunks_of
 from cloudtune_trainer.completions import CompletionBatch, Completions, batch_of, with_completions
-from cloudtune_trainer.generation_settings import answer_ends
+from cloudtune_trainer.generation_settings import answer_ends, padding_of
 from cloudtune_trainer.loss import log_probabilities
-from cloudtune_trainer.models import load_model, padding_of
+from cloudtune_trainer.models import load_model
 from cloudtune_trainer.reward_function import RewardCall, Scored
 from cloudtune_trainer.rollouts import Prompts, Sampler, Settings, encode_prompts, evaluating
 from cloudtune_trainer.sequences import next_token_logits
@@ -52,6 +52,7 @@ class PolicyOptimization:
     """Completions, their tokens, rewards, squared rewards, ended completions, divergence, clipped ratios."""
     peft_task_type = "CAUSAL_LM"
     labels: tuple[str, ...] = ()
+    random_weights: tuple[str, ...] = ()
     can_pack = False
     packed = False
     needs_reference = False
@@ -81,7 +82,8 @@ class PolicyOptimization:
             start = copy.deepcopy(network) if weights is None else load_model(base, dtype=dtype)
             self._reference = start.requires_grad_(False).eval()
         self._tokenizer = tokenizer
-        self._sampler = Sampler(answer_ends(network, tokenizer), padding_of(tokenizer))
+        ends = answer_ends(network, tokenizer)
+        self._sampler = Sampler(ends, padding_of(tokenizer, ends) or 0)
         return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Prompts:

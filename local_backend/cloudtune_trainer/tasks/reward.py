@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Renderer
 from cloudtune_trainer.rope import logits_by_length
@@ -43,6 +44,7 @@ class RewardModeling:
     metric_sums = 3
     peft_task_type = "SEQ_CLS"
     labels = (OUTPUT,)
+    random_weights: tuple[str, ...] = ()
     can_pack = False
     packed = False
     needs_reference = False
@@ -56,12 +58,15 @@ class RewardModeling:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._padding = models.padding_of(tokenizer)
+        self._padding = padding_of(tokenizer) or 0
         torch.manual_seed(self.spec.seed)  # the same initial head at every start
         head = models.ClassificationHead(self.labels, self._padding, "regression")
-        return models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        random = set[str]()
+        network = models.load_model(
+            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=random if weights is None else None
         )
+        self.random_weights = tuple(sorted(random))
+        return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
         """See `Task.encode`."""

@@ -20,8 +20,10 @@ def group_advantages(rewards: Floats, *, scaled: bool) -> Floats:
 
     arxiv.org/abs/2402.03300, section 4.1.2. The deviation is that of a sample (n - 1), as in trl.
     """
-    centered = rewards - rewards.mean(1, keepdims=True)
-    return centered / (rewards.std(1, ddof=1, keepdims=True) + _EPSILON) if scaled else centered
+    centered: Floats = rewards - rewards.mean(1, keepdims=True)
+    if scaled:
+        centered /= rewards.std(1, ddof=1, keepdims=True) + _EPSILON
+    return centered
 
 
 def generalized_advantages(
@@ -45,4 +47,5 @@ def generalized_advantages(
 def leave_one_out_advantages(rewards: Floats) -> Floats:
     """Rewards [groups, completions] minus the mean of the group's other rewards: arxiv.org/abs/2402.14740."""
     count = rewards.shape[1]
-    return (rewards - rewards.mean(1, keepdims=True)) * (count / (count - 1))
+    centered: Floats = rewards - rewards.mean(1, keepdims=True)
+    return centered * (count / (count - 1))

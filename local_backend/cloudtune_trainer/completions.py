@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cloudtune_trainer.batches import chunks_of
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import SequenceBatch, lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from cloudtune_trainer.devices import Devices
     from cloudtune_trainer.rollouts import Prompts
 
     Floats = NDArray[np.float32]
@@ -95,6 +97,21 @@ def with_completions(
         np.concatenate(ids), np.concatenate(learn), starts, Cuts(), bounds,
         np.asarray([completion[-1] in ends for completion in tokens]), empty, empty,
     )  # fmt: skip
+
+
+def by_token(
+    made: Completions, devices: Devices, figures: Callable[[CompletionBatch], Tensor], token_budget: int, count: int = 1
+) -> Floats:
+    """Figures of each token of the completions, [count, tokens], computed in batches by all processes together."""
+    found = np.zeros((count, int(made.bounds[-1])), dtype=np.float32)
+    bare = replace(made, advantages=found[0])
+    for places in devices.share(chunks_of(made.lengths.tolist(), token_budget)):
+        with devices.autocast():
+            values = figures(batch_of(bare, places).to(devices.device)).float().cpu().numpy()
+        bounds = np.cumsum(made.tokens[np.asarray(places)])[:-1]
+        for place, part in zip(places, np.split(values.reshape(count, -1), bounds, 1), strict=True):
+            found[:, made.bounds[place] : made.bounds[place + 1]] = part
+    return devices.joined(found)
 
 
 def batch_of(made: Completions, chosen: Sequence[int]) -> CompletionBatch:

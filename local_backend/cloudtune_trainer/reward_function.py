@@ -32,7 +32,7 @@ from cloudtune_trainer.problems import TrainingProblem
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cloudtune_trainer.run_spec import Reward
+    from cloudtune_trainer.policy_spec import Reward
 
     _Score = Callable[[list[Any], list[Any], dict[str, list[Any]]], Any]
 

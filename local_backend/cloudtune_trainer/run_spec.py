@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
+from cloudtune_trainer.policy_spec import Policy, policy_faults
 from cloudtune_trainer.problems import TrainingProblem
 
 TASKS = {
@@ -96,49 +97,6 @@ class Preference:
     """KTO's factor of the losses of answers rated good."""
     undesirable_weight: float = 1.0
     """KTO's factor of the losses of answers rated bad."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reward:
-    """What scores a completion. Exactly one of function, url and model is set."""
-
-    function: str | None = None
-    """A Python function: ``FILE.py:name``, with an absolute path, or ``module:name``."""
-    fingerprint: str | None = None
-    """The hash of the function's file, or the fingerprint of the reward model's folder, when the job was planned."""
-    url: str | None = None
-    """An HTTP endpoint."""
-    model: str | None = None
-    """The folder of a reward model."""
-    timeout: float = 300.0
-    """Seconds that one call may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """Additional settings of policy optimization."""
-
-    reward: Reward
-    beta: float = 0.04
-    """Strength of the KL penalty. Without it (0) there is no reference model."""
-    num_generations: int = 8
-    """Completions of each prompt."""
-    temperature: float = 1.0
-    max_new_tokens: int = 256
-    steps_per_batch: int = 1
-    """Optimizer steps on the same completions."""
-    clip_range: float = 0.2
-    """How far the ratio of probabilities counts: from 1 - clip_range to 1 + clip_range."""
-    scale_rewards: bool = True
-    """Divide a group's advantages by their standard deviation."""
-    normalization: Literal["tokens", "sequences"] = "tokens"
-    """The loss is a mean over the step's tokens, or over completions of each one's mean over its tokens."""
-    discount: float = 1.0
-    """PPO's gamma."""
-    decay: float = 0.95
-    """PPO's lambda, of generalized advantage estimation."""
-    value_coefficient: float = 0.1
-    """Weight of the value loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,30 +255,15 @@ def _faults_of_preference(spec: RunSpec) -> list[str]:
 
 
 def _faults_of_policy(spec: RunSpec) -> list[str]:
-    terms, hyper = spec.policy, spec.hyperparameters
-    online = TASKS[spec.method] == "policy_optimization"
+    terms, online = spec.policy, TASKS[spec.method] == "policy_optimization"
     if (terms is not None) is not online:
         return [f"policy: the method {spec.method} {'requires it' if online else 'does not use it'}"]
     if terms is None:
         return []
-    numbers: dict[str, tuple[float, float]] = {
-        "temperature": (terms.temperature, 1e-3), "max_new_tokens": (terms.max_new_tokens, 1),
-        "steps_per_batch": (terms.steps_per_batch, 1),
-        "num_generations": (terms.num_generations, 1 if spec.method == "ppo" else 2),
-        "beta": (terms.beta, 0.0), "clip_range": (terms.clip_range, 1e-6),
-        "reward.timeout": (terms.reward.timeout, 1e-3), "discount": (terms.discount, 0.0), "decay": (terms.decay, 0.0),
-        "value_coefficient": (terms.value_coefficient, 0.0),
-    }  # fmt: skip
-    found = [
-        f"policy.{name} must be at least {least:g} and finite, not {number}"
-        for name, (number, least) in numbers.items()
-        if not least <= number < float("inf")
-    ]
-    if [terms.reward.function, terms.reward.url, terms.reward.model].count(None) != 2:
-        found.append("policy.reward: set exactly one of function, url and model")
-    if terms.max_new_tokens >= hyper.max_length:
+    found = policy_faults(terms, one_each=spec.method == "ppo")
+    if terms.max_new_tokens >= spec.hyperparameters.max_length:
         found.append("policy.max_new_tokens leaves no token of hyperparameters.max_length to the prompt")
-    if hyper.packing:
+    if spec.hyperparameters.packing:
         found.append("hyperparameters.packing: completions are not packed")
     return found
 

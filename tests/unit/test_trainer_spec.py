@@ -9,7 +9,7 @@ import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
 from cloudtune.spec import Adapter, AdapterName
 from cloudtune.spec_method import Reward
-from cloudtune_trainer import run_spec
+from cloudtune_trainer import policy_spec, run_spec
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import policy, preference
@@ -38,8 +38,8 @@ def test_pairs_are_the_trainers() -> None:
 
 def test_rewards_are_the_trainers() -> None:
     reported = {*policy.PolicyOverrides.model_fields, "beta", *policy.FIELDS}
-    assert reported == set(get_type_hints(run_spec.Policy))
-    assert {*Reward.model_fields, "fingerprint"} == set(get_type_hints(run_spec.Reward))
+    assert reported == set(get_type_hints(policy_spec.Policy))
+    assert {*Reward.model_fields, "fingerprint"} == set(get_type_hints(policy_spec.Reward))
 
 
 def test_what_is_untaught_has_a_reason_each() -> None:

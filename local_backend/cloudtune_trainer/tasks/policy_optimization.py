@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from cloudtune_trainer.advantages import group_advantages, leave_one_out_advantages
-from cloudtune_trainer.batches import chunks_of
-from cloudtune_trainer.completions import CompletionBatch, Completions, batch_of, with_completions
+from cloudtune_trainer.completions import CompletionBatch, Completions, batch_of, by_token, with_completions
 from cloudtune_trainer.generation_settings import answer_ends, padding_of
 from cloudtune_trainer.loss import log_probabilities
 from cloudtune_trainer.models import load_model
@@ -69,6 +68,11 @@ class PolicyOptimization:
         self._reference: Any = None
         self._current: tuple[int, Completions] | None = None
 
+    @property
+    def _token_budget(self) -> int:
+        """Tokens that are computed at once without gradients: as many as in a part of a training step."""
+        return self.spec.hyperparameters.token_budget * self._terms.num_generations
+
     # -- before the first step
 
     def load_model(
@@ -103,13 +107,14 @@ class PolicyOptimization:
         terms, hyper = self._terms, self.spec.hyperparameters
         settings = Settings(
             count=terms.num_generations, temperature=terms.temperature, max_new_tokens=terms.max_new_tokens,
-            max_length=hyper.max_length, token_budget=hyper.token_budget * terms.num_generations,
+            max_length=hyper.max_length, token_budget=self._token_budget,
             seed=(self.spec.seed, 1, 0) if number is None else (self.spec.seed, 0, number),
         )  # fmt: skip
         with evaluating(model):
             tokens = self._sampler.sample(model, samples, chosen, settings, devices, check)
             made = with_completions(samples, chosen, tokens, self._sampler.ends)
-            made = replace(made, rewards=self._rewards(samples, chosen, tokens, devices, check))
+            with torch.random.fork_rng():  # whatever the reward draws, dropout stays the same
+                made = replace(made, rewards=self._rewards(samples, chosen, tokens, devices, check))
             made = self._with_advantages(self._measured(model, made, devices))
         if number is not None:
             self._current = (number, made)
@@ -150,25 +155,9 @@ class PolicyOptimization:
             passes["reference"] = (self._reference or model, model.disable_adapter() if adapted else nullcontext())
         for name, (network, context) in passes.items():
             figure = functools.partial(self.likelihoods, network)
-            made = replace(made, **{name: self._by_token(made, devices, figure, context)[0]})
+            with context:
+                made = replace(made, **{name: by_token(made, devices, figure, self._token_budget)[0]})
         return made
-
-    def _by_token(
-        self, made: Completions, devices: Devices, figures: Callable[[CompletionBatch], Tensor], context: Any,
-        count: int = 1,
-    ) -> NDArray[np.float32]:  # fmt: skip
-        """Figures of each token of the completions, [count, tokens], computed in batches by all processes together."""
-        found = np.zeros((count, int(made.bounds[-1])), dtype=np.float32)
-        budget = self.spec.hyperparameters.token_budget * self._terms.num_generations
-        bare = replace(made, advantages=found[0])
-        with context:
-            for places in devices.share(chunks_of(made.lengths.tolist(), budget)):
-                with devices.autocast():
-                    values = figures(batch_of(bare, places).to(devices.device)).float().cpu().numpy()
-                bounds = np.cumsum(made.tokens[np.asarray(places)])[:-1]
-                for place, part in zip(places, np.split(values.reshape(count, -1), bounds, 1), strict=True):
-                    found[:, made.bounds[place] : made.bounds[place + 1]] = part
-        return devices.joined(found)
 
     def _with_advantages(self, made: Completions) -> Completions:
         """One advantage for all tokens of a completion."""

@@ -8,7 +8,7 @@ the model, and is not part of the result.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cloudtune_trainer.advantages import generalized_advantages
+from cloudtune_trainer.completions import by_token
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import switch_length
 from cloudtune_trainer.tasks.policy_optimization import PolicyOptimization
@@ -58,7 +59,7 @@ class ProximalPolicyOptimization(PolicyOptimization):
         def both(batch: CompletionBatch) -> Tensor:
             return torch.stack(self._likelihoods_and_values(model, batch))
 
-        old, values = self._by_token(made, devices, both, nullcontext(), count=2)
+        old, values = by_token(made, devices, both, self._token_budget, count=2)
         return replace(made, old=old, values=values)
 
     def _with_advantages(self, made: Completions) -> Completions:

@@ -15,9 +15,10 @@ from cloudtune_trainer.advantages import generalized_advantages, group_advantage
 from cloudtune_trainer.completions import Completions, with_completions
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.models import BaseModel, load_tokenizer
+from cloudtune_trainer.policy_spec import Policy, Reward
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rollouts import Sampler, Settings, _Draw, encode_prompts
-from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, ModelSource, Policy, Reward, RunSpec
+from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, ModelSource, RunSpec
 from cloudtune_trainer.tasks.policy_optimization import PolicyOptimization
 from cloudtune_trainer.tasks.table import task_for
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cloudtune_trainer.policy_spec import Reward
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.reward_function import RewardCall, Scored
-from cloudtune_trainer.run_spec import Reward
 from cloudtune_trainer.tasks.reward import RewardModel
 
 from .conftest import Runs, metrics

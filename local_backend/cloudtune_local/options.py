@@ -64,5 +64,7 @@ class Overrides(BaseModel):
     """Run Python code that comes with the model. Only for models whose authors you trust."""
     preference: PreferenceOverrides | None = None
     """For preference methods: the loss of dpo, label smoothing, SimPO's margin."""
+    teacher: str | None = Field(default=None, min_length=1)
+    """For ``distill``: the folder of the larger model, an absolute path."""
     policy: PolicyOverrides | None = None
     """For policy optimization: steps per batch of completions, clipping, scaling and normalization."""

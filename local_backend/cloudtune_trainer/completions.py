@@ -58,7 +58,7 @@ class Completions(Samples):
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Completions:
         """The completions of `tensors`."""
-        return cls(cuts=Cuts(), **{name: tensor.numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
+        return cls(cuts=Cuts(), **{name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

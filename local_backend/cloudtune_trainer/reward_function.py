@@ -208,13 +208,14 @@ def _endpoint(url: str, timeout: float) -> _Score:
     def score(prompts: list[Any], completions: list[Any], columns: dict[str, list[Any]]) -> Any:
         body = json.dumps({"prompts": prompts, "completions": completions, "columns": columns}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - checked: http
-        for attempt in range(_ATTEMPTS):
+        attempt, document = 0, None
+        while document is None:
             try:
                 with opener.open(request, timeout=timeout) as reply:
-                    document = json.loads(reply.read(_LARGEST_REPLY))
-                break
+                    document = json.loads(reply.read(_LARGEST_REPLY)) or {}
             except (urllib.error.URLError, ConnectionError) as error:
-                if attempt + 1 == _ATTEMPTS or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
+                attempt += 1
+                if attempt == _ATTEMPTS or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
                     raise
                 time.sleep(2**attempt)
         if not isinstance(document, dict) or not isinstance(document.get("rewards"), list):

@@ -20,11 +20,12 @@ TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
     "grpo": "policy_optimization", "rloo": "policy_optimization", "ppo": "policy_optimization",
+    "distill": "distillation",
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
-_UNPACKED = ("reward_model", "sequence_classification")
+_UNPACKED = ("reward_model", "distillation", "sequence_classification")
 """Tasks that take one row at a time, because a head reads the end of each row."""
 
 
@@ -100,6 +101,17 @@ class Preference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Additional settings of distillation."""
+
+    path: str
+    """The folder of the teacher's model."""
+    fingerprint: str | None = None
+    """Its fingerprint when the job was planned."""
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
     """Stop when the validation metric that chooses the best checkpoint no longer improves."""
 
@@ -153,6 +165,8 @@ class RunSpec:
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
     policy: Policy | None = None
     """Set if, and only if, the method samples completions and learns from their rewards."""
+    teacher: Teacher | None = None
+    """Set if, and only if, the method learns from a teacher's distributions."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     validation: Validation = Validation()
@@ -214,7 +228,7 @@ def _faults(spec: RunSpec) -> list[str]:
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_preference(spec) + _faults_of_policy(spec)
+    found += _faults_of_preference(spec) + _faults_of_policy(spec) + _faults_of_teacher(spec)
     if TASKS[spec.method] in _UNPACKED and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed by {spec.method}")
     found += _faults_of_adapter(spec)
@@ -266,6 +280,15 @@ def _faults_of_policy(spec: RunSpec) -> list[str]:
     if spec.hyperparameters.packing:
         found.append("hyperparameters.packing: completions are not packed")
     return found
+
+
+def _faults_of_teacher(spec: RunSpec) -> list[str]:
+    needed = TASKS[spec.method] == "distillation"
+    if (spec.teacher is not None) is not needed:
+        return [f"teacher: the method {spec.method} {'requires it' if needed else 'does not use it'}"]
+    if spec.teacher is not None and not 1e-3 <= spec.teacher.temperature < float("inf"):
+        return [f"teacher.temperature must be at least 0.001 and finite, not {spec.teacher.temperature}"]
+    return []
 
 
 def _faults_of_adapter(spec: RunSpec) -> list[str]:

@@ -64,7 +64,7 @@ METHODS: dict[str, TrainingMethod] = {
 }
 DEFAULT_METHOD: MethodName = "sft"
 TRAINER_TASKS: tuple[TaskName, ...] = (
-    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization",
+    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "distillation",
     "sequence_classification",
 )  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""

@@ -42,7 +42,7 @@ class Method(Part):
     num_generations: PositiveInt | None = None
     """Completions of each prompt, for policy optimization."""
     temperature: PositiveFloat | None = None
-    """Sampling temperature of completions."""
+    """Sampling temperature of completions; for distillation, of the distributions that are compared."""
     max_new_tokens: PositiveInt | None = None
     """Maximum tokens of a completion."""
 

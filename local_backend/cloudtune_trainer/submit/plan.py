@@ -15,7 +15,7 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
-from cloudtune_trainer.submit import policy
+from cloudtune_trainer.submit import distillation, policy
 from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def run_spec(
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
         **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
+        **distillation.terms(spec, choices, request.resolved.facts.get("teacher")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         "validation": _validation(request, choices),
         "checkpoints": {
@@ -256,6 +257,7 @@ def unsupported_features() -> dict[str, str]:
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
     found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend), *policy.misused(spec, backend)]
+    found += distillation.misused(spec, backend)
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 

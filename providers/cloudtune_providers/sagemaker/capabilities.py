@@ -24,6 +24,7 @@ _OTHER = {
     "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
     "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
+    "method:distill": "its containers get one model, without a teacher: use the local back end",
     "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
     "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",

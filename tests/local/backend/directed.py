@@ -120,6 +120,8 @@ class LocalWorld:
                 "validation": self._rows(f"{mark}v-{variant}", held_out),
             },
         }
+        if METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].teacher:
+            document["overrides"] = {"local": {"teacher": str(self.root / "tiny")}}
         return JobSpec.model_validate(document | changes)
 
     def _rows(self, name: str, rows: list[dict[str, Any]]) -> str:

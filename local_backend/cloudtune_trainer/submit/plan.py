@@ -15,6 +15,7 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
 if TYPE_CHECKING:
@@ -270,11 +271,11 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
-    if method.labels and spec.method.loss_on is not None:
-        message = "only the label of a text is learned"
+    if method.task in HEADS and spec.method.loss_on is not None:
+        message = f"{spec.method.name} learns what each row predicts, not turns of a conversation"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
-    if method.labels and spec.hyperparameters.packing:
-        message = "texts to classify are not packed: a step is `batch_size` texts"
+    if method.task in HEADS and spec.hyperparameters.packing:
+        message = f"rows are not packed for {spec.method.name}: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"

@@ -20,7 +20,7 @@ TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
     "classification": "sequence_classification", "token_classification": "token_classification",
-    "question_answering": "question_answering",
+    "question_answering": "question_answering", "seq2seq": "seq2seq",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
 

@@ -59,7 +59,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "bert": {"intermediate_size": 64},
     "t5": {"num_decoder_layers": 2, "d_kv": 16, "d_ff": 64, "decoder_start_token_id": 3},
     "bart": {"decoder_layers": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-             "decoder_start_token_id": 2, "max_position_embeddings": 256},
+             "decoder_start_token_id": 2, "max_position_embeddings": 256, "init_std": 0.2},
     "marian": {"decoder_layers": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
                "decoder_start_token_id": 3, "max_position_embeddings": 256},
 }  # fmt: skip

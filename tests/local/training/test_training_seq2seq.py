@@ -111,14 +111,13 @@ def test_a_trained_model_writes_targets(
     assert runs.train(run) == "succeeded"
     measured = [line["values"] for line in metrics(run, "validation")]
     assert measured[-1].keys() == {"loss", "perplexity", "token_accuracy"}
-    # a random base limits what an adapter can learn
-    assert measured[-1]["loss"] < (0.5 if adapter is FULL else 1) * measured[0]["loss"]
+    assert measured[-1]["loss"] < 0.5 * measured[0]["loss"]
 
     writer = open_model(run.model)
     asked = [row["source"] for row in rows(8)]
     found = [one.text for one in writer.predict(asked)]
     expected = [row["target"] for row in rows(8)]
-    assert sum(one == other for one, other in zip(found, expected, strict=True)) >= (6 if adapter is FULL else 0)
+    assert sum(one == other for one, other in zip(found, expected, strict=True)) >= (6 if adapter is FULL else 1)
     answers = list(writer.generate([*asked[:2], [{"role": "user", "content": asked[0]}]], max_tokens=40))
     assert [answer.text for answer in answers] == [*found[:2], found[0]]
     assert answers[0].finish_reason == "stop"

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.padded import encoded, joined, padded
+from cloudtune_trainer.tasks.padded import encoded, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 
@@ -51,6 +51,7 @@ class SequenceClassification:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.labels: tuple[str, ...] = ()
+        self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     @property
@@ -66,12 +67,12 @@ class SequenceClassification:
         self.labels = tuple(sorted({_label(record, row) for row, record in enumerate(records(), 1)}))
         if len(self.labels) < 2:
             raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
-        self._padding = models.padding_of(tokenizer)
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
+        self._padding = padding_of(tokenizer) or 0
         head = Head("sequence_classification", self._padding, self.labels)
-        return models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
+        return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long is truncated."""

@@ -95,7 +95,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
     if task.peft_task_type == "CAUSAL_LM":
         check_causal(network)
-    elif start is None:
+    elif start is None and task.peft_task_type != "SEQ_2_SEQ_LM":
         report.event("message", f"these weights start from random values: {', '.join(head_weights(network))}")
     task.spec = spec = _fitted(spec, network, report)
     model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)

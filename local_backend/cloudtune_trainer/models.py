@@ -20,6 +20,7 @@ from cloudtune_trainer.adapter_targets import Targets, choose_targets, report_co
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.heads import Head, auto_model
 from cloudtune_trainer.merging import adapted_shared_layers
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
@@ -163,41 +164,22 @@ def padding_of(tokenizer: Any) -> int:
     return int(found or 0)
 
 
-@dataclass(frozen=True)
-class ClassificationHead:
-    """The outputs of a classifier."""
-
-    labels: tuple[str, ...]
-    padding: int
-    """The padding token."""
-    problem: str = "single_label_classification"
-    """transformers' name of the problem, which selects its own loss."""
-
-    def write_to(self, config: Any) -> None:
-        """Set it in a model's configuration."""
-        config.num_labels = len(self.labels)
-        config.id2label = dict(enumerate(self.labels))
-        config.label2id = {label: number for number, label in enumerate(self.labels)}
-        config.problem_type = self.problem
-        config.get_text_config().pad_token_id = config.pad_token_id = self.padding
-        config.get_text_config().use_cache = config.use_cache = False
-
-
 def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
-    head: ClassificationHead | None = None, new_head: bool = False,
+    head: Head | None = None, new_head: bool = False,
 ) -> Any:  # fmt: skip
-    """The model, on the CPU: a causal LM, or a classifier with a head. All its weights come from the files.
+    """The model, on the CPU: a causal LM, or a model with that head. All its weights come from the files.
 
     ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the weights of
-    the classifier's head are random.
+    the head are random.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     with found(base):
         _check_folder(base.path if weights is None else str(weights))
         config = AutoConfig.from_pretrained(base.path, **base.loading)
         _check_kernels(base, config)
+        auto = auto_model(config, head, own_code=base.trust_remote_code)
         if dropout is not None:
             _set_dropout(config, dropout)
         if head is not None:
@@ -205,7 +187,6 @@ def load_model(
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
         place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
-        auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
         network = load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
         if weights is not None:
             load_stored_values(network, weights)

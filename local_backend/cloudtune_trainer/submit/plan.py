@@ -15,12 +15,12 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune.methods import TaskName
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
@@ -57,11 +57,6 @@ _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_cal
 """Features that reach the model only if its chat template renders them."""
 _DIALOGUES = ("chat", "preference", "rated")
 """Kinds of rows that the chat template renders."""
-_BY_ROW: dict[TaskName, str] = {
-    "sequence_classification": "the label of a text",
-    "reward_model": "which of two answers is better",
-}
-"""Tasks that learn something about a row as a whole, and what."""
 
 
 class Choices:
@@ -276,11 +271,11 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
-    if method.task in _BY_ROW and spec.method.loss_on is not None:
-        message = f"only {_BY_ROW[method.task]} is learned"
+    if method.task in HEADS and spec.method.loss_on is not None:
+        message = f"{spec.method.name} learns what each row predicts, not turns of a conversation"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
-    if method.task in _BY_ROW and spec.hyperparameters.packing:
-        message = "rows are not packed: a step is `batch_size` rows"
+    if method.task in HEADS and spec.hyperparameters.packing:
+        message = f"rows are not packed for {spec.method.name}: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer
+from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
-from cloudtune_trainer.samples import Cuts, Samples, nothing_left
+from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.head_model import HeadModel, padded
+from cloudtune_trainer.tasks.padded import joined, padded
+from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.predictor import Input
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class SequenceClassification:
             raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
         self._padding = models.padding_of(tokenizer)
         torch.manual_seed(self.spec.seed)  # the same initial head at every start
-        head = models.ClassificationHead(self.labels, self._padding)
+        head = Head("sequence_classification", self._padding, self.labels)
         return models.load_model(
             base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
         )
@@ -80,19 +83,16 @@ class SequenceClassification:
                 raise TrainingProblem("bad_data", what, f"The labels are {', '.join(self.labels)}.")
             texts.append(record["text"])
             labels.append(self.labels.index(label))
-        ids, cuts = _encoded(texts, tokenizer, self.spec.hyperparameters.max_length)
+        max_length = self.spec.hyperparameters.max_length
+        ids, cuts = _encoded(texts, tokenizer, max_length)
         kept = [place for place, row in enumerate(ids) if row]
-        if not kept:
-            raise nothing_left(cuts, self.spec.hyperparameters.max_length)
         cuts.unlearnt += [place + 1 for place, row in enumerate(ids) if not row]
-        starts = np.zeros(len(kept) + 1, dtype=np.int64)
-        np.cumsum([len(ids[place]) for place in kept], out=starts[1:])
-        tokens = np.concatenate([np.asarray(ids[place], dtype=np.int32) for place in kept])
-        return LabelledSamples(tokens, np.zeros(len(tokens), dtype=np.bool_), starts, cuts, np.asarray(labels)[kept])
+        rows = joined([ids[place] for place in kept], cuts, max_length)
+        return LabelledSamples(*rows, np.asarray(labels)[kept])
 
     def collate(self, samples: LabelledSamples, chosen: Sequence[int]) -> Batch:
         """See `Task.collate`. Rows are padded on the right."""
-        rows = [samples.ids[samples.starts[i] : samples.starts[i + 1]] for i in chosen]
+        rows = samples.rows(chosen)
         return Batch(
             inputs=padded(rows, self._padding), labels=torch.from_numpy(samples.labels[np.asarray(chosen)]),
             tokens=sum(map(len, rows)), count=len(rows),
@@ -118,26 +118,34 @@ class SequenceClassification:
         }  # fmt: skip
 
 
-class Classifier(HeadModel):
+class Classifier(Predictor):
     """A trained classifier."""
+
+    def read(self, given: Input) -> str:
+        """See `Predictor.read`."""
+        return text_of(given)
+
+    def predict_batch(self, rows: Sequence[str]) -> list[Prediction]:
+        """The most likely label of each text, with the probability of every label."""
+        ids, _ = _encoded(rows, self.tokenizer, self.max_length)
+        if not all(ids):
+            raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
+        logits = logits_by_length(self.network, self.moved(padded(ids, self.padding)))
+        found = []
+        for scores in torch.softmax(logits.float(), -1).tolist():
+            by_label = dict(sorted(zip(self.labels, scores, strict=True), key=lambda item: -item[1]))
+            label = next(iter(by_label))
+            found.append(Prediction(label, by_label[label], by_label))
+        return found
 
     def generate(
         self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
     ) -> Iterator[Answer]:
-        """The most likely label of each text, with the probability of every label. Sampling options have no effect."""
-        texts = [_text(prompt) for prompt in prompts]
-        for first in range(0, len(texts), batch_size):
-            yield from self._batch(texts[first : first + batch_size])
-
-    def _batch(self, texts: Sequence[str]) -> list[Answer]:
-        ids, _ = _encoded(texts, self._tokenizer, self._max_length)
-        if not all(ids):
-            raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
-        answers = []
-        for row, scores in zip(ids, torch.softmax(self._outputs(ids), -1).tolist(), strict=True):
-            by_label = dict(sorted(zip(self._labels, scores, strict=True), key=lambda item: -item[1]))
-            answers.append(Answer(next(iter(by_label)), "stop", len(row), 0, by_label))
-        return answers
+        """The predictions as answers. Sampling options have no effect."""
+        texts = [text_of(prompt) for prompt in prompts]
+        for text, found in zip(texts, self.predict(texts, batch_size=batch_size), strict=True):
+            length = len(_encoded([text], self.tokenizer, self.max_length)[0][0])
+            yield Answer(found.text, "stop", length, 0, found.scores)
 
 
 def _encoded(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], Cuts]:
@@ -156,11 +164,3 @@ def _label(record: Record, row: int) -> str:
     if not isinstance(record.get("text"), str) or not isinstance(label, str | int) or isinstance(label, bool):
         raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label", a string or a number')
     return str(label)
-
-
-def _text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    if len(prompt) != 1 or not isinstance(prompt[0].get("content"), str):
-        raise TrainingProblem("bad_data", "a classifier takes one text, not a conversation")
-    return str(prompt[0]["content"])

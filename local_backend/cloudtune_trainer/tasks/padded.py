@@ -1,0 +1,52 @@
+"""Rows of token ids that are padded, not packed: the samples and batches of tasks with a head, and of seq2seq."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.samples import Cuts, nothing_left
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from cloudtune_trainer.records import Record
+
+
+def fields_of(record: Record, row: int, *names: str) -> tuple[Any, ...]:
+    """The values of these fields. Raises ``bad_data`` that names the row if one is missing."""
+    missing = [name for name in names if name not in record]
+    if missing:
+        needed = " and ".join(f'"{name}"' for name in names)
+        raise TrainingProblem("bad_data", f"row {row}: it requires {needed}", "Use rows of this method's kind.")
+    return tuple(record[name] for name in names)
+
+
+def joined(
+    rows: Sequence[Sequence[int]], cuts: Cuts, max_length: int
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64], Cuts]:
+    """The first fields of `Samples` for rows that are not empty. Raises ``bad_data`` if there is none."""
+    if not rows:
+        raise nothing_left(cuts, max_length)
+    starts = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=starts[1:])
+    ids = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
+    return ids, np.zeros(len(ids), dtype=np.bool_), starts, cuts
+
+
+def filled(rows: Sequence[Sequence[int] | NDArray[Any]], value: int) -> torch.Tensor:
+    """The rows as one matrix. Shorter rows have ``value`` at their end."""
+    cells = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for place, row in enumerate(rows):
+        cells[place, : len(row)] = row
+    return torch.from_numpy(cells)
+
+
+def padded(rows: Sequence[Sequence[int] | NDArray[Any]], padding: int) -> dict[str, torch.Tensor]:
+    """The padded rows with their attention mask."""
+    return {"input_ids": filled(rows, padding), "attention_mask": filled([np.ones(len(row)) for row in rows], 0)}

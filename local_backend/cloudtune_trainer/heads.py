@@ -87,6 +87,18 @@ def auto_model(config: Any, head: Head | None, *, own_code: bool = False) -> Any
     raise TrainingProblem("bad_spec", f"a {config.model_type} model cannot be used for {what}", f"Use {use}.")
 
 
+def renamed_weights(config: Any, head: Head | None) -> dict[str, str]:
+    """Patterns of weights whose names in a language model differ from those in the model with that head."""
+    from transformers import AutoModelForQuestionAnswering
+    from transformers.modeling_layers import GenericForQuestionAnswering
+
+    if head is None or head.task != "question_answering":
+        return {}
+    found = AutoModelForQuestionAnswering._model_mapping.get(type(config), object)
+    differs = issubclass(found, GenericForQuestionAnswering) and found.base_model_prefix == "transformer"
+    return {r"^model\.": "transformer."} if differs else {}
+
+
 def head_outputs(out: Any) -> Tensor:
     """The logits in a model's output; of question answering, the starts and the ends, [rows, width, 2]."""
     import torch

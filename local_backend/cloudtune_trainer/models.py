@@ -20,7 +20,7 @@ from cloudtune_trainer.adapter_targets import Targets, choose_targets, report_co
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
-from cloudtune_trainer.heads import Head, auto_model
+from cloudtune_trainer.heads import Head, auto_model, renamed_weights
 from cloudtune_trainer.merging import adapted_shared_layers
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
@@ -187,7 +187,12 @@ def load_model(
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
         place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
-        network = load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
+        renamed = renamed_weights(config, head) if weights is None else {}
+        network = load_checked(
+            auto, source, new_head=new_head, config=config, dtype=dtype, key_mapping=renamed, **place
+        )
+        if renamed:
+            network._weight_conversions = network._weight_conversions[len(renamed) :]  # saving would reverse them
         if weights is not None:
             load_stored_values(network, weights)
         return network

@@ -67,6 +67,11 @@ class Samples:
         return [self.ids[self.starts[i] : self.starts[i + 1]] for i in chosen]
 
     @property
+    def groups(self) -> list[list[int]]:
+        """Samples that are evaluated in one batch, as the windows of a document are. By default each is alone."""
+        return [[number] for number in range(len(self))]
+
+    @property
     def learnt_tokens(self) -> int:
         """The number of tokens in the loss; a sample's first token has no earlier token to be predicted from."""
         return int(self.learn.sum() - self.learn[self.starts[:-1]].sum())

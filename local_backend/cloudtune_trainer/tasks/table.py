@@ -8,6 +8,7 @@ from cloudtune_trainer import run_spec
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.preference import Preferences
+from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
 from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
 from cloudtune_trainer.tasks.token_classification import Tagger, TokenClassification
@@ -36,6 +37,7 @@ TASKS: dict[str, TaskEntry] = {
     "unpaired_preference": TaskEntry(UnpairedPreferences, Model),
     "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
+    "question_answering": TaskEntry(QuestionAnswering, Answerer),
     "token_classification": TaskEntry(TokenClassification, Tagger),
 }
 

@@ -140,7 +140,8 @@ def test_a_resumed_run_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any]) 
 def test_a_trained_tagger_finds_entities(runs: Runs, encoder: Path, tmp_path: Path, adapter: dict[str, Any]) -> None:
     runs.base = encoder
     data = {"rows": rows(36), "held_out": rows(6, first=60), "test": rows(12, first=36)}
-    run = runs.make("trained", **data, **spec_of(adapter, epochs=6))
+    rate = 2e-2 if adapter is LORA else 5e-3
+    run = runs.make("trained", **data, **spec_of(adapter, epochs=10, learning_rate=rate))
     assert runs.train(run) == "succeeded"
     (measured,) = metrics(run, "test")
     assert measured["values"]["f1"] > 0.9
@@ -150,14 +151,14 @@ def test_a_trained_tagger_finds_entities(runs: Runs, encoder: Path, tmp_path: Pa
     assert metrics(control, "test")[0]["values"]["f1"] < 0.5, "an untrained head finds entities by chance only"
 
     tagger = open_model(run.model)
-    asked = ["Grace Hopper saw engine 99 in New York .", {"tokens": ["Alan", "Turing", "saw", "London"]}]
+    asked = ["Grace Hopper saw engine 1 in New York .", {"tokens": ["Alan", "Turing", "saw", "London"]}]
     found = list(tagger.predict(asked))
     assert found[0].text == "B-PER I-PER O O O O B-LOC I-LOC O"
     assert [tag["token"] for tag in found[1].tags] == ["Alan", "Turing", "saw", "London"]
     assert all(0 < tag["score"] <= 1 for one in found for tag in one.tags)
     (alone,) = tagger.predict(asked[:1])
     assert [tag["score"] for tag in alone.tags] == pytest.approx([tag["score"] for tag in found[0].tags], abs=1e-5)
-    (long,) = tagger.predict([" ".join(["Grace Hopper saw engine 99 in New York ."] * 20)])
+    (long,) = tagger.predict([" ".join(["Grace Hopper saw engine 1 in New York ."] * 20)])
     assert len(long.tags) == 180
     assert all(tag["score"] > 0 for tag in long.tags), "long texts are tagged in parts"
     (odd,) = tagger.predict([{"tokens": ["", "Berlin"]}])

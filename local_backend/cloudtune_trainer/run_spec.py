@@ -98,6 +98,19 @@ class Preference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Additional settings of text classification."""
+
+    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
+    """What the label of a text is: one class, a list of classes, or a number."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
+    all classes have the same sum."""
+    label_smoothing: float = 0.0
+    """The share of the target probability that is divided among all classes, for a single label."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
     """Stop when the validation metric that chooses the best checkpoint no longer improves."""
 
@@ -149,6 +162,7 @@ class RunSpec:
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
+    classification: Classification = Classification()
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     validation: Validation = Validation()
@@ -211,6 +225,7 @@ def _faults(spec: RunSpec) -> list[str]:
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
     found += _faults_of_preference(spec)
+    found += _faults_of_classification(spec)
     if TASKS[spec.method] in HEADS and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
@@ -247,6 +262,26 @@ def _faults_of_preference(spec: RunSpec) -> list[str]:
         found.append("hyperparameters.packing: preference rows cannot be packed")
     if spec.loss_on == "all":
         found.append("loss_on: preference methods train on the answers only")
+    return found
+
+
+def _faults_of_classification(spec: RunSpec) -> list[str]:
+    terms = spec.classification
+    if terms == Classification():
+        return []
+    if TASKS[spec.method] != "sequence_classification":
+        return [f"classification: the method {spec.method} does not use it"]
+    found = []
+    if terms.problem != "single_label" and (terms.class_weights is not None or terms.label_smoothing):
+        found.append(f"classification.class_weights and label_smoothing do not apply to {terms.problem}")
+    if not 0 <= terms.label_smoothing < 1:
+        found.append(f"classification.label_smoothing must be at least 0 and less than 1, not {terms.label_smoothing}")
+    weights = terms.class_weights if isinstance(terms.class_weights, dict) else {}
+    found += [
+        f"classification.class_weights.{label} must be a positive, finite number, not {weight}"
+        for label, weight in weights.items()
+        if not 0 < weight < float("inf")
+    ]
     return found
 
 
@@ -298,6 +333,11 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool
     if origin is tuple:
         fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
         return fits, tuple(value) if fits else None
+    if origin is dict:
+        fits = isinstance(value, dict) and all(
+            _convert(get_args(hint)[1], one, place, faults)[0] for one in value.values()
+        )
+        return fits, value
     if hint is type(None):
         return value is None, None
     if dataclasses.is_dataclass(hint):

@@ -114,7 +114,7 @@ class RewardModel(Predictor):
 
         """
         rows = [{"messages": messages} for messages in conversations]
-        return [found.score for found in self.predict(rows, batch_size=batch_size) if found.score is not None]
+        return [found.value for found in self.predict(rows, batch_size=batch_size) if found.value is not None]
 
     def read(self, given: Input) -> list[int]:
         """See `Predictor.read`: a row with the ``messages`` of a conversation, or with its answer in ``completion``."""
@@ -134,4 +134,4 @@ class RewardModel(Predictor):
     def predict_batch(self, rows: Sequence[list[int]]) -> list[Prediction]:
         """See `Predictor.predict_batch`."""
         scores = logits_by_length(self.network, self.moved(padded(rows, self.padding)))[:, 0].float().tolist()
-        return [Prediction(f"{score:.4f}", score) for score in scores]
+        return [Prediction(f"{score:.4f}", value=score) for score in scores]

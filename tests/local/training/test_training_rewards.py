@@ -113,7 +113,7 @@ def test_a_reward_model_learns_and_its_files_are_plain(runs: Runs, tmp_path: Pat
     assert all(good > bad for good, bad in zip(scores[0::2], scores[1::2], strict=True))
     rated = {"messages": tests[0]["messages"], "completion": tests[0]["chosen"], "label": True}
     (predicted,) = open_model(folder).predict([rated])
-    assert predicted.score == pytest.approx(scores[0], abs=1e-5)
+    assert predicted.value == pytest.approx(scores[0], abs=1e-5)
     assert float(predicted.text) == pytest.approx(scores[0], abs=1e-4)
 
     export(folder, tmp_path / "merged", merged=True)

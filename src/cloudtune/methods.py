@@ -17,6 +17,9 @@ TaskName = Literal[
     "speech_recognition",
 ]  # fmt: skip
 
+LabelProblem = Literal["single_label", "multi_label", "regression"]
+"""What the label of a text is: one class, a list of classes, or a number."""
+
 
 class TrainingMethod(NamedTuple):
     """What a method learns, and from what."""

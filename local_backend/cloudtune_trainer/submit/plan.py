@@ -106,6 +106,7 @@ def run_spec(
         "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
+        **_classification(spec, choices),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         "validation": _validation(request, choices),
         "checkpoints": {
@@ -128,6 +129,18 @@ def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
         for name, default in ADAPTERS[kind].settings.items()
     }
     return {"type": kind, **picked}
+
+
+def _classification(spec: JobSpec, choices: Choices) -> dict[str, Any]:
+    """The part ``classification`` of the trainer's spec; nothing for other methods."""
+    if spec.method.label_problem is None:
+        return {}
+    problem = choices.pick("method.problem", spec.method.problem, "single_label")
+    found: dict[str, Any] = {"problem": problem}
+    if problem == "single_label":
+        found["class_weights"] = choices.pick("method.class_weights", spec.method.class_weights, None)
+        found["label_smoothing"] = choices.pick("method.label_smoothing", spec.method.label_smoothing, 0.0)
+    return {"classification": found}
 
 
 def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,6 +290,16 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
     if method.task in HEADS and spec.hyperparameters.packing:
         message = f"rows are not packed for {spec.method.name}: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
+    problem = spec.method.label_problem
+    for name in ("problem", "class_weights", "label_smoothing"):
+        if getattr(spec.method, name) is None:
+            continue
+        if problem is None:
+            message = f"{spec.method.name} does not learn labels of texts"
+            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
+        elif name != "problem" and problem != "single_label":
+            message = f"it applies to a single label, not to {problem}"
+            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it, or use sft")

@@ -29,6 +29,10 @@ _OTHER = {
             "reward_model", "sequence_classification", "token_classification", "question_answering", "seq2seq"
         )
     },
+    **dict.fromkeys(
+        ("method.problem", "method.class_weights", "method.label_smoothing"),
+        "it belongs to text classification, which is not supported here",
+    ),
     "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
     "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",

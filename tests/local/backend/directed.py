@@ -211,7 +211,7 @@ def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
     if kind == "preference":
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
     if kind == "text_label":
-        return {"text": question, "label": "odd" if answer % 2 else "even"}
+        return {"text": question, "label": str(answer % 2)}
     return {"prompt": question, "completion": f"{answer}"}
 
 

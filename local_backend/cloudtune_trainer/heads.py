@@ -55,6 +55,7 @@ class Head:
     def write_to(self, config: Any) -> None:
         """Set it in a model's configuration."""
         if not self.starts_random:
+            config.pad_token_id = self.padding if config.pad_token_id is None else config.pad_token_id
             return
         config.num_labels = len(self.labels) or 2  # an answer has a start and an end
         if self.labels:

@@ -21,7 +21,7 @@ TASKS = {
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
-    "question_answering": "question_answering",
+    "question_answering": "question_answering", "seq2seq": "seq2seq",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
 

@@ -55,6 +55,8 @@ _NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not support."""
 _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
 """Features that reach the model only if its chat template renders them."""
+_NOT_CUT = ("token_classification", "question_answering", "seq2seq")
+"""Tasks whose rows are split, or whose sides each have ``max_length`` tokens."""
 _DIALOGUES = ("chat", "preference", "rated")
 """Kinds of rows that the chat template renders."""
 
@@ -192,9 +194,10 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
-    found += _strange_targets(request, model.get("modules") or ())
+    found += [*_wrong_family(request, model), *_strange_targets(request, model.get("modules") or ())]
+    task = METHODS[request.spec.method.name].task
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
-    if chat and model.get("chat_template") is False:
+    if chat and task != "seq2seq" and model.get("chat_template") is False:
         message = (
             "its tokenizer has no chat template; conversations are rendered as `User: ...` and `Assistant: ...` lines"
         )
@@ -206,6 +209,19 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
     found += [_unreadable(unread[name]) for name in _NOT_READ if name in unread]
     shown = model.get("shown", ())
     return found + [_unseen(unread[name]) for name in _SELDOM_SHOWN if name in unread and name not in shown]
+
+
+def _wrong_family(request: PlanRequest, model: Mapping[str, Any]) -> Iterator[Problem]:
+    """An encoder-decoder where the method trains another kind of model, or the reverse."""
+    method = request.spec.method.name
+    pairs = model.get("is_encoder_decoder")
+    task = METHODS[method].task
+    if task == "seq2seq" and pairs is False:
+        message, fix = f"{method} trains an encoder-decoder, and this model is none", "use T5, BART, Marian or the like"
+        yield Problem(code="wrong_family", field="model", message=message, fix=fix)
+    if task not in HEADS and pairs:
+        message = f"{method} trains a causal language model, and this model is an encoder-decoder"
+        yield Problem(code="wrong_family", field="model", message=message, fix="use a decoder, or method: seq2seq")
 
 
 def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
@@ -337,9 +353,10 @@ def _of_batches(spec: JobSpec) -> Iterator[Problem]:
 def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
     """The row length at which the trainer truncates, if the model's tokenizer is available.
 
-    Running text (cpt) is split into sequences, without loss.
+    Running text (cpt), words with tags and contexts are split, without loss.
     """
-    cut = not METHODS[spec.method.name].every_token
+    method = METHODS[spec.method.name]
+    cut = not method.every_token and method.task not in _NOT_CUT
     if not cut or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
         return None
     tokens = spec.hyperparameters.max_length or default_length(model)

@@ -27,6 +27,17 @@ def fields_of(record: Record, row: int, *names: str) -> tuple[Any, ...]:
     return tuple(record[name] for name in names)
 
 
+def encoded(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], Cuts]:
+    """Token ids of each text with the tokenizer's own special tokens, and which texts were cut."""
+    cuts = Cuts()
+    ids = [list(row) for row in tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]]
+    for place, row in enumerate(ids):
+        if len(row) > max_length:
+            cuts.truncated.append(place + 1)
+            ids[place] = list(tokenizer(texts[place], truncation=True, max_length=max_length)["input_ids"])
+    return ids, cuts
+
+
 def joined(
     rows: Sequence[Sequence[int]], cuts: Cuts, max_length: int
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64], Cuts]:

@@ -50,7 +50,7 @@ class Predictor:
         self.labels: tuple[str, ...] = tuple(tuned["labels"])
         self.max_length: int = tuned["max_length"]
         self.padding = models.padding_of(tokenizer)
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     @classmethod
     def open(
@@ -75,16 +75,21 @@ class Predictor:
 
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 8) -> Iterator[Prediction]:
         """Predictions in the order of the inputs. All inputs are checked before the first prediction."""
+        rows = self.read_all(inputs)
+        for first in range(0, len(rows), batch_size):
+            with self.lock, torch.inference_mode():
+                found = self.predict_batch(rows[first : first + batch_size])
+            yield from found  # outside the lock: the caller may read them slowly
+
+    def read_all(self, inputs: Sequence[Any]) -> list[Any]:
+        """`read` each input. The error names its number."""
         rows = []
         for number, given in enumerate(inputs, 1):
             try:
                 rows.append(self.read(given))
             except TrainingProblem as problem:
                 raise TrainingProblem(problem.code, f"input {number}: {problem.message}", problem.hint) from problem
-        for first in range(0, len(rows), batch_size):
-            with self._lock, torch.inference_mode():
-                found = self.predict_batch(rows[first : first + batch_size])
-            yield from found  # outside the lock: the caller may read them slowly
+        return rows
 
     def read(self, given: Input) -> Any:
         """What `predict_batch` needs of an input. Raises ``bad_data`` for an input of another kind."""

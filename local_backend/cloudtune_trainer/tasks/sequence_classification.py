@@ -13,10 +13,10 @@ from cloudtune_trainer.generate import Answer
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
-from cloudtune_trainer.samples import Cuts, Samples
+from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sequences import Batch
 from cloudtune_trainer.tasks.label_problems import PROBLEMS, LabelProblem, correlations
-from cloudtune_trainer.tasks.padded import joined, padded
+from cloudtune_trainer.tasks.padded import encoded, joined, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import Sums
 
@@ -85,7 +85,7 @@ class SequenceClassification:
             texts.append(record["text"])
             labels.append(self._problem.target(record, row))
         max_length = self.spec.hyperparameters.max_length
-        ids, cuts = _encoded(texts, tokenizer, max_length)
+        ids, cuts = encoded(texts, tokenizer, max_length)
         kept = [place for place, row in enumerate(ids) if row]
         cuts.unlearnt += [place + 1 for place, row in enumerate(ids) if not row]
         rows = joined([ids[place] for place in kept], cuts, max_length)
@@ -131,7 +131,7 @@ class Classifier(Predictor):
 
     def predict_batch(self, rows: Sequence[str]) -> list[Prediction]:
         """See `Predictor.predict_batch`."""
-        ids, _ = _encoded(rows, self.tokenizer, self.max_length)
+        ids, _ = encoded(rows, self.tokenizer, self.max_length)
         if not all(ids):
             raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
         logits = logits_by_length(self.network, self.moved(padded(ids, self.padding)))
@@ -143,7 +143,7 @@ class Classifier(Predictor):
         """The predictions as answers. Sampling options have no effect."""
         texts = [text_of(prompt) for prompt in prompts]
         for text, found in zip(texts, self.predict(texts, batch_size=batch_size), strict=True):
-            length = len(_encoded([text], self.tokenizer, self.max_length)[0][0])
+            length = len(encoded([text], self.tokenizer, self.max_length)[0][0])
             yield Answer(found.text, "stop", length, 0, found.scores)
 
 
@@ -153,14 +153,3 @@ def _checked(records: Iterable[Record]) -> Iterator[Record]:
         if not isinstance(record.get("text"), str) or "label" not in record:
             raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label"')
         yield record
-
-
-def _encoded(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], Cuts]:
-    """Token ids of each text with the tokenizer's own special tokens, and which texts were cut."""
-    cuts = Cuts()
-    ids = [list(row) for row in tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]]
-    for place, row in enumerate(ids):
-        if len(row) > max_length:
-            cuts.truncated.append(place + 1)
-            ids[place] = list(tokenizer(texts[place], truncation=True, max_length=max_length)["input_ids"])
-    return ids, cuts

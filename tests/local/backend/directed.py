@@ -210,6 +210,8 @@ class LocalWorld:
 def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
     if kind == "preference":
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
+    if kind == "rated":
+        return {"prompt": question, "completion": f"{answer}", "label": answer % 4 == 0}
     if kind == "text_label":
         return {"text": question, "label": str(answer % 2)}
     return {"prompt": question, "completion": f"{answer}"}

@@ -21,14 +21,14 @@ from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.heads import Head, auto_model, renamed_weights
-from cloudtune_trainer.merging import adapted_shared_layers
-from cloudtune_trainer.model_folder import check_model_folder
+from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
+from cloudtune_trainer.model_folder import check_model_folder, publish
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
-from cloudtune_trainer.weights import check_adapter_weights, load_checked, load_stored_values
+from cloudtune_trainer.weights import check_adapter_weights, load_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -104,11 +104,7 @@ def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], se
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         write_model_from_config(path, aside, vocab_texts=texts_of(records()), seed=seed)
-        try:
-            aside.rename(folder)
-        except OSError:
-            if not (folder / "config.json").is_file():  # else another process was faster
-                raise
+        publish(aside, folder)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingProblem("bad_spec", f"{path}: {error}", "Fix the model's configuration.") from error
     finally:
@@ -159,20 +155,14 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def padding_of(tokenizer: Any) -> int:
-    """The padding token: decoders use the last token that is a different one."""
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(found or 0)
-
-
 def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
-    head: Head | None = None, new_head: bool = False,
+    head: Head | None = None, new_head: set[str] | None = None,
 ) -> Any:  # fmt: skip
     """The model, on the CPU: a causal LM, or a model with that head. All its weights come from the files.
 
-    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the weights of
-    the head are random.
+    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the model's head may
+    start from random values; the names of its weights that do are added to the set.
     """
     from transformers import AutoConfig
 
@@ -194,8 +184,6 @@ def load_model(
         )
         if renamed:
             network._weight_conversions = network._weight_conversions[len(renamed) :]  # saving would reverse them
-        if weights is not None:
-            load_stored_values(network, weights)
         return network
 
 
@@ -249,8 +237,8 @@ def add_adapter(
     kind = ADAPTERS[adapter.type]
     assert kind.config is not None
     has_targets = "targets" in kind.settings
-    targets = choose_targets(model, dropout=adapter.dropout) if has_targets else Targets()
     by_default = has_targets and adapter.targets == "all-linear"
+    targets = choose_targets(model, dropout=adapter.dropout) if by_default else Targets()
     chosen: dict[str, Any] = {}
     if by_default:
         chosen = {"target_modules": targets.modules, "target_parameters": targets.parameters or None}
@@ -260,10 +248,12 @@ def add_adapter(
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # merging would untie them
             tuned = get_peft_model(model, config)
     except ValueError as error:
-        hint = f"Targets that this model has: {', '.join(targets.modules)}; or use all-linear."
+        remove_adapter_layers(model)  # of targets that peft found before the refused one
+        possible = choose_targets(model, dropout=adapter.dropout).modules if has_targets else ()
+        hint = f"Targets that this model has: {', '.join(possible)}; or use all-linear."
         raise TrainingProblem("bad_spec", f"adapter.targets: {error}", hint) from error
     if report is not None and has_targets:
-        report_coverage(report, tuned, targets.skipped if by_default else {})
+        report_coverage(report, tuned, targets.skipped)
         ends = (tuned.get_input_embeddings(), tuned.get_output_embeddings())
         if any(layer in ends for layer in adapted_shared_layers(tuned)):
             text = "the embeddings and the output layer share a weight that the adapter changes in one of them"
@@ -311,4 +301,3 @@ def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     _check_folder(str(folder))
     kept = load_checked(type(model), str(folder), config=model.config, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(kept.state_dict())
-    load_stored_values(model, folder)

@@ -1,4 +1,4 @@
-"""Rows of token ids that are padded, not packed: the samples and batches of tasks with a head, and of seq2seq."""
+"""What tasks with a head share, and seq2seq: loading, and rows of token ids that are padded, not packed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cloudtune_trainer import models
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.samples import Cuts, nothing_left
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from cloudtune_trainer.heads import Head
+    from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
+
+
+def load_with_head(
+    base: BaseModel, head: Head, *, seed: int, dtype: torch.dtype, weights: Path | None, dropout: float | None
+) -> tuple[Any, tuple[str, ...]]:
+    """The model, and the names of its weights that start from random values: the same ones for the same seed."""
+    torch.manual_seed(seed)
+    random = set[str]()
+    new_head = random if weights is None else None
+    network = models.load_model(base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=new_head)
+    return network, tuple(sorted(random))
 
 
 def fields_of(record: Record, row: int, *names: str) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import torch
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer, load_tuned
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tuned import read_tuned
 
@@ -49,7 +50,7 @@ class Predictor:
         self.tokenizer = tokenizer
         self.labels: tuple[str, ...] = tuple(tuned["labels"])
         self.max_length: int = tuned["max_length"]
-        self.padding = models.padding_of(tokenizer)
+        self.padding = padding_of(tokenizer) or 0
         self.lock = threading.Lock()
 
     @classmethod

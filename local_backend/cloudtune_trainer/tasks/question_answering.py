@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cloudtune_trainer import models
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.padded import fields_of, joined, padded
+from cloudtune_trainer.tasks.padded import fields_of, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor
 from cloudtune_trainer.tasks.squad import exact_and_f1
 from cloudtune_trainer.tasks.task import BestMetric, Sums
@@ -86,6 +86,7 @@ class QuestionAnswering:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
+        self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     def load_model(
@@ -93,12 +94,12 @@ class QuestionAnswering:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._padding = models.padding_of(tokenizer)
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
+        self._padding = padding_of(tokenizer) or 0
         head = Head("question_answering", self._padding)
-        return models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
+        return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> WindowSamples:
         """See `Task.encode`. The first answer of a row is trained on; all of them count in the metrics."""

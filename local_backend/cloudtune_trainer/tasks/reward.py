@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from cloudtune_trainer import models
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Renderer
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.padded import padded
+from cloudtune_trainer.tasks.padded import load_with_head, padded
 from cloudtune_trainer.tasks.pairs import Pairs, encode_pairs
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor
 from cloudtune_trainer.tasks.task import BestMetric, Sums
@@ -50,6 +50,7 @@ class RewardModeling:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
+        self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     def load_model(
@@ -57,12 +58,12 @@ class RewardModeling:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._padding = models.padding_of(tokenizer)
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
+        self._padding = padding_of(tokenizer) or 0
         head = Head("reward_model", self._padding, self.labels)
-        return models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
+        return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
         """See `Task.encode`."""

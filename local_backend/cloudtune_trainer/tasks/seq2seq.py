@@ -13,7 +13,7 @@ import torch
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer
-from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens
+from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens, padding_of
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.loss import summed_cross_entropy
 from cloudtune_trainer.problems import TrainingProblem
@@ -52,6 +52,7 @@ class Seq2Seq:
     metric_sums = 1
     peft_task_type = "SEQ_2_SEQ_LM"
     labels: tuple[str, ...] = ()
+    random_weights: tuple[str, ...] = ()
     can_pack = False
     packed = False
     needs_reference = False
@@ -65,7 +66,7 @@ class Seq2Seq:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._padding = models.padding_of(tokenizer)
+        self._padding = padding_of(tokenizer) or 0
         head = Head("seq2seq", self._padding)
         return models.load_model(base, dtype=dtype, weights=weights, dropout=dropout, head=head)
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sequences import Batch
 from cloudtune_trainer.tasks.label_problems import PROBLEMS, LabelProblem, correlations
-from cloudtune_trainer.tasks.padded import encoded, joined, padded
+from cloudtune_trainer.tasks.padded import encoded, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import Sums
 
@@ -53,6 +53,7 @@ class SequenceClassification:
         self._problem: LabelProblem = PROBLEMS[spec.classification.problem](spec.classification)
         self.best_metric = self._problem.best_metric
         self.row_values = 2 if spec.classification.problem == "regression" else 0
+        self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     @property
@@ -71,12 +72,12 @@ class SequenceClassification:
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
         self._problem.learn(_checked(records()))
-        self._padding = models.padding_of(tokenizer)
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
+        self._padding = padding_of(tokenizer) or 0
         head = Head("sequence_classification", self._padding, self.labels, self.spec.classification.problem)
-        return models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
+        return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long is truncated."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cloudtune_trainer import models
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.loss import summed_cross_entropy
 from cloudtune_trainer.problems import TrainingProblem
@@ -20,7 +20,7 @@ from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import PADDED, Batch
 from cloudtune_trainer.tasks.entities import are_entities, counts
-from cloudtune_trainer.tasks.padded import fields_of, filled, joined, padded
+from cloudtune_trainer.tasks.padded import fields_of, filled, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 
@@ -55,6 +55,7 @@ class TokenClassification:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.labels: tuple[str, ...] = ()
+        self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     @property
@@ -82,12 +83,12 @@ class TokenClassification:
         self.labels = tuple(sorted(found))
         if len(self.labels) < 2:
             raise TrainingProblem("bad_data", f"train: all words have the tag {self.labels[0]!r}", "Give two tags.")
-        self._padding = models.padding_of(tokenizer)
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
+        self._padding = padding_of(tokenizer) or 0
         head = Head("token_classification", self._padding, self.labels)
-        return models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
+        return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> TaggedSamples:
         """See `Task.encode`."""

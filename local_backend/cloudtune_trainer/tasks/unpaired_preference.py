@@ -53,6 +53,7 @@ class UnpairedPreferences:
     metric_sums = 6
     peft_task_type = "CAUSAL_LM"
     labels: tuple[str, ...] = ()
+    random_weights: tuple[str, ...] = ()
     can_pack = True
 
     def __init__(self, spec: RunSpec) -> None:

@@ -55,7 +55,7 @@ def loaded(folder: Path, adapter: dict[str, Any], *, packed: bool = True) -> tup
     network = models.load_model(base, dtype=torch.float32)
     task = task_for(spec)
     model = models.make_trainable(network, spec, base, None)
-    task.packed = packed and enable_packed_attention(network)
+    task.packed = packed and enable_packed_attention(network) is None
     torch.manual_seed(8 if adapter is FULL else 11)  # with these, the reference point is above 0
     with torch.no_grad():
         for parameter in network.parameters():

@@ -230,7 +230,8 @@ def _head_of(folder: Path, tuned: dict[str, Any]) -> Head | None:
     if task not in HEADS:
         return None
     tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-    return Head(task, padding_of(tokenizer) or 0, tuple(tuned.get("labels", ())))
+    labels = tuple(tuned.get("labels", ()))
+    return Head(task, padding_of(tokenizer) or 0, labels, tuned.get("problem") or "single_label")
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

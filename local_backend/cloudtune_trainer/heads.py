@@ -24,11 +24,16 @@ class HeadType(NamedTuple):
 
 HEADS: dict[str, HeadType] = {
     "sequence_classification": HeadType("AutoModelForSequenceClassification", "an encoder or a decoder"),
+    "reward_model": HeadType("AutoModelForSequenceClassification", "a decoder"),
     "token_classification": HeadType("AutoModelForTokenClassification", "an encoder, such as BERT"),
     "question_answering": HeadType("AutoModelForQuestionAnswering", "an encoder, such as BERT"),
     "seq2seq": HeadType("AutoModelForSeq2SeqLM", "an encoder-decoder, such as T5, BART or Marian", starts_random=False),
 }
 """By task. All other tasks train a causal language model."""
+
+
+_PROBLEMS = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
+"""transformers' names of the problems with several outputs, which select its own losses."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Head:
     padding: int
     """The padding token."""
     labels: tuple[str, ...] = ()
+    problem: str = "single_label"
+    """Whether a sequence has one label or several. A single output is a number."""
 
     @property
     def starts_random(self) -> bool:
@@ -54,8 +61,8 @@ class Head:
         if self.labels:
             config.id2label = dict(enumerate(self.labels))
             config.label2id = {label: number for number, label in enumerate(self.labels)}
-        if self.task == "sequence_classification":
-            config.problem_type = "single_label_classification"
+        if HEADS[self.task].auto == "AutoModelForSequenceClassification":
+            config.problem_type = "regression" if len(self.labels) == 1 else _PROBLEMS[self.problem]
         config.get_text_config().pad_token_id = config.pad_token_id = self.padding
         config.get_text_config().use_cache = config.use_cache = False
 

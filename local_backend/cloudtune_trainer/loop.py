@@ -20,9 +20,10 @@ from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.meters import Clock, Meter, added
 from cloudtune_trainer.optimizer import rate_at
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tasks.task import MeasuresRows, UsesStepMean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from cloudtune_trainer.devices import Devices
@@ -98,6 +99,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
         batches = [job.task.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
+        _set_step_mean(job, batches)
         loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
         for batch in batches:
             with devices.autocast():
@@ -151,28 +153,59 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     With the run's clock it checks for requests: it pauses on request, and raises `Interrupted` when cancelled or
     interrupted by a signal. A time limit waits for the end, because these metrics choose the best checkpoint.
     """
+    rows: list[torch.Tensor] = []
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     groups, lengths = samples.groups, samples.lengths.tolist()
     sizes = [sum([lengths[i] for i in group]) for group in groups]
     budget = job.spec.hyperparameters.token_budget
     chunks = [[i for place in chunk for i in groups[place]] for chunk in chunks_of(sizes, budget)]
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
+
+    def batches() -> Iterator[Any]:
+        for number, chosen in enumerate(job.devices.share(chunks)):
+            if clock is not None and number < common:
+                _give_way(job, clock)
+            yield job.task.collate(samples, chosen).to(job.devices.device)
+
     job.model.eval()
     try:
         with torch.no_grad():
-            for number, chosen in enumerate(job.devices.share(chunks)):
-                if clock is not None and number < common:
-                    _give_way(job, clock)
-                batch = job.task.collate(samples, chosen).to(job.devices.device)
+            _set_step_mean(job, batches())
+            for batch in batches():
                 with job.devices.autocast():
                     sums = job.task.forward(job.model, batch)
                 loss += sums.loss.item()
                 metric_sums = added(metric_sums, sums.metric_sums.tolist())
                 count += sums.count
+                if sums.rows is not None:
+                    rows.append(sums.rows)
     finally:
         job.model.train()
     loss, total, *metric_sums = job.devices.totals(loss, count, *metric_sums)
-    return job.task.metrics(loss, metric_sums, int(total))
+    values = job.task.metrics(loss, metric_sums, int(total))
+    if isinstance(job.task, MeasuresRows) and job.task.row_values:
+        mine = torch.cat([torch.zeros(0, job.task.row_values, dtype=torch.float64), *rows])
+        values |= job.task.row_metrics(job.devices.rows(mine))
+    return values
+
+
+def _set_step_mean(job: Job, batches: Iterable[Any]) -> None:
+    """Compute the mean that the task's loss needs, if it needs one, over these batches of all processes."""
+    task, devices, was_training = job.task, job.devices, job.model.training
+    if not isinstance(task, UsesStepMean):
+        return
+    total, count = 0.0, 0
+    job.model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                with devices.autocast():
+                    total += task.step_sum(job.model, batch.to(devices.device)).item()
+                count += batch.count
+    finally:
+        job.model.train(was_training)
+    total, everywhere = devices.totals(total, count)
+    task.step_mean = total / max(1.0, everywhere)
 
 
 def _give_way(job: Job, clock: Clock) -> None:

@@ -1,8 +1,8 @@
 """Canonical records from a JSON Lines file. Standard library only.
 
-``{"messages": [...]}``, ``{"text": ...}``, or pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``;
-``{"tokens": [...], "tags": [...]}``, ``{"question": ..., "context": ..., "answers": {...}}`` or
-``{"source": ..., "target": ...}``.
+``{"messages": [...]}``, ``{"text": ...}``, pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``, rated
+answers: ``{"messages": [...], "completion": [...], "label": true}``; ``{"tokens": [...], "tags": [...]}``,
+``{"question": ..., "context": ..., "answers": {...}}`` or ``{"source": ..., "target": ...}``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 _SIDES = ("chosen", "rejected")
+_ANSWERS = (*_SIDES, "completion")
 _SHOWN = 10
 """How many errors a message lists before it only counts them."""
 
@@ -74,7 +75,8 @@ def _fault(record: Any) -> str | None:
     if not record.get("messages"):
         return 'a record requires "text" or a list of "messages"'
     is_pair = "chosen" in record or "rejected" in record
-    names = ("messages", *_SIDES) if is_pair else ("messages",)
+    answers = _SIDES if is_pair else ("completion",) if "completion" in record else ()
+    names = ("messages", *answers)
     return next((fault for name in names if (fault := _fault_of_turns(name, record.get(name)))), None)
 
 
@@ -137,6 +139,6 @@ def texts_of(records: Iterable[Record]) -> list[str]:
         elif "messages" not in record:
             found += [record[name] for name in ("text", "question", "context", "source", "target") if name in record]
         else:
-            turns = [turn for name in ("messages", *_SIDES) for turn in record.get(name, ())]
+            turns = [turn for name in ("messages", *_ANSWERS) for turn in record.get(name, ())]
             found += [message.get("content") or "" for message in turns]
     return found

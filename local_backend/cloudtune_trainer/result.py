@@ -81,6 +81,7 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
                 "merged": False,
                 "method": spec.method,
                 "labels": list(loaded.task.labels),
+                "problem": spec.classification.problem if loaded.task.labels else None,
                 "max_length": spec.hyperparameters.max_length,
                 "step": saved.step,
                 "metrics": saved.metrics,

@@ -19,6 +19,7 @@ from cloudtune_trainer.problems import TrainingProblem
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
+    "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
     "question_answering": "question_answering", "seq2seq": "seq2seq",
 }  # fmt: skip
@@ -90,6 +91,23 @@ class Preference:
     """The assumed share of pairs with swapped labels."""
     margin: float = 0.0
     """SimPO's gamma: the target margin of the chosen answer's reward."""
+    desirable_weight: float = 1.0
+    """KTO's factor of the losses of answers rated good."""
+    undesirable_weight: float = 1.0
+    """KTO's factor of the losses of answers rated bad."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Additional settings of text classification."""
+
+    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
+    """What the label of a text is: one class, a list of classes, or a number."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
+    all classes have the same sum."""
+    label_smoothing: float = 0.0
+    """The share of the target probability that is divided among all classes, for a single label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +161,8 @@ class RunSpec:
     method: str = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
-    """Set if, and only if, the method learns from pairs of answers."""
+    """Set if, and only if, the method learns from pairs of answers or from rated ones."""
+    classification: Classification = Classification()
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     validation: Validation = Validation()
@@ -205,7 +224,8 @@ def _faults(spec: RunSpec) -> list[str]:
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_pairs(spec)
+    found += _faults_of_preference(spec)
+    found += _faults_of_classification(spec)
     if TASKS[spec.method] in HEADS and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
@@ -222,10 +242,10 @@ def _faults(spec: RunSpec) -> list[str]:
     return found
 
 
-def _faults_of_pairs(spec: RunSpec) -> list[str]:
-    terms, by_pairs = spec.preference, TASKS[spec.method] == "preference"
-    if (terms is not None) is not by_pairs:
-        return [f"preference: the method {spec.method} {'requires it' if by_pairs else 'does not use it'}"]
+def _faults_of_preference(spec: RunSpec) -> list[str]:
+    terms, prefers = spec.preference, TASKS[spec.method] in ("preference", "unpaired_preference")
+    if (terms is not None) is not prefers:
+        return [f"preference: the method {spec.method} {'requires it' if prefers else 'does not use it'}"]
     if terms is None:
         return []
     found = []
@@ -233,12 +253,35 @@ def _faults_of_pairs(spec: RunSpec) -> list[str]:
         found.append(f"preference.beta must be a positive, finite number, not {terms.beta}")
     if not 0 <= terms.label_smoothing < 0.5:
         found.append(f"preference.label_smoothing must be at least 0 and less than 0.5, not {terms.label_smoothing}")
-    if not 0 <= terms.margin < float("inf"):
-        found.append(f"preference.margin must be at least 0 and finite, not {terms.margin}")
+    found += [
+        f"preference.{name} must be at least 0 and finite, not {value}"
+        for name in ("margin", "desirable_weight", "undesirable_weight")
+        if not 0 <= (value := getattr(terms, name)) < float("inf")
+    ]
     if spec.hyperparameters.packing:
-        found.append("hyperparameters.packing: preference pairs cannot be packed")
+        found.append("hyperparameters.packing: preference rows cannot be packed")
     if spec.loss_on == "all":
         found.append("loss_on: preference methods train on the answers only")
+    return found
+
+
+def _faults_of_classification(spec: RunSpec) -> list[str]:
+    terms = spec.classification
+    if terms == Classification():
+        return []
+    if TASKS[spec.method] != "sequence_classification":
+        return [f"classification: the method {spec.method} does not use it"]
+    found = []
+    if terms.problem != "single_label" and (terms.class_weights is not None or terms.label_smoothing):
+        found.append(f"classification.class_weights and label_smoothing do not apply to {terms.problem}")
+    if not 0 <= terms.label_smoothing < 1:
+        found.append(f"classification.label_smoothing must be at least 0 and less than 1, not {terms.label_smoothing}")
+    weights = terms.class_weights if isinstance(terms.class_weights, dict) else {}
+    found += [
+        f"classification.class_weights.{label} must be a positive, finite number, not {weight}"
+        for label, weight in weights.items()
+        if not 0 < weight < float("inf")
+    ]
     return found
 
 
@@ -290,6 +333,11 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool
     if origin is tuple:
         fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
         return fits, tuple(value) if fits else None
+    if origin is dict:
+        fits = isinstance(value, dict) and all(
+            _convert(get_args(hint)[1], one, place, faults)[0] for one in value.values()
+        )
+        return fits, value
     if hint is type(None):
         return value is None, None
     if dataclasses.is_dataclass(hint):

@@ -17,6 +17,9 @@ TaskName = Literal[
     "speech_recognition",
 ]  # fmt: skip
 
+LabelProblem = Literal["single_label", "multi_label", "regression"]
+"""What the label of a text is: one class, a list of classes, or a number."""
+
 
 class TrainingMethod(NamedTuple):
     """What a method learns, and from what."""
@@ -62,7 +65,8 @@ METHODS: dict[str, TrainingMethod] = {
 }
 DEFAULT_METHOD: MethodName = "sft"
 TRAINER_TASKS: tuple[TaskName, ...] = (
-    "causal_lm", "preference", "sequence_classification", "token_classification", "question_answering", "seq2seq",
+    "causal_lm", "preference", "unpaired_preference", "reward_model", "sequence_classification", "token_classification",
+    "question_answering", "seq2seq",
 )  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 

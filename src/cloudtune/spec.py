@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticKnownError
 
 from cloudtune.clock import duration
-from cloudtune.methods import DEFAULT_METHOD, METHODS, MethodName
+from cloudtune.methods import DEFAULT_METHOD, METHODS, LabelProblem, MethodName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,18 @@ class Method(Part):
     """Tokens that contribute to the loss: all assistant turns, the last one, or every token of the record."""
     beta: PositiveFloat | None = None
     """Strength of the penalty for deviating from the reference model, for preference methods."""
+    problem: LabelProblem | None = None
+    """What the label of a text is, for ``classification``: one class (default), a list of classes, or a number."""
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
+    all classes have the same sum."""
+    label_smoothing: Fraction | None = None
+    """The share of the target probability that is divided among all classes, for a single label."""
+
+    @property
+    def label_problem(self) -> LabelProblem | None:
+        """The problem of the method that learns labels of texts; None for other methods."""
+        return (self.problem or "single_label") if METHODS[self.name].task == "sequence_classification" else None
 
 
 class Adapter(Part):

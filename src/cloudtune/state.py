@@ -235,6 +235,8 @@ class Prediction(Value, frozen=True, kw_only=True):
     """The probability of ``text``, for a label or an answer."""
     scores: dict[str, float] | None = None
     """For a classifier: the probability of each label, the most likely first."""
+    value: float | None = None
+    """For a reward model, and for regression: the number in ``text``."""
     tags: tuple[Tag, ...] | None = None
     """For a token classifier: the tag of each word."""
     start: int | None = None

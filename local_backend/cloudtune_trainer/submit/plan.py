@@ -16,7 +16,7 @@ from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
-from cloudtune_trainer.submit.preference import PAIRED, misused, terms
+from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_cal
 """Features that reach the model only if its chat template renders them."""
 _NOT_CUT = ("token_classification", "question_answering", "seq2seq")
 """Tasks whose rows are split, or whose sides each have ``max_length`` tokens."""
-_DIALOGUES = ("chat", "preference")
+_DIALOGUES = ("chat", "preference", "rated")
 """Kinds of rows that the chat template renders."""
 
 
@@ -108,6 +108,7 @@ def run_spec(
         "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
+        **_classification(spec, choices),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         "validation": _validation(request, choices),
         "checkpoints": {
@@ -132,6 +133,18 @@ def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     return {"type": kind, **picked}
 
 
+def _classification(spec: JobSpec, choices: Choices) -> dict[str, Any]:
+    """The part ``classification`` of the trainer's spec; nothing for other methods."""
+    if spec.method.label_problem is None:
+        return {}
+    problem = choices.pick("method.problem", spec.method.problem, "single_label")
+    found: dict[str, Any] = {"problem": problem}
+    if problem == "single_label":
+        found["class_weights"] = choices.pick("method.class_weights", spec.method.class_weights, None)
+        found["label_smoothing"] = choices.pick("method.label_smoothing", spec.method.label_smoothing, 0.0)
+    return {"classification": found}
+
+
 def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model: Mapping[str, Any]) -> dict[str, Any]:
     given = request.spec.hyperparameters
     defaults = dict(_HYPERPARAMETERS)
@@ -144,7 +157,7 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
     values = {name: pick(name, default) for name, default in defaults.items()}
     method = request.spec.method.name
     rate, by = ADAPTERS[adapter].learning_rate, f"{adapter} training"
-    if method in PAIRED:
+    if method in PREFERRING:
         rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
@@ -293,6 +306,16 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
     if method.task in HEADS and spec.hyperparameters.packing:
         message = f"rows are not packed for {spec.method.name}: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
+    problem = spec.method.label_problem
+    for name in ("problem", "class_weights", "label_smoothing"):
+        if getattr(spec.method, name) is None:
+            continue
+        if problem is None:
+            message = f"{spec.method.name} does not learn labels of texts"
+            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
+        elif name != "problem" and problem != "single_label":
+            message = f"it applies to a single label, not to {problem}"
+            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it, or use sft")

@@ -32,6 +32,8 @@ class Prediction:
     """The probability of ``text``."""
     scores: dict[str, float] | None = None
     """The probability of each label, the most likely first."""
+    value: float | None = None
+    """The number in ``text``, of a model that predicts numbers."""
     tags: tuple[dict[str, Any], ...] | None = None
     """``token``, ``tag`` and ``score`` of each word."""
     start: int | None = None

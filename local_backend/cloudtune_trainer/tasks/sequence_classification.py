@@ -1,4 +1,4 @@
-"""Text classification: one label for each text, from a classification head on the base model."""
+"""Text classification and regression: labels of texts, from a head on the base model. See ``label_problems``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from cloudtune_trainer.generate import Answer
 from cloudtune_trainer.generation_settings import padding_of
@@ -16,15 +15,17 @@ from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sequences import Batch
+from cloudtune_trainer.tasks.label_problems import PROBLEMS, LabelProblem, correlations
 from cloudtune_trainer.tasks.padded import encoded, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
-from cloudtune_trainer.tasks.task import BestMetric, Sums
+from cloudtune_trainer.tasks.task import Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
@@ -34,15 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledSamples(Samples):
-    """Texts, and the number of each one's label."""
+    """Texts, and the label of each as a number: see `LabelProblem.target`."""
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
 
 
 class SequenceClassification:
-    """See the module. The metric sums, for each label: correct rows, predicted rows, actual rows."""
+    """See the module."""
 
-    best_metric = BestMetric("macro_f1", higher_is_better=True)
     peft_task_type = "SEQ_CLS"
     can_pack = False
     packed = False
@@ -50,25 +50,30 @@ class SequenceClassification:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.labels: tuple[str, ...] = ()
+        self._problem: LabelProblem = PROBLEMS[spec.classification.problem](spec.classification)
+        self.best_metric = self._problem.best_metric
+        self.row_values = 2 if spec.classification.problem == "regression" else 0
         self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """See `Task.labels`."""
+        return self._problem.labels
+
+    @property
     def metric_sums(self) -> int:
         """See `Task.metric_sums`."""
-        return 3 * len(self.labels)
+        return self._problem.metric_sums
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
-        """See `Task.load_model`. The labels are those of the training rows, in the order of their names."""
-        self.labels = tuple(sorted({_label(record, row) for row, record in enumerate(records(), 1)}))
-        if len(self.labels) < 2:
-            raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
+        """See `Task.load_model`."""
+        self._problem.learn(_checked(records()))
         self._padding = padding_of(tokenizer) or 0
-        head = Head("sequence_classification", self._padding, self.labels)
+        head = Head("sequence_classification", self._padding, self.labels, self.spec.classification.problem)
         network, self.random_weights = load_with_head(
             base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
@@ -77,13 +82,9 @@ class SequenceClassification:
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long is truncated."""
         texts, labels = [], []
-        for row, record in enumerate(records, 1):
-            label = _label(record, row)
-            if label not in self.labels:
-                what = f"row {row}: no training row has the label {label!r}"
-                raise TrainingProblem("bad_data", what, f"The labels are {', '.join(self.labels)}.")
+        for row, record in enumerate(_checked(records), 1):
             texts.append(record["text"])
-            labels.append(self.labels.index(label))
+            labels.append(self._problem.target(record, row))
         max_length = self.spec.hyperparameters.max_length
         ids, cuts = encoded(texts, tokenizer, max_length)
         kept = [place for place, row in enumerate(ids) if row]
@@ -102,42 +103,40 @@ class SequenceClassification:
     def forward(self, model: Any, batch: Batch) -> Sums:
         """See `Task.forward`."""
         logits = logits_by_length(model, batch.inputs).float()
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        predicted = F.one_hot(logits.detach().argmax(-1), len(self.labels))
-        actual = F.one_hot(batch.labels, len(self.labels))
-        sums = torch.cat([(predicted * actual).sum(0), predicted.sum(0), actual.sum(0)])
-        return Sums(loss, sums, batch.count)
+        loss = self._problem.loss(logits, batch.labels)
+        with torch.no_grad():
+            sums = self._problem.sums(logits, batch.labels)
+            values = [logits[:, 0], batch.labels] if self.row_values else []
+            rows = torch.stack([each.double() for each in values], 1).cpu() if values else None
+        return Sums(loss, sums, batch.count, rows)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
-        """See `Task.metrics`. Macro F1 is the mean over the labels that any row has or is predicted to have."""
-        right, predicted, actual = np.asarray(metric_sums, dtype=float).reshape(3, -1)
-        seen = predicted + actual > 0
-        f1 = 2 * right[seen] / (predicted + actual)[seen]
-        return {
-            "loss": loss / max(1, count), "accuracy": float(right.sum()) / max(1, count),
-            "macro_f1": float(f1.mean()) if seen.any() else 0.0,
-        }  # fmt: skip
+        """See `Task.metrics`."""
+        return {"loss": loss / max(1, count), **self._problem.metrics(metric_sums, count)}
+
+    def row_metrics(self, rows: Tensor) -> dict[str, float]:
+        """See `MeasuresRows`: how well the predicted numbers correlate with the labels."""
+        return correlations(rows[:, 0].numpy(), rows[:, 1].numpy())
 
 
 class Classifier(Predictor):
-    """A trained classifier."""
+    """A trained classifier, or a model that predicts numbers."""
+
+    def __init__(self, network: Any, tokenizer: Any, tuned: Mapping[str, Any]) -> None:
+        super().__init__(network, tokenizer, tuned)
+        self._problem = PROBLEMS[tuned.get("problem") or "single_label"]
 
     def read(self, given: Input) -> str:
         """See `Predictor.read`."""
         return text_of(given)
 
     def predict_batch(self, rows: Sequence[str]) -> list[Prediction]:
-        """The most likely label of each text, with the probability of every label."""
+        """See `Predictor.predict_batch`."""
         ids, _ = encoded(rows, self.tokenizer, self.max_length)
         if not all(ids):
             raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
         logits = logits_by_length(self.network, self.moved(padded(ids, self.padding)))
-        found = []
-        for scores in torch.softmax(logits.float(), -1).tolist():
-            by_label = dict(sorted(zip(self.labels, scores, strict=True), key=lambda item: -item[1]))
-            label = next(iter(by_label))
-            found.append(Prediction(label, by_label[label], by_label))
-        return found
+        return self._problem.predictions(logits.float(), self.labels)
 
     def generate(
         self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
@@ -149,8 +148,9 @@ class Classifier(Predictor):
             yield Answer(found.text, "stop", length, 0, found.scores)
 
 
-def _label(record: Record, row: int) -> str:
-    label = record.get("label")
-    if not isinstance(record.get("text"), str) or not isinstance(label, str | int) or isinstance(label, bool):
-        raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label", a string or a number')
-    return str(label)
+def _checked(records: Iterable[Record]) -> Iterator[Record]:
+    """The records. Raises ``bad_data`` for one without a text or a label."""
+    for row, record in enumerate(records, 1):
+        if not isinstance(record.get("text"), str) or "label" not in record:
+            raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label"')
+        yield record

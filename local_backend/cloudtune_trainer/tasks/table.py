@@ -9,9 +9,11 @@ from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
+from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
 from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Writer
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
 from cloudtune_trainer.tasks.token_classification import Tagger, TokenClassification
+from cloudtune_trainer.tasks.unpaired_preference import UnpairedPreferences
 from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class TaskEntry(NamedTuple):
 TASKS: dict[str, TaskEntry] = {
     "causal_lm": TaskEntry(CausalLM, Model),
     "preference": TaskEntry(Preferences, Model),
+    "unpaired_preference": TaskEntry(UnpairedPreferences, Model),
+    "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
     "seq2seq": TaskEntry(Seq2Seq, Writer),
     "question_answering": TaskEntry(QuestionAnswering, Answerer),

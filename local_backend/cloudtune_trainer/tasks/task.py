@@ -9,7 +9,7 @@ computed in parts, or on several devices, has the same gradient as one computed 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +33,8 @@ class Sums:
     """The sums for the task's metrics, in the task's own order."""
     count: int
     """The number of tokens, rows or pairs in the loss sum."""
+    rows: Tensor | None = None
+    """The values of each row for `MeasuresRows`, [rows, values], in fp64 on the CPU."""
 
 
 class BestMetric(NamedTuple):
@@ -88,3 +90,29 @@ class Task(Protocol):
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """Metrics from sums over a step or a split, including ``loss`` and the best metric."""
+
+
+@runtime_checkable
+class UsesStepMean(Protocol):
+    """A task whose loss also depends on a mean over the whole optimizer step, or over the whole split in evaluation.
+
+    The loop computes the mean before the losses, over all parts of the step and all processes, so that the loss does
+    not depend on how the step is divided.
+    """
+
+    step_mean: float
+    """Set by the loop before `Task.forward`."""
+
+    def step_sum(self, model: Any, batch: Any) -> Tensor:
+        """The sum over a batch of the value whose mean is needed. Called without gradients and without dropout."""
+
+
+@runtime_checkable
+class MeasuresRows(Protocol):
+    """A task with metrics of a split that are not sums over rows, such as a correlation."""
+
+    row_values: int
+    """The number of values of each row in `Sums.rows`; 0 if there are none."""
+
+    def row_metrics(self, rows: Tensor) -> dict[str, float]:
+        """Metrics from `Sums.rows` of all rows of a split."""

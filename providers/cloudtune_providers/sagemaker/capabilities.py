@@ -25,8 +25,14 @@ _OTHER = {
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
     **{
         f"method:{name}": "its endpoints serve causal language models: train this method on the local back end"
-        for name in methods_of("sequence_classification", "token_classification", "question_answering", "seq2seq")
+        for name in methods_of(
+            "reward_model", "sequence_classification", "token_classification", "question_answering", "seq2seq"
+        )
     },
+    **dict.fromkeys(
+        ("method.problem", "method.class_weights", "method.label_smoothing"),
+        "it belongs to text classification, which is not supported here",
+    ),
     "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
     "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",

@@ -55,6 +55,10 @@ LATEST_S = 2 * TIMEOUT_S
 DEFAULTS = {"hyperparameters.epochs": 3.0, "hyperparameters.learning_rate": 1e-4, "hyperparameters.batch_size": 8}
 _METHODS, _ADAPTERS = methods_of("causal_lm"), ("full", "lora")
 _REFUSED = {
+    **dict.fromkeys(
+        ("method.problem", "method.class_weights", "method.label_smoothing"),
+        "it belongs to classification, which is not offered",
+    ),
     "method.beta": "it belongs to preference methods, which are not offered",
     "adapter.virtual_tokens": "it belongs to prefix adapters, which are not offered",
     "hyperparameters.gradient_accumulation_steps": "the vendor divides batches as it likes",

@@ -211,8 +211,10 @@ class LocalWorld:
 def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
     if kind == "preference":
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
+    if kind == "rated":
+        return {"prompt": question, "completion": f"{answer}", "label": answer % 4 == 0}
     if kind == "text_label":
-        return {"text": question, "label": "odd" if answer % 2 else "even"}
+        return {"text": question, "label": str(answer % 2)}
     if kind == "tags":
         words = question.split()
         return {"tokens": words, "tags": ["B-ASK", *["O"] * (len(words) - 1)]}

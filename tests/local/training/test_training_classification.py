@@ -157,7 +157,7 @@ def test_a_trained_classifier_beats_an_untrained_one(runs: Runs, tmp_path: Path)
 def test_macro_f1_is_the_mean_over_labels_that_occur() -> None:
     spec = RunSpec(version=2, model=ModelSource(source="folder", path="/m"), data=DataFiles(train="t"))
     task = SequenceClassification(spec)
-    task.labels = ("a", "b", "c", "never")
+    task._problem.labels = ("a", "b", "c", "never")
     # actual: a a a b b c; predicted: a a b b b a
     found = task.metrics(6.0, [2, 2, 0, 0, 3, 3, 0, 0, 3, 2, 1, 0], 6)
     f1 = {"a": 2 * 2 / (3 + 3), "b": 2 * 2 / (3 + 2), "c": 0.0}

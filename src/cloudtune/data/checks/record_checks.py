@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from cloudtune.data.records import ROLES, Chat, Item, Message, Preference, Question, Rated, Record, Tagged, TextPart
+from cloudtune.data.records import (
+    ROLES,
+    Chat,
+    Item,
+    Labelled,
+    Message,
+    Preference,
+    Question,
+    Rated,
+    Record,
+    Tagged,
+    TextPart,
+)
 from cloudtune.errors import Problem
 from cloudtune.methods import DEFAULT_METHOD, METHODS
 
@@ -81,7 +93,9 @@ def _of_other(record: Record) -> list[Problem]:
     return [
         _blank(name, f"the {name}")
         for name in record.__struct_fields__
-        if isinstance(value := getattr(record, name), str | list) and (not value or str(value).isspace())
+        if isinstance(value := getattr(record, name), str | list)
+        and (not value or str(value).isspace())
+        and not (isinstance(record, Labelled) and value == [])  # a text may have no label
     ] + (_lengths(record) if isinstance(record, Tagged | Question) else [])
 
 

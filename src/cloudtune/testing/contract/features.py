@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.methods import METHODS
+from cloudtune.methods import METHODS, methods_of
 from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 VALUES: dict[str, tuple[Any, ...]] = {
     "method.loss_on": ("all", "last_assistant", "assistant"),
     "method.beta": (0.37, 0.05),
+    "method.problem": ("regression",),
+    "method.class_weights": ("balanced",),
+    "method.label_smoothing": (0.07,),
     "adapter.rank": (5, 16),
     "adapter.alpha": (11.0, 128.0),
     "adapter.dropout": (0.07,),
@@ -51,6 +54,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "seed": (4711,),
     "tags": ({"team": "red"},),
 }
+
+
+_OF_LABELS = {"method.problem", "method.class_weights", "method.label_smoothing"}
 
 
 def values_of(feature: str) -> tuple[Any, ...]:
@@ -94,6 +100,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]
     if "method.beta" in wanted and with_beta:
         changes["method"] = {"name": with_beta[0]}
+    classifiers = [name for name in methods_of("sequence_classification") if capabilities.can(f"method:{name}")]
+    if not _OF_LABELS.isdisjoint(wanted) and classifiers:
+        changes["method"] = {"name": classifiers[0]}
     return changes
 
 

@@ -19,6 +19,7 @@ from cloudtune_trainer.problems import TrainingProblem
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
+    "grpo": "policy_optimization", "rloo": "policy_optimization", "ppo": "policy_optimization",
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
     "question_answering": "question_answering", "seq2seq": "seq2seq",
@@ -111,6 +112,49 @@ class Classification:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reward:
+    """What scores a completion. Exactly one of function, url and model is set."""
+
+    function: str | None = None
+    """A Python function: ``FILE.py:name``, with an absolute path, or ``module:name``."""
+    fingerprint: str | None = None
+    """The hash of the function's file, or the fingerprint of the reward model's folder, when the job was planned."""
+    url: str | None = None
+    """An HTTP endpoint."""
+    model: str | None = None
+    """The folder of a reward model."""
+    timeout: float = 300.0
+    """Seconds that one call may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Additional settings of policy optimization."""
+
+    reward: Reward
+    beta: float = 0.04
+    """Strength of the KL penalty. Without it (0) there is no reference model."""
+    num_generations: int = 8
+    """Completions of each prompt."""
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    steps_per_batch: int = 1
+    """Optimizer steps on the same completions."""
+    clip_range: float = 0.2
+    """How far the ratio of probabilities counts: from 1 - clip_range to 1 + clip_range."""
+    scale_rewards: bool = True
+    """Divide a group's advantages by their standard deviation."""
+    normalization: Literal["tokens", "sequences"] = "tokens"
+    """The loss is a mean over the step's tokens, or over completions of each one's mean over its tokens."""
+    discount: float = 1.0
+    """PPO's gamma."""
+    decay: float = 0.95
+    """PPO's lambda, of generalized advantage estimation."""
+    value_coefficient: float = 0.1
+    """Weight of the value loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
     """Stop when the validation metric that chooses the best checkpoint no longer improves."""
 
@@ -163,6 +207,8 @@ class RunSpec:
     preference: Preference | None = None
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
     classification: Classification = Classification()
+    policy: Policy | None = None
+    """Set if, and only if, the method samples completions and learns from their rewards."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     validation: Validation = Validation()
@@ -225,7 +271,7 @@ def _faults(spec: RunSpec) -> list[str]:
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
     found += _faults_of_preference(spec)
-    found += _faults_of_classification(spec)
+    found += _faults_of_classification(spec) + _faults_of_policy(spec)
     if TASKS[spec.method] in HEADS and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
@@ -282,6 +328,35 @@ def _faults_of_classification(spec: RunSpec) -> list[str]:
         for label, weight in weights.items()
         if not 0 < weight < float("inf")
     ]
+    return found
+
+
+def _faults_of_policy(spec: RunSpec) -> list[str]:
+    terms, hyper = spec.policy, spec.hyperparameters
+    online = TASKS[spec.method] == "policy_optimization"
+    if (terms is not None) is not online:
+        return [f"policy: the method {spec.method} {'requires it' if online else 'does not use it'}"]
+    if terms is None:
+        return []
+    numbers: dict[str, tuple[float, float]] = {
+        "temperature": (terms.temperature, 1e-3), "max_new_tokens": (terms.max_new_tokens, 1),
+        "steps_per_batch": (terms.steps_per_batch, 1),
+        "num_generations": (terms.num_generations, 1 if spec.method == "ppo" else 2),
+        "beta": (terms.beta, 0.0), "clip_range": (terms.clip_range, 1e-6),
+        "reward.timeout": (terms.reward.timeout, 1e-3), "discount": (terms.discount, 0.0), "decay": (terms.decay, 0.0),
+        "value_coefficient": (terms.value_coefficient, 0.0),
+    }  # fmt: skip
+    found = [
+        f"policy.{name} must be at least {least:g} and finite, not {number}"
+        for name, (number, least) in numbers.items()
+        if not least <= number < float("inf")
+    ]
+    if [terms.reward.function, terms.reward.url, terms.reward.model].count(None) != 2:
+        found.append("policy.reward: set exactly one of function, url and model")
+    if terms.max_new_tokens >= hyper.max_length:
+        found.append("policy.max_new_tokens leaves no token of hyperparameters.max_length to the prompt")
+    if hyper.packing:
+        found.append("hyperparameters.packing: completions are not packed")
     return found
 
 

@@ -44,6 +44,7 @@ class RewardModeling:
     metric_sums = 3
     peft_task_type = "SEQ_CLS"
     labels = (OUTPUT,)
+    random_weights: tuple[str, ...] = ()
     can_pack = False
     packed = False
     needs_reference = False

@@ -213,6 +213,8 @@ def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
     if kind == "rated":
         return {"prompt": question, "completion": f"{answer}", "label": answer % 4 == 0}
+    if kind == "item":
+        return {"messages": [{"role": "user", "content": question}], "reference_answer": f"{answer}"}
     if kind == "text_label":
         return {"text": question, "label": str(answer % 2)}
     if kind == "tags":

@@ -10,6 +10,7 @@ import torch
 from cloudtune_trainer import checkpoints, loop, models, result
 from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
+from cloudtune_trainer.layer_schedule import LayerSchedule
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
 
@@ -86,6 +87,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
             "the learning rate never reaches its peak: "
             f"the warmup takes {hyper.warmup_steps} of {schedule.total_steps} steps"
         )
+    layers = LayerSchedule(loaded.model, spec.layers, hyper.learning_rate, schedule)
     report.event(
         "message",
         f"{len(train)} samples in {len(schedule.sequences)} sequences, {schedule.total_steps} steps",
@@ -97,15 +99,18 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         device=str(loaded.devices.device),
         processes=loaded.devices.world,
         compute=str(loaded.devices.compute).removeprefix("torch."),
-        trained_parameters=sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
+        trained_parameters=sum(p.numel() for p in layers.trained.values()),
     )
+    if schedule.total_steps <= layers.last_start:
+        report.warning(f"the last stage of layers.unfreeze starts at step {layers.last_start}, after the end of the run")
     job = loop.Job(
         run=run,
         spec=spec,
         report=report,
         devices=loaded.devices,
         model=loaded.model,
-        optimizer=optimizer_for(loaded.model, hyper, loaded.devices.device),
+        layers=layers,
+        optimizer=optimizer_for(layers, hyper, loaded.devices.device),
         task=loaded.task,
         train=train,
         validation=loaded.splits.get("validation"),
@@ -135,5 +140,5 @@ def _finish(job: loop.Job, loaded: Loaded) -> None:
         if "test" in loaded.splits and step != job.progress.step:
             models.restore_weights(saved.weights, loaded.model, adapted=loaded.adapted)
     if "test" in loaded.splits:
-        job.devices.spread([p for p in job.model.parameters() if p.requires_grad])
+        job.devices.spread(list(job.layers.trained.values()))
         job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))

@@ -77,6 +77,33 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage of gradual unfreezing. It has ``epochs`` or ``share``."""
+
+    layers: int | None = None
+    """The number of trained layers, from the top; 0 for the head alone. None: one stage for each number of layers."""
+    epochs: float | None = None
+    share: float | None = None
+    """Length as a share of the run's steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """Which layers are trained, when, and at which learning rate. See `cloudtune_trainer.layer_schedule`."""
+
+    freeze: tuple[str, ...] = ()
+    freeze_depth: int | None = None
+    unfreeze: tuple[Stage, ...] = ()
+    decay: float = 1.0
+    learning_rates: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def needs_levels(self) -> bool:
+        """Whether a setting depends on the order of the layers."""
+        return self.freeze_depth is not None or bool(self.unfreeze) or self.decay != 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preference:
     """Additional settings of preference methods."""
 
@@ -144,6 +171,7 @@ class RunSpec:
     """Set if, and only if, the method learns from pairs of answers."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
+    layers: Layers = Layers()
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -207,6 +235,7 @@ def _faults(spec: RunSpec) -> list[str]:
     if TASKS[spec.method] == "sequence_classification" and spec.hyperparameters.packing:
         found.append("hyperparameters.packing: texts to classify are not packed")
     found += _faults_of_adapter(spec)
+    found += _faults_of_layers(spec.layers)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
@@ -251,6 +280,24 @@ def _faults_of_adapter(spec: RunSpec) -> list[str]:
     return found
 
 
+def _faults_of_layers(layers: Layers) -> list[str]:
+    found = []
+    if not 0 < layers.decay <= 1:
+        found.append(f"layers.decay must be more than 0 and at most 1, not {layers.decay}")
+    if layers.freeze_depth is not None and layers.freeze_depth < 0:
+        found.append("layers.freeze_depth must be at least 0")
+    if not all(0 < rate < float("inf") for rate in layers.learning_rates.values()):
+        found.append("layers.learning_rates must be positive, finite numbers")
+    counts = [stage.layers for stage in layers.unfreeze]
+    if counts not in ([], [None]) and (None in counts or counts != sorted(set(counts)) or min(counts) < 0):  # type: ignore[type-var, operator]
+        found.append("layers.unfreeze: each stage trains more layers than the one before it")
+    if any((stage.epochs is None) is (stage.share is None) for stage in layers.unfreeze):
+        found.append("layers.unfreeze: a stage has epochs or share")
+    if not all(0 < (stage.epochs or stage.share or 0) < float("inf") for stage in layers.unfreeze):
+        found.append("layers.unfreeze: the length of a stage must be positive")
+    return found
+
+
 def _read(cls: type, document: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(document, dict):
         faults.append(f"{where or 'spec'} must be an object")
@@ -285,9 +332,14 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool
         return False, None
     if origin is Literal:
         return value in get_args(hint) and not isinstance(value, bool), value
-    if origin is tuple:
-        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-        return fits, tuple(value) if fits else None
+    if origin in (tuple, dict):
+        if not isinstance(value, list | tuple if origin is tuple else dict):
+            return False, None
+        inner = get_args(hint)[origin is dict]
+        parts = [_convert(inner, part, place, faults) for part in (value.values() if origin is dict else value)]
+        converted = [part for _, part in parts]
+        fits = all(ok for ok, _ in parts)
+        return fits, tuple(converted) if origin is tuple else dict(zip(value, converted, strict=True))
     if hint is type(None):
         return value is None, None
     if dataclasses.is_dataclass(hint):

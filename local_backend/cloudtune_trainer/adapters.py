@@ -52,6 +52,8 @@ class AdapterType(NamedTuple):
     """It works with several samples in one row."""
     can_checkpoint: bool = True
     """It works with gradient checkpointing."""
+    in_layers: bool = True
+    """Its weights are in the layers of the base model, so that a layer schedule applies."""
 
 
 def _lora(adapter: Adapter, *, target_modules: list[str] | None = None, **more: Any) -> Any:
@@ -80,5 +82,6 @@ ADAPTERS: dict[str, AdapterType] = {
     "prefix": AdapterType(
         {"virtual_tokens": 20}, 1e-2, 1e-3, _prefix,
         peft_type="PREFIX_TUNING", saved=_SAVED | _SAVED_BY_PREFIX, can_pack=False, can_checkpoint=False,
+        in_layers=False,
     ),
 }  # fmt: skip

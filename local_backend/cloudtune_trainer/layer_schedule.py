@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from cloudtune_trainer.layer_names import is_embedding, is_match, plain_name
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.weights import head_weights, listed
 
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
     from cloudtune_trainer.reporting import Report
     from cloudtune_trainer.run_spec import Layers, Stage
 
-_EMBEDDING = re.compile(r"embed|\bwte\b|\bwpe\b")
-_OUTPUT = re.compile(r"\bembed_out\b|\bembedding_norm\b")
-"""GPT-NeoX's output layer, and LFM2's last norm."""
 _AFTER_LAYERS = re.compile(r"final|project_out")
-_WRAPPERS = re.compile(r"^base_model\.(model\.)?|\.default(?=\.|$)|\.(base_layer|original_module|modules_to_save)\b")
-"""The parts of a name that peft adds."""
 
 
 class Levels(NamedTuple):
@@ -53,16 +48,6 @@ class _Stack(NamedTuple):
     size: int
 
 
-def plain_name(name: str) -> str:
-    """A parameter's name in the base model, without the parts that peft adds."""
-    return _WRAPPERS.sub("", name)
-
-
-def is_match(name: str, pattern: str) -> bool:
-    """Whether the pattern matches whole parts of the name: ``layers.0`` and ``*norm*`` match ``layers.0.norm.weight``."""
-    return fnmatchcase(f".{name}.", f"*.{pattern}.*")
-
-
 def levels_of(model: Any) -> Levels:
     """The levels of all parameters. Layers are the elements of the outermost module lists."""
     stacks = _stacks(model)
@@ -79,7 +64,7 @@ def levels_of(model: Any) -> Levels:
         inside = [stack.below + index + 1 for stack in stacks if (index := _index_in(stack, name)) is not None]
         if inside:
             found[name] = inside[0]
-        elif name in tied or (_EMBEDDING.search(name) and not _OUTPUT.search(name)):
+        elif name in tied or is_embedding(name):
             found[name] = 0
         elif plain_name(name) in head and not any(name.startswith(stack.parent) for stack in stacks):
             found[name] = total + 1
@@ -94,9 +79,9 @@ def levels_of(model: Any) -> Levels:
 def _stacks(model: Any) -> list[_Stack]:
     outermost: list[tuple[str, int]] = []
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and any(True for _ in module.parameters()):
-            if not any(name.startswith(f"{outer}.") for outer, _ in outermost):
-                outermost.append((name, len(module)))
+        is_inside = any(name.startswith(f"{outer}.") for outer, _ in outermost)
+        if isinstance(module, torch.nn.ModuleList) and not is_inside and any(True for _ in module.parameters()):
+            outermost.append((name, len(module)))
     by_parent: dict[str, list[tuple[str, int]]] = {}
     for name, size in outermost:
         by_parent.setdefault(name[: name.rfind(".") + 1], []).append((name, size))

@@ -102,7 +102,9 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         trained_parameters=sum(p.numel() for p in layers.trained.values()),
     )
     if schedule.total_steps <= layers.last_start:
-        report.warning(f"the last stage of layers.unfreeze starts at step {layers.last_start}, after the end of the run")
+        report.warning(
+            f"the last stage of layers.unfreeze starts at step {layers.last_start}, after the end of the run"
+        )
     job = loop.Job(
         run=run,
         spec=spec,

@@ -180,6 +180,58 @@ class Hyperparameters(Part):
         return self
 
 
+class Stage(Part):
+    """A stage of gradual unfreezing. Its length is ``epochs``, or ``share`` of all steps."""
+
+    layers: NaturalInt | None = None
+    """How many layers are trained, counted from the top, with the norm and the head above them. 0: only these.
+
+    Left out: one stage for each number of layers, from 0 to all."""
+    epochs: PositiveFloat | None = None
+    share: Annotated[Fraction, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) is (self.share is None):
+            raise ValueError("set epochs or share")
+        return self
+
+
+def _sequence(value: Any) -> Any:
+    return [value] if isinstance(value, str | dict | Part) else value
+
+
+class Layers(Part):
+    """Which layers are trained, from when on, and how fast.
+
+    A pattern matches whole parts of a weight's name: ``layers.0`` is the first layer, ``*norm*`` all norms.
+    """
+
+    freeze: (
+        Annotated[tuple[str, ...], BeforeValidator(_sequence, json_schema_input_type=tuple[str, ...] | str)] | None
+    ) = None
+    """Patterns of weights that are not trained."""
+    freeze_depth: NaturalInt | None = None
+    """Freezes the embeddings and this many layers, counted from the bottom."""
+    unfreeze: (
+        Annotated[tuple[Stage, ...], BeforeValidator(_sequence, json_schema_input_type=tuple[Stage, ...] | Stage)]
+        | None
+    ) = None
+    """Gradual unfreezing: each stage trains more layers. After the last one, all layers are trained."""
+    decay: Annotated[PositiveFloat, Field(le=1)] | None = None
+    """The learning rate of each layer, as a factor of the rate of the layer above it."""
+    learning_rates: dict[str, PositiveFloat] | None = None
+    """Pattern -> its own peak learning rate, without ``decay``. The first pattern that matches applies."""
+
+    @field_validator("unfreeze")
+    @classmethod
+    def _growing(cls, stages: tuple[Stage, ...] | None) -> tuple[Stage, ...] | None:
+        counts = [-1 if stage.layers is None else stage.layers for stage in stages or ()]
+        if len(counts) > 1 and (counts != sorted(set(counts)) or counts[0] < 0):
+            raise ValueError("each stage must train more layers than the one before it")
+        return stages
+
+
 class EarlyStopping(Part):
     """Stop when the validation metric has not improved for ``patience`` evaluations.
 
@@ -286,10 +338,6 @@ class MixedIn(Source):
     """Rows per training row: 0.25 adds one after every fourth. An exhausted source starts over."""
 
 
-def _sequence(value: Any) -> Any:
-    return [value] if isinstance(value, dict | MixedIn) else value
-
-
 class Data(Part):
     """The training data and the held-out data."""
 
@@ -342,6 +390,7 @@ class JobSpec(Part):
     data: Data
     adapter: Annotated[Adapter, _short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
+    layers: Layers | None = None
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -380,6 +429,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "method": ("name",),
     "adapter": ("type",),
     "hyperparameters": (),
+    "layers": (),
     "validation": (),
     "checkpoints": (),
     "limits": ("stall_after",),  # handled by the watch, on any back end
@@ -390,8 +440,8 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
 def spec_features() -> tuple[str, ...]:
     """Return every feature name that a spec can use. A back end declares each as supported, or why not."""
     parts: dict[str, type[Part]] = {
-        "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "validation": Validation,
-        "checkpoints": Checkpoints, "limits": Limits, "data": Data,
+        "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "layers": Layers,
+        "validation": Validation, "checkpoints": Checkpoints, "limits": Limits, "data": Data,
     }  # fmt: skip
     names = [f"method:{name}" for name in METHODS]
     names += [f"adapter:{name}" for name in AdapterName.__args__]  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
 from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def run_spec(
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
+        **layer_settings(spec, choices, adapter["type"], model),
         "validation": _validation(request, choices),
         "checkpoints": {
             "every": choices.pick("checkpoints.every", spec.checkpoints.every, "epoch"),
@@ -179,6 +181,7 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
     found += _strange_targets(request, model.get("modules") or ())
+    found += layer_problems(request.spec, document["adapter"]["type"], model)
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
     if chat and model.get("chat_template") is False:
         message = (
@@ -246,7 +249,8 @@ def unsupported_features() -> dict[str, str]:
 
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
-    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
+    adapter = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
+    found = [*_of_adapter(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 

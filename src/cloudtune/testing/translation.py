@@ -74,6 +74,8 @@ def capabilities() -> Capabilities:
     reasons = dict(_REFUSED)
     for feature in spec_features():
         kind, _, name = feature.partition(":")
+        if feature.startswith("layers."):
+            reasons[feature] = "the vendor trains all layers alike"
         if kind == "method" and name and name not in _METHODS:
             reasons[feature] = f"the scripted vendor knows {' and '.join(_METHODS)} only"
         if kind == "adapter" and name and name not in _ADAPTERS:

@@ -244,3 +244,45 @@ def test_a_target_that_the_model_does_not_have_is_refused_with_the_nearest(tmp_p
     assert "'v_prj'" in first.message
     assert "v_proj" in (first.fix or "")
     assert "'proj'" in second.message
+
+
+GROUPS = {
+    "model.embed_tokens.weight": (1, 600), "model.layers.*.self_attn.q_proj.weight": (4, 200),
+    "model.layers.*.norm.weight": (4, 40), "model.norm.weight": (1, 10),
+}  # fmt: skip
+
+
+def with_weights(made, groups=GROUPS):
+    facts = {**made.resolved.facts, "model": {**made.resolved.facts["model"], "weight_groups": groups}}
+    return msgspec.structs.replace(made, resolved=msgspec.structs.replace(made.resolved, facts=facts))
+
+
+@pytest.mark.parametrize(("layers", "trained"), [
+    ({"freeze_depth": 3}, "70 of 850 weights (8.2%)"), ({"freeze": "layers.[01]"}, "730 of 850 weights (85.9%)"),
+    ({"freeze": ["*norm*"], "unfreeze": {"epochs": 1}}, "800 of 850 weights (94.1%)"),
+    ({"decay": 0.9}, "850 of 850 weights (100.0%)"),
+])  # fmt: skip
+def test_the_plan_shows_which_share_of_the_weights_is_trained(tmp_path, layers, trained):
+    plan = LocalBackend(Options(root=tmp_path)).plan(with_weights(request(tmp_path, adapter="full", layers=layers)))
+    (setting,) = [setting for setting in plan.settings if setting.field == "trained"]
+    assert setting.value == trained
+    document = spec_json(plan)
+    read_spec(document | {"data": {"train": "t"}, "model": {**document["model"], "path": "/m"}})
+
+
+@pytest.mark.parametrize(("layers", "message"), [
+    ({"freeze_depth": 5}, "the model has 4 layers, not 5"),
+    ({"unfreeze": [{"layers": 9, "share": 0.2}]}, "the model has 4 layers, not 9"),
+    ({"freeze": ["layers.4"]}, "no weight that matches 'layers.4'"),
+    ({"learning_rates": {"q_prj": 1e-3}}, "no weight that matches 'q_prj'"),
+    ({"freeze": ["*"]}, "no weight is left to train"),
+])  # fmt: skip
+def test_a_layer_schedule_that_does_not_fit_the_model_is_refused(tmp_path, layers, message):
+    with pytest.raises(SpecError, match=message):
+        LocalBackend(Options(root=tmp_path)).plan(with_weights(request(tmp_path, adapter="full", layers=layers)))
+
+
+def test_a_layer_schedule_has_no_effect_on_a_prefix(tmp_path):
+    spec = request(tmp_path, adapter="prefix", layers={"decay": 0.9}).spec
+    (problem,) = LocalBackend(Options(root=tmp_path)).check(spec)
+    assert (problem.code, problem.field) == ("no_effect", "layers.decay")

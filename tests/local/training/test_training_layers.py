@@ -39,7 +39,8 @@ def grouped(model: Any) -> dict[int, set[str]]:
 
 @pytest.mark.parametrize(("family", "embeddings", "end"), [
     ("llama", {"model.embed_tokens.weight"}, {"lm_head.weight", "model.norm.weight"}),
-    ("gpt2", {"transformer.wte.weight", "transformer.wpe.weight"}, {"transformer.ln_f.weight", "transformer.ln_f.bias"}),
+    ("gpt2", {"transformer.wte.weight", "transformer.wpe.weight"},
+     {"transformer.ln_f.weight", "transformer.ln_f.bias"}),
     ("opt", {"model.decoder.embed_tokens.weight", "model.decoder.embed_positions.weight"},
      {"model.decoder.final_layer_norm.weight", "model.decoder.final_layer_norm.bias"}),
     ("mamba", {"backbone.embeddings.weight"}, {"backbone.norm_f.weight"}),
@@ -212,7 +213,7 @@ def test_every_family_has_its_layers() -> None:
 
     wrong = {}
     for family in FAMILIES:
-        model = network(family, **{"pad_token_id": 3, "bos_token_id": 0, "eos_token_id": 2})
+        model = network(family, pad_token_id=3, bos_token_id=0, eos_token_id=2)
         found = grouped(model)
         layers = {level for level in found if 0 < level <= levels_of(model).layers}
         if not layers or 0 not in found or not any(p in found[0] for p in _embeddings(model)):

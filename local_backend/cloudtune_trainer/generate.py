@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 
 from cloudtune_trainer import models
+from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens
@@ -23,7 +24,6 @@ from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
-from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -214,19 +214,15 @@ def load_tuned(
 ) -> Any:
     """The network, with its adapter if it has one."""
     head = _head_of(folder, tuned)
-    if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
+    if (is_whole_model(tuned["adapter"]) or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     network = models.load_model(origin, dtype=dtype, head=head, new_head=head is not None)
     if base:
         return network
-    from peft import PeftModel
-
     check_adapter(folder)
     with models.found(models.BaseModel(str(folder))):
-        adapted = PeftModel.from_pretrained(network, folder)
-        check_adapter_weights(adapted, folder)
-        return adapted
+        return models.load_adapter(network, folder)
 
 
 def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead | None:

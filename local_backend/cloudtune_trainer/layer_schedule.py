@@ -38,7 +38,9 @@ class Levels(NamedTuple):
     """Parameter's name -> its level."""
 
 
-class _Stack(NamedTuple):
+class Stack(NamedTuple):
+    """Numbered layers of the same kind."""
+
     parent: str
     """The module that holds the layers, with a dot at the end."""
     names: tuple[str, ...]
@@ -47,21 +49,29 @@ class _Stack(NamedTuple):
     """The number of layers below this stack."""
     size: int
 
+    def index_of(self, name: str) -> int | None:
+        """The number of the layer that has this module or parameter; None if it is in no layer."""
+        for prefix in self.names:
+            if name.startswith(f"{prefix}."):
+                number = name[len(prefix) + 1 :].partition(".")[0]
+                return int(number) if number.isdecimal() else None
+        return None
+
 
 def levels_of(model: Any) -> Levels:
     """The levels of all parameters. Layers are the elements of the outermost module lists."""
-    stacks = _stacks(model)
+    stacks = stacks_of(model)
     total = sum(stack.size for stack in stacks)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = {plain_name(name) for name in head_weights(base)} if hasattr(base, "base_model_prefix") else set()
     names = [name for name, _ in model.named_parameters()]
     embeddings = getattr(base.get_input_embeddings(), "weight", None) if hasattr(base, "base_model_prefix") else None
     tied = {name for name, parameter in model.named_parameters() if parameter is embeddings}
-    last = {stack: max((i for i, name in enumerate(names) if _index_in(stack, name) is not None), default=-1)
+    last = {stack: max((i for i, name in enumerate(names) if stack.index_of(name) is not None), default=-1)
             for stack in stacks}  # fmt: skip
     found = {}
     for place, name in enumerate(names):
-        inside = [stack.below + index + 1 for stack in stacks if (index := _index_in(stack, name)) is not None]
+        inside = [stack.below + index + 1 for stack in stacks if (index := stack.index_of(name)) is not None]
         if inside:
             found[name] = inside[0]
         elif name in tied or is_embedding(name):
@@ -76,7 +86,8 @@ def levels_of(model: Any) -> Levels:
     return Levels(total, found)
 
 
-def _stacks(model: Any) -> list[_Stack]:
+def stacks_of(model: Any) -> list[Stack]:
+    """The stacks of layers, from the bottom to the top."""
     outermost: list[tuple[str, int]] = []
     for name, module in model.named_modules():
         is_inside = any(name.startswith(f"{outer}.") for outer, _ in outermost)
@@ -85,20 +96,12 @@ def _stacks(model: Any) -> list[_Stack]:
     by_parent: dict[str, list[tuple[str, int]]] = {}
     for name, size in outermost:
         by_parent.setdefault(name[: name.rfind(".") + 1], []).append((name, size))
-    stacks: list[_Stack] = []
+    stacks: list[Stack] = []
     for parent, lists in by_parent.items():
         size = max(length for _, length in lists)
         below = sum(stack.size for stack in stacks)
-        stacks.append(_Stack(parent, tuple(name for name, length in lists if length == size), below, size))
+        stacks.append(Stack(parent, tuple(name for name, length in lists if length == size), below, size))
     return stacks
-
-
-def _index_in(stack: _Stack, name: str) -> int | None:
-    for prefix in stack.names:
-        if name.startswith(f"{prefix}."):
-            number = name[len(prefix) + 1 :].partition(".")[0]
-            return int(number) if number.isdecimal() else None
-    return None
 
 
 class LayerSchedule:

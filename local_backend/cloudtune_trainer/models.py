@@ -15,11 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
+from cloudtune_trainer.adapter_conversion import initial_factors
 from cloudtune_trainer.adapter_targets import Targets, choose_targets, report_coverage
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE, is_whole_model
+from cloudtune_trainer.bottleneck import (
+    PEFT_TYPE,
+    add_bottlenecks,
+    load_bottlenecks,
+    restore_bottlenecks,
+    save_bottlenecks,
+)
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
@@ -27,7 +37,8 @@ from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
-from cloudtune_trainer.weights import check_adapter_weights, load_checked, load_stored_values
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
+from cloudtune_trainer.weights import check_adapter_weights, head_weights, load_checked, load_stored_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +56,8 @@ _DROPOUTS = (
 """The names of dropout settings in transformers' configurations."""
 
 
+_ENCODER = "prompt_encoder.safetensors"
+"""In a checkpoint: the weights from which p-tuning computes the adapter."""
 _TOLD = 500
 """Characters of a library's own message that are shown."""
 
@@ -258,9 +271,10 @@ def add_adapter(
     from peft import get_peft_model
 
     kind = ADAPTERS[adapter.type]
-    assert kind.config is not None
+    if kind.config is None:
+        return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
-    targets = choose_targets(model, dropout=adapter.dropout) if has_targets else Targets()
+    targets = choose_targets(model, not_stacked=_against_stacked(adapter)) if has_targets else Targets()
     by_default = has_targets and adapter.targets == "all-linear"
     chosen: dict[str, Any] = {}
     if by_default:
@@ -272,7 +286,11 @@ def add_adapter(
             tuned = get_peft_model(model, config)
     except ValueError as error:
         hint = f"Targets that this model has: {', '.join(targets.modules)}; or use all-linear."
-        raise TrainingProblem("bad_spec", f"adapter.targets: {error}", hint) from error
+        raise TrainingProblem("bad_spec", f"adapter: {error}", hint) from error
+    if adapter.init in MOVES_BASE:
+        tuned.initial_factors = initial_factors(tuned)
+    elif adapter.init != "default":
+        config.init_lora_weights = True  # it affects new adapters only
     if report is not None and has_targets:
         report_coverage(report, tuned, targets.skipped if by_default else {})
         ends = (tuned.get_input_embeddings(), tuned.get_output_embeddings())
@@ -291,8 +309,10 @@ def make_trainable(
         # transformers 5 renamed the argument; the values are the same
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    if spec.adapter.type == "full":
-        model.requires_grad_(True)
+    if is_whole_model(spec.adapter.type):
+        model.requires_grad_(spec.adapter.type == "full")
+        if spec.adapter.type == "head_only":
+            _train_head(model)
         return model
     torch.manual_seed(spec.seed)  # the same initial adapter, however the base was loaded
     tuned = add_adapter(model, spec.adapter, base, task_type, report)
@@ -301,25 +321,69 @@ def make_trainable(
     return tuned
 
 
+def _against_stacked(adapter: Adapter) -> str | None:
+    """Why that adapter is not possible on weights outside linear layers; None if it is."""
+    if not ADAPTERS[adapter.type].stacked_experts:
+        return f"a {adapter.type} adapter is not possible there"
+    if adapter.init not in ("default", "gaussian"):
+        return f"adapter.init {adapter.init} is not possible there"
+    return "adapter.dropout is not possible there" if adapter.dropout else None
+
+
+def _train_head(model: Any) -> None:
+    """Train what follows the last layer: the norm and the head."""
+    if not head_weights(model):
+        what = f"adapter.type head_only: {type(model).__name__} has no head of its own"
+        hint = "Its output layer is the embeddings' weight. Use layers.freeze_depth, or a classification method."
+        raise TrainingProblem("bad_spec", what, hint)
+    levels = levels_of(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(levels.of[name] > levels.layers)
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The base model with the adapter that training saved in that folder, after `check_adapter`."""
+    from peft import PeftModel
+
+    if read_object(folder / ADAPTER_CONFIG)["peft_type"] == PEFT_TYPE:
+        return load_bottlenecks(model, folder)
+    tuned = PeftModel.from_pretrained(model, folder)
+    check_adapter_weights(tuned, folder)
+    return tuned
+
+
 def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's."""
-    if adapted:
+    if hasattr(model, "bottlenecks"):
+        save_bottlenecks(model, folder / ADAPTER)
+    elif adapted:
         model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+        if _computes_prompts(model):
+            save_file(model.prompt_encoder.state_dict(), folder / _ENCODER)
     else:
         model.save_pretrained(folder / MODEL)
 
 
 def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     """Restore the weights that `save_weights` wrote, bit for bit."""
-    from safetensors.torch import load_file
-
+    if hasattr(model, "bottlenecks"):
+        restore_bottlenecks(model, folder)
+        return
     if adapted:
         from peft import set_peft_model_state_dict
 
         check_adapter_weights(model, folder)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        if _computes_prompts(model):
+            model.prompt_encoder.load_state_dict(load_file(folder.parent / _ENCODER))
         return
     _check_folder(str(folder))
     kept = load_checked(type(model), str(folder), config=model.config, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(kept.state_dict())
     load_stored_values(model, folder)
+
+
+def _computes_prompts(model: Any) -> bool:
+    """Whether the saved adapter is computed from other weights."""
+    return any(ADAPTERS[name].computed and ADAPTERS[name].peft_type == model.active_peft_config.peft_type.value
+               for name in ADAPTERS)  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cloudtune_trainer import checkpoints, loop, models, result
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.layer_schedule import LayerSchedule
@@ -27,7 +28,7 @@ def import_libraries(spec: RunSpec) -> None:
     """Import early the modules that loading the model needs."""
     import transformers.modeling_utils  # noqa: F401
 
-    if spec.adapter.type != "full":
+    if ADAPTERS[spec.adapter.type].config is not None:
         import peft  # noqa: F401
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -21,6 +21,8 @@ TASKS = {
     "classification": "sequence_classification",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
+WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
+"""Methods that compare the trained model with the base model, that is with the adapter disabled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,16 @@ class Adapter:
     dropout: float = 0.0
     targets: str | tuple[str, ...] = "all-linear"
     virtual_tokens: int = 20
+    rslora: bool = False
+    """Scale the update by alpha / sqrt(rank) instead of alpha / rank."""
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
+    """peft's ``init_lora_weights``."""
+    modules_to_save: tuple[str, ...] = ()
+    """Modules that are trained completely and stored with the adapter."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    bottleneck_size: int = 64
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
+    """Sublayers with a bottleneck: attention and feed-forward, or feed-forward only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,8 +287,12 @@ def _faults_of_adapter(spec: RunSpec) -> list[str]:
         found.append(f"hyperparameters.packing: rows with a {spec.adapter.type} adapter are not packed")
     if hyper.gradient_checkpointing and not kind.can_checkpoint:
         found.append(f"hyperparameters.gradient_checkpointing: not possible with a {spec.adapter.type} adapter")
-    if spec.adapter.virtual_tokens < 1:
-        found.append("adapter.virtual_tokens must be at least 1")
+    sizes = [name for name in ("virtual_tokens", "bottleneck_size", "rank") if getattr(spec.adapter, name) < 1]
+    found += [f"adapter.{name} must be at least 1" for name in sizes]
+    changes = spec.adapter.bias != "none" or spec.adapter.init in MOVES_BASE
+    if changes and spec.method in WITH_REFERENCE:
+        field = "bias" if spec.adapter.bias != "none" else "init"
+        found.append(f"adapter.{field}: {spec.method} compares with the base model, whose weights this would change")
     return found
 
 

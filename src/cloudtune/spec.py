@@ -136,7 +136,19 @@ class Adapter(Part):
     targets: Literal["all-linear"] | tuple[str, ...] | None = None
     """Names of the modules that get an adapter, or ``all-linear``."""
     virtual_tokens: PositiveInt | None = None
-    """For ``prefix``: how many trained tokens every attention layer sees before the row."""
+    """For ``prefix``, ``prompt`` and ``p_tuning``: how many trained tokens the model sees before the row."""
+    rslora: bool | None = None
+    """Scale LoRA's update by alpha / sqrt(rank) instead."""
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] | None = None
+    """LoRA's initialization, as peft names it. ``pissa`` and ``olora`` are saved as plain LoRA of twice the rank."""
+    modules_to_save: tuple[str, ...] | None = None
+    """Names of modules that are trained completely, such as ``lm_head``, and saved with the adapter."""
+    bias: Literal["none", "all", "lora_only"] | None = None
+    """The biases that are trained with LoRA."""
+    bottleneck_size: PositiveInt | None = None
+    """Hidden units of a ``bottleneck`` adapter."""
+    placement: Literal["houlsby", "pfeiffer"] | None = None
+    """Where ``bottleneck`` adapters are: after attention and feed-forward, or only after feed-forward."""
 
 
 class Hyperparameters(Part):
@@ -390,7 +402,7 @@ class JobSpec(Part):
     data: Data
     adapter: Annotated[Adapter, _short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
-    layers: Layers | None = None
+    layers: Annotated[Layers | None, BeforeValidator(lambda value: value or None)] = None
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()

@@ -65,7 +65,7 @@ def layer_problems(spec: JobSpec, adapter: str, model: Mapping[str, Any]) -> Ite
     counts = {"freeze_depth": layers.freeze_depth or 0}
     counts |= {"unfreeze": max((stage.layers or 0 for stage in layers.unfreeze or ()), default=0)}
     for field, count in counts.items():
-        if count > depth:
+        if count > depth > 0:
             message = f"the model has {depth} layers, not {count}"
             yield Problem(code="range", field=f"layers.{field}", message=message, fix=f"use at most {depth}")
     if adapter != "full" or METHODS[spec.method.name].task not in _OWN_HEAD or any("#" in name for name in groups):

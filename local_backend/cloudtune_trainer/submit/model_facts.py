@@ -57,7 +57,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int | None = None
     modules: list[str] = []
     """Layers with a weight matrix, as their paths after the number of the block: ``self_attn.q_proj``."""
-    weight_groups: dict[str, tuple[int, int]] = {}
+    weight_groups: dict[str, list[int]] = {}
     """Name of a weight -> in how many layers it is, and the number of parameters. ``*`` stands for the number of a
     layer, ``#`` for any other number."""
 
@@ -146,15 +146,15 @@ def _of_template(template: str) -> dict[str, Any]:
 
 def _of_weights(weights: list[Path]) -> dict[str, Any]:
     """Counted from the headers of safetensors files; None for other formats, which would have to be loaded."""
-    total, modules, groups = 0, set[str](), dict[str, tuple[int, int]]()
+    total, modules, groups = 0, set[str](), dict[str, list[int]]()
     for file in weights:
         if file.suffix != ".safetensors":
             return {}
         tensors = _tensors(file)
         total += sum(math.prod(tensor.shape) for tensor in tensors.values())
         for name, tensor in tensors.items():
-            layers, size = groups.get(group := _grouped(name), (0, 0))
-            groups[group] = (layers + 1, size + math.prod(tensor.shape))
+            layers, size = groups.get(group := _grouped(name), [0, 0])
+            groups[group] = [layers + 1, size + math.prod(tensor.shape)]
         modules |= {_module(name) for name, tensor in tensors.items() if len(tensor.shape) == 2}
     return {"parameters": total, "modules": sorted(modules), "weight_groups": groups}
 

@@ -22,9 +22,20 @@ LEAST_SECONDS = 60
 _OTHER = {
     "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
+    "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
     "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
-    "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
-    "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
+    **dict.fromkeys(
+        ("adapter:dora", "adapter:ia3", "adapter:prefix", "adapter:prompt", "adapter:p_tuning", "adapter:bottleneck"),
+        "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
+    ),
+    **dict.fromkeys(
+        ("adapter.virtual_tokens", "adapter.bottleneck_size", "adapter.placement"),
+        "only adapters that are not supported here use it",
+    ),
+    **dict.fromkeys(
+        ("adapter.modules_to_save", "adapter.bias"),
+        "its endpoints load low-rank weights only: train on the local back end, and export merged weights",
+    ),
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",
 }
 _HERE = {"verb:deploy": "local test runs have no endpoints; the model runs in this process"}

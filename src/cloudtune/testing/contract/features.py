@@ -22,6 +22,12 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "adapter.dropout": (0.07,),
     "adapter.targets": ("all-linear", ("q_proj",)),
     "adapter.virtual_tokens": (7,),
+    "adapter.rslora": (True,),
+    "adapter.init": ("pissa",),
+    "adapter.modules_to_save": (["lm_head"],),
+    "adapter.bias": ("all",),
+    "adapter.bottleneck_size": (12,),
+    "adapter.placement": ("pfeiffer",),
     "hyperparameters.epochs": (7.0, 3.0),
     "hyperparameters.max_steps": (7,),
     "hyperparameters.batch_size": (6, 32),
@@ -58,6 +64,12 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
+_ADAPTERS = {
+    "adapter.virtual_tokens": "prefix", "adapter.bottleneck_size": "bottleneck", "adapter.placement": "bottleneck",
+}  # fmt: skip
+"""Settings of a single adapter -> that adapter."""
+
+
 def values_of(feature: str) -> tuple[Any, ...]:
     """The values of a feature. An unlisted feature is an error, so that a new field is not forgotten."""
     kind, colon, name = feature.partition(":")
@@ -92,8 +104,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     """The adapter and method that these features need, by the spec's own keys."""
     changes: dict[str, Any] = {}
     settings = {feature for feature in wanted if feature.startswith("adapter.")}
-    if settings == {"adapter.virtual_tokens"} and capabilities.can("adapter:prefix"):
-        changes["adapter"] = {"type": "prefix"}
+    special = {_ADAPTERS.get(setting) for setting in settings}
+    if len(special) == 1 and (name := special.pop()) and capabilities.can(f"adapter:{name}"):
+        changes["adapter"] = {"type": name}
     elif settings:
         changes["adapter"] = {"type": first_of("adapter", capabilities, last="full")}
     with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +196,9 @@ class Model:
             **sampling,
         )
         device = self._network.get_input_embeddings().weight.device
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            # with a prompt, positions follow from the cache
+            warnings.filterwarnings("ignore", "Position ids are not supported")
             out = self._network.generate(
                 input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, streamer=ear,
                 stopping_criteria=[ear.has_left] if ear else None,

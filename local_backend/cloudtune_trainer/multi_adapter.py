@@ -16,7 +16,7 @@ from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import set_plain_template
-from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, check_mergeable, read_tuned
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, check_mergeable, read_object, read_tuned
 from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ class MultiAdapterModel:
         check_base(tuned, Path(self._base.path))
         check_mergeable(tuned["adapter"])  # only such adapters can share a base model's layers
         check_adapter(folder)
+        if read_object(folder / ADAPTER_CONFIG).get("bias", "none") != "none":
+            what = f"{folder.name} trains biases of the base model, which other adapters would get too"
+            raise TrainingProblem("bad_spec", what, "Serve it alone.")
         with self._lock, models.found(models.BaseModel(str(folder))):
             if name in self._adapted:
                 return

@@ -41,6 +41,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "pfeiffer": {"type": "bottleneck", "bottleneck_size": 6, "placement": "pfeiffer"},
 }
 MERGEABLE = {"rslora", "gaussian", "orthogonal", "pissa", "olora", "modules", "bias", "dora", "ia3"}
+FAST = ("pissa", "dora", "ia3", "prompt", "p_tuning", "bottleneck")
+EVERY = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.soak) for kind in KINDS]
 HYPER = {"packing": False, "learning_rate": 2e-2, "batch_size": 3, "max_steps": 6}
 
 
@@ -55,13 +57,27 @@ def logits(model: Any) -> torch.Tensor:
     return found[:, -20:]
 
 
+def without_cache(network: Any, model: Model, prompt: str, count: int) -> str:
+    """The most likely tokens, each from a forward pass over everything before it."""
+    tokenizer = model._tokenizer
+    ids = tokenizer(model._text(prompt), add_special_tokens=False)["input_ids"]
+    start = len(ids)
+    for _ in range(count):
+        rows = torch.tensor([ids])
+        with torch.no_grad():
+            ids.append(int(network(input_ids=rows, attention_mask=torch.ones_like(rows)).logits[0, -1].argmax()))
+    answer = ids[start:]
+    end = next((place for place, token in enumerate(answer) if token in model._ends), len(answer))
+    return str(tokenizer.decode(answer[:end], skip_special_tokens=True))
+
+
 @pytest.fixture(scope="module")
 def biased(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with biases and an output layer of its own."""
     return write_family(tmp_path_factory.mktemp("qwen2"), "qwen2", tie_word_embeddings=False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_an_adapter_trains_resumes_answers_and_loads_elsewhere(
     runs: Runs, kind: str, biased: Path, tmp_path: Path
 ) -> None:
@@ -81,12 +97,11 @@ def test_an_adapter_trains_resumes_answers_and_loads_elsewhere(
     expected = logits(loaded)
     base = logits(load_tuned(unbroken.model, tuned, dtype=torch.float32, base=True))
     assert (expected - base).norm() > 0.02 * base.norm(), "the adapter changes nothing"
-    saved = [m["values"]["loss"] for m in metrics(unbroken)]
-    assert saved
     prompts = ["What is 1 plus 1?", "What?"]
     model = Model.open(unbroken.model, device="cpu")
     together = [answer.text for answer in model.generate(prompts, max_tokens=4)]
     assert together == [a.text for prompt in prompts for a in model.generate([prompt], max_tokens=4)]
+    assert together[0] == without_cache(loaded, model, prompts[0], 4)
 
     if "bottleneck" not in tuned["adapter"]:
         from peft import PeftModel
@@ -105,7 +120,7 @@ def test_an_adapter_trains_resumes_answers_and_loads_elsewhere(
             export(unbroken.model, tmp_path / "merged", merged=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["olora", "modules", "p_tuning", "pfeiffer"])
 def test_the_saved_model_is_the_trained_one(runs: Runs, kind: str) -> None:
     """Its loss on the test rows, after a reload, is the one that the run measured with the weights in memory."""
     from cloudtune_trainer.folder import read_json
@@ -123,7 +138,7 @@ def test_the_saved_model_is_the_trained_one(runs: Runs, kind: str) -> None:
     assert float(found.loss) / found.count == pytest.approx(measured["values"]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["dora", "ia3", "prompt", "p_tuning", "bottleneck", "pissa"])
+@pytest.mark.parametrize("kind", ["dora", "prompt", "p_tuning", "bottleneck"])
 def test_an_adapter_trains_a_classifier(runs: Runs, kind: str) -> None:
     hyper = {"packing": False, "batch_size": 6, "epochs": 6, "learning_rate": 1e-2}
     spec = {"method": "classification", "adapter": KINDS[kind], "seed": 7, "hyperparameters": hyper}
@@ -137,7 +152,7 @@ def test_an_adapter_trains_a_classifier(runs: Runs, kind: str) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("kind", ["dora", "ia3", "prompt", "p_tuning", "bottleneck"])
+@pytest.mark.parametrize("kind", ["ia3", "prompt", "bottleneck"])
 def test_a_new_adapter_is_the_reference(runs: Runs, kind: str) -> None:
     run = runs.make(rows=pairs(6), **preference_spec(KINDS[kind], max_steps=3, packing=False, learning_rate=1e-2))
     assert runs.train(run) == "succeeded"
@@ -169,7 +184,9 @@ def test_a_bottleneck_is_the_module_of_the_paper(tiny_model: Path) -> None:
         name: {part: trained[f"{name}.{part}"] for part in ("down.weight", "down.bias", "up.weight", "up.bias")}
         for name in names
     }
-    copies = {name: {part: p.detach().clone().requires_grad_() for part, p in each.items()} for name, each in pieces.items()}  # noqa: E501
+    copies = {
+        name: {part: p.detach().clone().requires_grad_() for part, p in each.items()} for name, each in pieces.items()
+    }
     for name, own in copies.items():
 
         def naive(_module: Any, _inputs: Any, y: torch.Tensor, own: dict[str, torch.Tensor] = own) -> torch.Tensor:
@@ -202,7 +219,8 @@ def test_bottlenecks_follow_the_sublayers_of_each_family(tmp_path: Path, family:
         return
     before = logits(network)
     model = models.add_adapter(network, Adapter(type="bottleneck"), place, "CAUSAL_LM")
-    found = {name.split(".1.", 1)[1] for name, one in model.named_modules() if isinstance(one, Bottleneck) and ".1." in name}
+    names = [name for name, module in model.named_modules() if isinstance(module, Bottleneck)]
+    found = {name.split(".1.", 1)[1] for name in names if ".1." in name}
     assert found == ends
     assert torch.equal(logits(model), before)
 

@@ -44,13 +44,15 @@ class AdapterType(NamedTuple):
     """The definition of an adapter."""
 
     settings: Mapping[str, Any]
-    """The fields of `run_spec.Adapter` that apply, with their defaults."""
+    """The fields of `run_spec.Adapter` that apply, with the defaults that a plan shows."""
     learning_rate: float
     """The default for methods that learn from answers."""
     preference_learning_rate: float
     """The default for preference methods."""
     config: Callable[..., Any] | None
     """Creates peft's configuration from the settings; None without peft."""
+    options: tuple[str, ...] = ()
+    """Other fields that apply. A plan shows them only if the spec sets them."""
     peft_type: str = ""
     """``peft_type`` of a saved adapter; empty if the base model's own weights are trained."""
     saved: Mapping[str, tuple[type, ...]] = {}
@@ -119,21 +121,22 @@ def _p_tuning(adapter: Adapter, **more: Any) -> Any:
     return PromptEncoderConfig(num_virtual_tokens=adapter.virtual_tokens, **more)
 
 
-_LORA: dict[str, Any] = {
-    "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear", "rslora": False, "modules_to_save": (),
-    "bias": "none",
-}  # fmt: skip
+_LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
+_LORA_OPTIONS = ("rslora", "modules_to_save", "bias")
 ADAPTERS: dict[str, AdapterType] = {
     "full": AdapterType({}, 2e-5, 1e-6, None),
     "head_only": AdapterType({}, 1e-3, 1e-4, None, in_layers=False),
     "lora": AdapterType(
-        _LORA | {"init": "default"}, 2e-4, 1e-5, _lora,
-        peft_type="LORA", saved=_SAVED | _SAVED_BY_LORA, mergeable=True, stacked_experts=True,
+        _LORA, 2e-4, 1e-5, _lora, options=(*_LORA_OPTIONS, "init"), peft_type="LORA",
+        saved=_SAVED | _SAVED_BY_LORA, mergeable=True, stacked_experts=True,
     ),
-    "dora": AdapterType(_LORA, 2e-4, 1e-5, _lora, peft_type="LORA", saved=_SAVED | _SAVED_BY_LORA, mergeable=True),
+    "dora": AdapterType(
+        _LORA, 2e-4, 1e-5, _lora, options=_LORA_OPTIONS, peft_type="LORA", saved=_SAVED | _SAVED_BY_LORA,
+        mergeable=True,
+    ),
     "ia3": AdapterType(
-        {"targets": "all-linear", "modules_to_save": ()}, 3e-3, 1e-4, _ia3,
-        peft_type="IA3", saved=_SAVED | _SAVED_BY_IA3, mergeable=True,
+        {"targets": "all-linear"}, 3e-3, 1e-4, _ia3, options=("modules_to_save",), peft_type="IA3",
+        saved=_SAVED | _SAVED_BY_IA3, mergeable=True,
     ),
     "prefix": AdapterType(
         {"virtual_tokens": 20}, 1e-2, 1e-3, _prefix,

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
-from cloudtune.spec import Adapter, AdapterName
+from cloudtune.spec import Adapter, AdapterName, Layers, Stage
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
@@ -27,7 +27,18 @@ def test_adapters_are_the_specs() -> None:
     assert set(ADAPTERS) <= set(get_args(AdapterName))
     for entry in ADAPTERS.values():
         assert entry.settings.items() <= fields.items()
+        assert set(entry.options) <= fields.keys() - entry.settings.keys()
     assert set(fields) == set(Adapter.model_fields) - {"type"}
+
+
+def test_methods_with_a_reference_are_the_trainers() -> None:
+    referred = {name for name in core.TRAINED if METHODS[name].reference}
+    assert referred == set(core.TRAINED) & set(run_spec.WITH_REFERENCE)
+
+
+def test_layers_are_the_specs() -> None:
+    for ours, theirs in ((run_spec.Layers, Layers), (run_spec.Stage, Stage)):
+        assert {field.name for field in dataclasses.fields(ours)} == set(theirs.model_fields)
 
 
 def test_pairs_are_the_trainers() -> None:

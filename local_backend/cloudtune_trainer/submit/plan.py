@@ -14,7 +14,7 @@ from cloudtune.errors import Problem
 from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
 from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
@@ -126,8 +126,9 @@ def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     kind = choices.pick("adapter.type", given.type if given else None, DEFAULT_ADAPTER)
     picked = {
         name: choices.pick(f"adapter.{name}", getattr(given, name, None), default)
-        for name, default in ADAPTERS[kind].settings.items()
+        for name, default in (ADAPTERS[kind].settings | dict.fromkeys(ADAPTERS[kind].options)).items()
     }
+    picked = {name: value for name, value in picked.items() if value is not None}
     return {"type": kind, **picked}
 
 
@@ -258,12 +259,18 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
     kind = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
     if kind not in ADAPTERS:
         return  # refused already
-    settings, hyper = ADAPTERS[kind].settings, spec.hyperparameters
+    settings, hyper = {*ADAPTERS[kind].settings, *ADAPTERS[kind].options}, spec.hyperparameters
     for name in type(spec.adapter).model_fields if spec.adapter is not None else ():
         if name != "type" and name not in settings and getattr(spec.adapter, name) is not None:
-            others = [other for other, entry in ADAPTERS.items() if name in entry.settings]
+            others = [other for other, entry in ADAPTERS.items() if name in (*entry.settings, *entry.options)]
             fix = f"take it out, or use {' or '.join(others)}"
             yield Problem(code="no_effect", field=f"adapter.{name}", message=f"{kind} training has no {name}", fix=fix)
+    given = spec.adapter
+    if given is not None and METHODS[spec.method.name].reference:
+        changing = {"bias": given.bias not in (None, "none"), "init": given.init in MOVES_BASE}
+        for field in (name for name, changes in changing.items() if changes):
+            message = f"{spec.method.name} compares with the base model, whose weights this changes"
+            yield Problem(code="contradiction", field=f"adapter.{field}", message=message, fix="remove it")
     if hyper.packing and not ADAPTERS[kind].can_pack:
         message = f"rows with a {kind} adapter are not packed: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")

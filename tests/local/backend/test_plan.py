@@ -286,3 +286,15 @@ def test_a_layer_schedule_has_no_effect_on_a_prefix(tmp_path):
     spec = request(tmp_path, adapter="prefix", layers={"decay": 0.9}).spec
     (problem,) = LocalBackend(Options(root=tmp_path)).check(spec)
     assert (problem.code, problem.field) == ("no_effect", "layers.decay")
+
+
+@pytest.mark.parametrize(("method", "adapter", "field"), [
+    ("sft", {"type": "dora", "init": "pissa"}, "adapter.init"), ("sft", {"type": "ia3", "rank": 4}, "adapter.rank"),
+    ("dpo", {"type": "lora", "init": "olora"}, "adapter.init"),
+    ("ipo", {"type": "lora", "bias": "all"}, "adapter.bias"),
+    ("sft", {"type": "head_only", "targets": ["q"]}, "adapter.targets"),
+])  # fmt: skip
+def test_adapter_settings_that_do_not_fit_are_refused(tmp_path, method, adapter, field):
+    spec = request(tmp_path, method=method, adapter=adapter).spec
+    (problem,) = LocalBackend(Options(root=tmp_path)).check(spec)
+    assert (problem.severity, problem.field) == ("error", field)

@@ -270,7 +270,7 @@ def test_a_planted_adapter_configuration_is_refused(
     assert runs.train(run) == "succeeded"
     path = run.model / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(TrainingProblem, match="model_not_found|cannot use|no.such|has no") as refused:
+    with pytest.raises(TrainingProblem, match=r"cannot use|has no") as refused:
         Model.open(run.model)
     assert refused.value.code == "model_not_found"
 

@@ -35,7 +35,7 @@ WORDS: dict[str, list[str]] = {
     "cancel": ["{ref}"], "pause": ["{ref}"], "resume": ["{ref}"], "delete": ["{ref}"], "deploy": ["{ref}", "--yes"],
     "deployments": [], "undeploy": ["x{NAMED}"], "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
     "import": ["folder{NAMED}", "--yes"], "export": ["{ref}", "to{NAMED}"],
-    "backends": [], "schema": [], "config": ["show"],
+    "backends": [], "methods": [], "schema": [], "config": ["show"],
     "doctor": ["scripted"], "emulate": ["--fault", "x{NAMED}"],
     "data check": ["{rows}"], "data convert": ["{rows}", "--to", "x{NAMED}"], "data split": ["{rows}", "--x{NAMED}"],
     "data dedupe": ["{rows}", "--x{NAMED}"], "data balance": ["{rows}", "--x{NAMED}"],

@@ -10,18 +10,17 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.cli.session import Session
 
-_DEFAULT = "local"
 _PARTS = {"method": "name", "adapter": "type"}
 _SCHEDULE = {"decay": 0.9}
 
 
 @command("methods")
 def methods(session: Session) -> None:
-    """Show which methods and adapters can be combined on a back end (default: local), and why others cannot.
+    """Show which methods and adapters can be combined on a back end, and why others cannot.
 
     A plan also checks the model: for example, head_only requires a model with a head of its own.
     """
-    backend = session.client.backend(session.backend or _DEFAULT)
+    backend = session.client.backend(session.config.backend)
     found = matrix(backend)
     session.result({"backend": backend.name, "methods": found})
     if session.json:

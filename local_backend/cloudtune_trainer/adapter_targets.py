@@ -6,6 +6,7 @@ correctly. Omitted weights are reported with the reason.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -126,12 +127,18 @@ def coverage_of(tuned: Any) -> Coverage:
     for name, module in tuned.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer):
             weight = module.get_param() if hasattr(module, "get_param") else module.get_base_layer().weight
-            adapted[id(weight)] = weight.numel()
+            adapted[id(weight)] = _size(weight)
             suffix = f".{module.parameter_name}" if hasattr(module, "parameter_name") else ""
             names.add(_grouped(name.replace(".base_layer", "") + suffix))
     trained = {id(p): p.numel() for p in tuned.parameters() if p.requires_grad}
-    frozen = {id(p): p.numel() for p in tuned.parameters() if not p.requires_grad}
+    frozen = {id(p): _size(p) for p in tuned.parameters() if not p.requires_grad}
     return Coverage(sum(trained.values()), sum(adapted.values()), sum(frozen.values()), tuple(sorted(names)))
+
+
+def _size(weight: Any) -> int:
+    """The number of parameters; a quantized weight stores two in a byte."""
+    state = getattr(weight, "quant_state", None)
+    return math.prod(weight.shape if state is None else state.shape)
 
 
 def report_coverage(report: Report, tuned: Any, skipped: Mapping[str, Skipped]) -> None:

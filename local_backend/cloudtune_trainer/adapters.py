@@ -69,6 +69,8 @@ class AdapterType(NamedTuple):
     """It works with gradient checkpointing."""
     stacked_experts: bool = False
     """It can change stacks of experts, which are parameters outside linear layers."""
+    quantized: bool = False
+    """The base model has 4 bits for each weight."""
     computed: bool = False
     """Its saved weights are computed from the trained ones."""
     in_layers: bool = True
@@ -133,6 +135,10 @@ ADAPTERS: dict[str, AdapterType] = {
     "dora": AdapterType(
         _LORA, 2e-4, 1e-5, _lora, options=_LORA_OPTIONS, peft_type="LORA", saved=_SAVED | _SAVED_BY_LORA,
         mergeable=True,
+    ),
+    "qlora": AdapterType(
+        _LORA, 2e-4, 1e-5, _lora, options=("rslora", "bias"), peft_type="LORA", saved=_SAVED | _SAVED_BY_LORA,
+        mergeable=True, quantized=True,
     ),
     "ia3": AdapterType(
         {"targets": "all-linear"}, 3e-3, 1e-4, _ia3, options=("modules_to_save",), peft_type="IA3",

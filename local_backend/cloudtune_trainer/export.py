@@ -79,7 +79,7 @@ def _merge(folder: Path, tuned: dict[str, Any], to: Path, *, trust_remote_code: 
     base = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     with found(base):
         stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
-    network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code, for_merging=True)
     tokenizer = load_tokenizer(BaseModel(str(folder)))
     end_where_answers_end(network.get_base_model(), tokenizer)
     merge_into(to, network, stored)

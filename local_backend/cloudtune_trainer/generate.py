@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 
 from cloudtune_trainer import models
-from cloudtune_trainer.adapters import is_whole_model
+from cloudtune_trainer.adapters import ADAPTERS, is_whole_model
 from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.quantization import quantize, round_weights
 from cloudtune_trainer.rendering import set_plain_template, text_start
 from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.sampling import check_settings
@@ -213,9 +214,13 @@ class Model:
 
 
 def load_tuned(
-    folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False
-) -> Any:
-    """The network, with its adapter if it has one."""
+    folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False,
+    for_merging: bool = False,
+) -> Any:  # fmt: skip
+    """The network, with its adapter if it has one.
+
+    ``for_merging``: a base model that was quantized has its rounded weights, in ``dtype``.
+    """
     head = _head_of(folder, tuned)
     if (is_whole_model(tuned["adapter"]) or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
@@ -224,6 +229,8 @@ def load_tuned(
     if base:
         return network
     check_adapter(folder)
+    if tuned["adapter"] in ADAPTERS and ADAPTERS[tuned["adapter"]].quantized:
+        (round_weights if for_merging else quantize)(network)
     with models.found(models.BaseModel(str(folder))):
         return models.load_adapter(network, folder)
 

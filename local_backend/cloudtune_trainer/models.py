@@ -33,6 +33,7 @@ from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
+from cloudtune_trainer.quantization import quantize
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.template_sandbox import BoundedSandbox
@@ -275,6 +276,8 @@ def add_adapter(
         return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
     targets = choose_targets(model, not_stacked=_against_stacked(adapter)) if has_targets else Targets()
+    if kind.quantized:
+        quantize(model)
     by_default = has_targets and adapter.targets == "all-linear"
     chosen: dict[str, Any] = {}
     if by_default:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cloudtune_trainer import models
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generate import Model
@@ -49,6 +50,9 @@ class MultiAdapterModel:
         check_base(tuned, Path(self._base.path))
         check_mergeable(tuned["adapter"])  # only such adapters can share a base model's layers
         check_adapter(folder)
+        if tuned["adapter"] in ADAPTERS and ADAPTERS[tuned["adapter"]].quantized:
+            what = f"{folder.name} was trained on a quantized base model"
+            raise TrainingProblem("bad_spec", what, "Serve it alone, or merge it.")
         if read_object(folder / ADAPTER_CONFIG).get("bias", "none") != "none":
             what = f"{folder.name} trains biases of the base model, which other adapters would get too"
             raise TrainingProblem("bad_spec", what, "Serve it alone.")

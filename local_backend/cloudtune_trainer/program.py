@@ -28,6 +28,10 @@ def import_libraries(spec: RunSpec) -> None:
     """Import early the modules that loading the model needs."""
     import transformers.modeling_utils  # noqa: F401
 
+    if ADAPTERS[spec.adapter.type].quantized:
+        from cloudtune_trainer.quantization import import_library
+
+        import_library()
     if ADAPTERS[spec.adapter.type].config is not None:
         import peft  # noqa: F401
 

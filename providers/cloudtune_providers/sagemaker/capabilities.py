@@ -25,7 +25,15 @@ _OTHER = {
     "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
     "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
     **dict.fromkeys(
-        ("adapter:dora", "adapter:ia3", "adapter:prefix", "adapter:prompt", "adapter:p_tuning", "adapter:bottleneck"),
+        (
+            "adapter:dora",
+            "adapter:ia3",
+            "adapter:prefix",
+            "adapter:prompt",
+            "adapter:p_tuning",
+            "adapter:bottleneck",
+            "adapter:qlora",
+        ),
         "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
     ),
     **dict.fromkeys(

@@ -285,3 +285,49 @@ def test_experts_are_left_out_where_an_adapter_cannot_change_them(tmp_path: Path
         assert "experts.gate_up_proj" in warning["message"]
         assert "is not possible there" in warning["message"]
     assert checkpoints.saved_in(run.checkpoints)
+
+
+def test_qlora_trains_answers_and_merges_as_the_quantized_model(runs: Runs, biased: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    spec = {"adapter": {"type": "qlora", "rank": 4}, "seed": 7, "hyperparameters": HYPER}
+    spec |= {"model": {"source": "folder", "path": str(biased)}}
+    unbroken, broken = runs.make("unbroken", rows=sums(12), **spec), runs.make("broken", rows=sums(12), **spec)
+    assert runs.train(unbroken) == "succeeded"
+    assert runs.train(broken, stop_after=3) == "interrupted"
+    assert runs.train(broken) == "succeeded"
+    assert same_bits(weights(unbroken.model), weights(broken.model))
+    losses = [m["values"]["loss"] for m in metrics(unbroken)]
+    assert losses[-1] < losses[0]
+    tuned = read_tuned(unbroken.model)
+    loaded = load_tuned(unbroken.model, tuned, dtype=torch.float32)
+    assert (
+        loaded.get_submodule("base_model.model.model.layers.0.mlp.up_proj").get_base_layer().weight.dtype == torch.uint8
+    )
+    expected = logits(loaded)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )  # fmt: skip
+    plain = AutoModelForCausalLM.from_pretrained(biased, dtype=torch.float32, quantization_config=config)
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(plain, unbroken.model)), expected, rtol=1e-3, atol=1e-3)
+    export(unbroken.model, tmp_path / "merged", merged=True)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-3, atol=1e-3)
+    (covered,) = [event["data"] for event in events(unbroken, "message") if "adapted" in event["data"]]
+    assert covered["adapted"] > 0.3 * covered["total"]
+    with pytest.raises(TrainingProblem, match="trained on a quantized base model"):
+        MultiAdapterModel(biased, device="cpu").add("one", unbroken.model)
+
+
+def test_qlora_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from cloudtune_trainer.quantization import import_library
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(TrainingProblem, match="requires bitsandbytes") as refused:
+        import_library()
+    assert "cloudtune[qlora]" in str(refused.value.hint)

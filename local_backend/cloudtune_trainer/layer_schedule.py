@@ -164,13 +164,17 @@ class LayerSchedule:
 
     def _describe(self, report: Report, step: int) -> None:
         count, lowest = len(self._stages), self._stages[self._stage][1]
-        size, top = sum(p.numel() for p in self._in_stage), self._levels.layers + 1
-        parts = ["the embeddings"] if lowest == 0 and self._levels.layers else []
-        parts += [f"layers {max(lowest, 1)} to {top - 1} of {top - 1}"] if lowest < top and self._levels.layers else []
-        where = f" in {', '.join([*parts, 'the norm and the head'])}" if self._levels.layers and count > 1 else ""
+        size, layers = sum(p.numel() for p in self._in_stage), self._levels.layers
+        where = "all layers"
+        if lowest > layers:
+            where = "the norm and the head"
+        elif lowest > 0:
+            span = f"layer {layers}" if lowest == layers else f"layers {lowest} to {layers}"
+            where = f"{span} of {layers}, the norm and the head"
         named = f"stage {self._stage + 1} of {count}: " if count > 1 else ""
+        where = f": {where}" if count > 1 else ""
         report.event(
-            "message", f"{named}training {size} of {self._total} weights ({size / self._total:.0%}){where}",
+            "message", f"{named}training {size} of {self._total} weights ({size / self._total:.1%}){where}",
             step=step, stage=self._stage, stages=count, trained=size, total=self._total,
         )  # fmt: skip
 

@@ -182,7 +182,7 @@ def _chooses_experts(network: Any, module: Any) -> bool:
 def _outputs_of(network: Any, linear: dict[str, Any]) -> dict[str, Any]:
     """The output of each linear layer in a short forward pass.
 
-    An expert without tokens is treated like its neighbors. Empty if the network cannot run.
+    An expert without tokens is treated like its neighbors.
     """
     found: dict[str, Any] = {}
     groups = {module: _grouped(name) for name, module in linear.items()}

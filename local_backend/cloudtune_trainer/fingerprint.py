@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _SAMPLE = 1 << 20
@@ -37,8 +37,13 @@ def weights_fingerprint(folder: Path) -> str:
     return fingerprint([file for file in (folder / "config.json",) if file.is_file()] + sorted(weights))
 
 
-def check_fingerprint(folder: Path, expected: str | None, *, since: str) -> None:
-    """Compare a model folder with its recorded fingerprint. ``expected`` is None for a model without one.
+def base_fingerprint(base: Path) -> str:
+    """The fingerprint of a base model: a model folder, or a GGUF file."""
+    return weights_fingerprint(base) if base.is_dir() else fingerprint([base])
+
+
+def check_fingerprint(base: Path, expected: str | None, *, since: str) -> None:
+    """Compare a base model with its recorded fingerprint. ``expected`` is None for a model without one.
 
     Raises:
         TrainingProblem: ``base_changed``, with both fingerprints.
@@ -46,15 +51,20 @@ def check_fingerprint(folder: Path, expected: str | None, *, since: str) -> None
     """
     if expected is None:
         return
-    found = weights_fingerprint(folder)
+    found = base_fingerprint(base)
     if found != expected:
         raise TrainingProblem(
             "base_changed",
-            f"the base model in {folder} has changed since {since}: its fingerprint is {found}, and was {expected}",
+            f"the base model {base} has changed since {since}: its fingerprint is {found}, and was {expected}",
             "Put the original model back, or train again with the new one.",
         )
 
 
 def check_base(tuned: dict[str, Any], folder: Path) -> None:
-    """Compare a base model's folder with the fingerprint in ``tuned.json``. Raises ``base_changed``."""
-    check_fingerprint(folder, tuned["base"].get("fingerprint"), since="this adapter was trained on it")
+    """Compare a base model with the fingerprint in ``tuned.json``. Raises ``base_changed``.
+
+    Of a GGUF model, the file is compared, not the dequantized ``folder``: that depends on the version of transformers.
+    """
+    base = tuned["base"]
+    place = Path(base["path"]) if base["source"] == "gguf" else folder
+    check_fingerprint(place, base.get("fingerprint"), since="this adapter was trained on it")

@@ -18,10 +18,10 @@ from cloudtune_trainer import models
 from cloudtune_trainer.adapters import ADAPTERS, is_whole_model
 from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.fingerprint import check_base
-from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens
+from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens, padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.quantization import quantize, round_weights
-from cloudtune_trainer.rendering import set_plain_template, text_start
+from cloudtune_trainer.rendering import text_start
 from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
@@ -59,6 +59,7 @@ class Model:
         self._continues = continues
         keep_special_tokens(network)
         self._ends = answer_ends(network, tokenizer)
+        self._padding = padding_of(tokenizer, self._ends) or 0
         self._lock = lock or threading.Lock()
         self._adapted = adapted
         self._can_batch: bool | None = None
@@ -79,7 +80,6 @@ class Model:
         dtype = devices.compute if devices.device.type != "cpu" else torch.float32
         network = load_tuned(folder, tuned, dtype=dtype, base=base, trust_remote_code=trust_remote_code)
         tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-        set_plain_template(tokenizer)
         return cls(network.to(devices.device), tokenizer, continues=tuned["method"] == "cpt")
 
     def generate(
@@ -113,11 +113,6 @@ class Model:
             with self._alone(None):
                 self._can_batch = answers_in_batches(self._network, self._padding)
         return self._can_batch
-
-    @property
-    def _padding(self) -> int:
-        found = self._tokenizer.pad_token_id
-        return int(found if found is not None else next(iter(self._ends), 0))
 
     @property
     def _context(self) -> int | None:
@@ -185,14 +180,13 @@ class Model:
             if len(texts) > 1:  # each prompt has its own limit
                 return [self._batch([text], max_tokens, temperature, top_p)[0] for text in texts]
             max_tokens = limit - width
-        pad = self._padding
-        rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])  # left padding
+        rows = torch.tensor([[self._padding] * (width - len(row)) + row for row in ids])  # left padding
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
         config = GenerationConfig(
             do_sample=temperature > 0,
             max_new_tokens=max_tokens,
-            pad_token_id=pad,
+            pad_token_id=self._padding,
             eos_token_id=self._ends or None,
             **sampling,
         )
@@ -225,7 +219,7 @@ def load_tuned(
     if (is_whole_model(tuned["adapter"]) or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(folder, tuned, trust_remote_code=trust_remote_code)
-    network = models.load_model(origin, dtype=dtype, head=head, new_head=head is not None)
+    network = models.load_model(origin, dtype=dtype, head=head, new_head=None if head is None else set())
     if base:
         return network
     check_adapter(folder)
@@ -239,7 +233,7 @@ def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead |
     if not tuned.get("labels"):
         return None
     tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-    return models.ClassificationHead(tuple(tuned["labels"]), models.padding_of(tokenizer))
+    return models.ClassificationHead(tuple(tuned["labels"]), padding_of(tokenizer) or 0)
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:
@@ -248,7 +242,7 @@ def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = Fa
     Raises ``model_not_found``, and ``base_changed`` if the adapter was trained on a different base model.
     """
     source, base_folder = ModelSource(**tuned["base"]), folder / tuned["base_folder"]
-    if source.source != "hub" and (base_folder / "config.json").is_file():
+    if source.source in ("folder", "config") and (base_folder / "config.json").is_file():
         check_base(tuned, base_folder)
         return models.BaseModel(str(base_folder), None, trust_remote_code)
     if source.source == "config":  # rebuilding needs the job's rows, and writes to a path from the model

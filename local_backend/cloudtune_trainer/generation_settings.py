@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_trainer.rendering import turn_end
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -24,8 +25,21 @@ def keep_special_tokens(network: Any) -> None:
 
     base = getattr(network, "generation_config", None)
     if base is not None:
-        kept = {name: getattr(base, name, None) for name in _TOKENS}
+        kept = {name: _valid(getattr(base, name, None)) for name in _TOKENS}
         network.generation_config = GenerationConfig(do_sample=False, **kept)  # otherwise pipelines sample
+
+
+def _valid(token: int | list[int] | None) -> int | list[int] | None:
+    """The id or ids without negative ones: some models write -1 for a token that they do not have."""
+    if isinstance(token, int):
+        return token if token >= 0 else None
+    return [one for one in token or () if one >= 0] or None
+
+
+def padding_of(tokenizer: Any, ends: Sequence[int] = ()) -> int | None:
+    """The padding token: the tokenizer's, else the first one that ends an answer. None if there is neither."""
+    found = (tokenizer.pad_token_id, *ends, tokenizer.eos_token_id)
+    return next((int(token) for token in found if token is not None), None)
 
 
 def answer_ends(network: Any, tokenizer: Any) -> list[int]:
@@ -48,9 +62,7 @@ def end_where_answers_end(network: Any, tokenizer: Any) -> None:
     if ends:
         config.eos_token_id = network.config.eos_token_id = ends if len(ends) > 1 else ends[0]
     if config.pad_token_id is None:
-        config.pad_token_id = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0] if ends else None
-        )
+        config.pad_token_id = padding_of(tokenizer, ends)
     if config.bos_token_id is None:
         config.bos_token_id = tokenizer.bos_token_id
 

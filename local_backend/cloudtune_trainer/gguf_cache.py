@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtune_trainer.folder import read_json, write_json
-from cloudtune_trainer.model_folder import folder_of_one
+from cloudtune_trainer.model_folder import folder_of_one, publish
 from cloudtune_trainer.private_files import private_folder
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -28,8 +28,7 @@ def dequantised(path: Path) -> Path:
     try:
         private_folder(aside)
         _convert(path, aside)
-        with contextlib.suppress(OSError):  # another run was faster: its folder is equivalent
-            aside.rename(folder)
+        publish(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -39,7 +38,7 @@ def _convert(path: Path, to: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from cloudtune_trainer.weights import load_checked
+    from cloudtune_trainer.weights import cast_parameters, load_checked
 
     try:
         with folder_of_one(path) as folder:
@@ -58,7 +57,8 @@ def _convert(path: Path, to: Path) -> None:
             "Check that the file is complete and that transformers supports its architecture.",
         ) from error
     dtype = torch.bfloat16 if _fits_bfloat16(model) else torch.float32
-    model.to(dtype).save_pretrained(to)
+    cast_parameters(model, dtype)
+    model.save_pretrained(to)
     tokenizer.save_pretrained(to)
 
 

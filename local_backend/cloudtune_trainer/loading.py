@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.adapters import ADAPTERS, is_whole_model
 from cloudtune_trainer.causality import check_causal
-from cloudtune_trainer.fingerprint import check_fingerprint, weights_fingerprint
+from cloudtune_trainer.fingerprint import base_fingerprint, check_fingerprint
 from cloudtune_trainer.generation_settings import end_where_answers_end
 from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
 from cloudtune_trainer.tasks.table import task_for
 from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
-from cloudtune_trainer.weights import head_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,7 +48,7 @@ class Loaded:
     devices: Devices
     base: BaseModel
     fingerprint: str | None
-    """Fingerprint of the base model's folder at loading. None for a model of the hub, which has a revision."""
+    """Fingerprint of the base model at loading. None for a model of the hub, which has a revision."""
     tokenizer: Any
     model: Any
     """The trained model: the base model, or the peft model around it."""
@@ -92,16 +91,13 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     _check_labels(start, task)
     end_where_answers_end(network, tokenizer)
     network.to(devices.device)
-    can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
     if task.peft_task_type == "CAUSAL_LM":
         check_causal(network)
-    elif start is None:
-        report.event("message", f"these weights start from random values: {', '.join(head_weights(network))}")
+    if start is None and task.random_weights:
+        report.event("message", f"these weights start from random values: {', '.join(task.random_weights)}")
     task.spec = spec = _fitted(spec, network, report)
     model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
-    task.packed = can_pack and enable_packed_attention(network, spec.hyperparameters.max_length)
-    if spec.hyperparameters.packing and not task.packed:
-        report.warning("packing is disabled: this model's layers may not separate packed records")
+    _choose_packing(task, network, report)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
@@ -124,6 +120,16 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         packing=spec.hyperparameters.packing and task.packed,
         start=start,
     )
+
+
+def _choose_packing(task: Task, network: Any, report: Report) -> None:
+    """Pack batches if the task, the adapter and the model allow it. Warns if the spec wants packing in vain."""
+    if not task.can_pack or not ADAPTERS[task.spec.adapter.type].can_pack:
+        return
+    reason = enable_packed_attention(network, task.spec.hyperparameters.max_length)
+    task.packed = reason is None
+    if task.spec.hyperparameters.packing and reason is not None:
+        report.warning(f"packing is disabled: {reason}")
 
 
 def _data(run: RunFolder, spec: RunSpec) -> dict[str, Path]:
@@ -154,7 +160,7 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
 
 
 def _located(run: RunFolder, spec: RunSpec, records: Callable[[], Iterable[Record]]) -> tuple[BaseModel, str | None]:
-    """The base model and the fingerprint of its folder. Raises `TrainingProblem` if it is not the submitted one."""
+    """The base model and its fingerprint. Raises `TrainingProblem` if it is not the submitted one."""
     base = models.locate(
         spec.model,
         scratch=run.path / "base",
@@ -164,9 +170,10 @@ def _located(run: RunFolder, spec: RunSpec, records: Callable[[], Iterable[Recor
     )
     if spec.model.source == "hub":
         return base, None
-    submitted = spec.model.fingerprint if spec.model.source == "folder" else None
-    check_fingerprint(Path(base.path), submitted, since="the job was submitted")
-    return base, submitted or weights_fingerprint(Path(base.path))
+    place = Path(spec.model.path if spec.model.source == "gguf" else base.path)
+    submitted = spec.model.fingerprint if spec.model.source != "config" else None
+    check_fingerprint(place, submitted, since="the job was submitted")
+    return base, submitted or base_fingerprint(place)
 
 
 def _check_labels(start: Saved | None, task: Task) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.weights import load_checked
+from cloudtune_trainer.weights import cast_parameters, load_checked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,11 +35,13 @@ def merge_into(folder: Path, network: Any, dtype: torch.dtype) -> None:
     _untie(network)
     merged = network.merge_and_unload()
     _compare(expected, _probe_logits(merged), "the merged weights")
-    merged.to(dtype).save_pretrained(folder)
-    rounded = _probe_logits(merged.float())
-    kind = type(merged)
-    del network, merged
-    _compare(rounded, _probe_logits(load_checked(kind, str(folder), dtype=torch.float32)), "the saved model")
+    cast_parameters(merged, dtype)
+    merged.save_pretrained(folder)
+    cast_parameters(merged, torch.float32)
+    rounded = _probe_logits(merged)
+    merged.to("meta")  # frees its memory: the caller still holds the network
+    saved = load_checked(type(merged), str(folder), dtype=torch.float32)
+    _compare(rounded, _probe_logits(saved), "the saved model")
 
 
 def adapted_shared_layers(network: Any) -> list[Any]:
@@ -55,6 +57,18 @@ def adapted_shared_layers(network: Any) -> list[Any]:
         and not hasattr(module, "get_param")
         and uses[id(getattr(module.get_base_layer(), "weight", None))] > 1
     ]
+
+
+def remove_adapter_layers(model: Any) -> None:
+    """Put the model's own layers back in place of peft's, e.g. after peft failed while it added an adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, BaseTunerLayer):
+                setattr(parent, name, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
 
 
 def _untie(network: Any) -> None:

@@ -53,6 +53,15 @@ def folder_of_one(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def publish(written: Path, folder: Path) -> None:
+    """Rename a model's folder. If another process has already published an equivalent one, keep that one."""
+    try:
+        written.rename(folder)
+    except OSError:
+        if not (folder / "config.json").is_file():
+            raise
+
+
 def _check_index(path: Path) -> None:
     with path.open("rb") as file:
         content = file.read(min(os.fstat(file.fileno()).st_size, _LARGEST) + 1)

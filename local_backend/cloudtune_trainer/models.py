@@ -30,8 +30,8 @@ from cloudtune_trainer.bottleneck import (
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.layer_schedule import levels_of
-from cloudtune_trainer.merging import adapted_shared_layers
-from cloudtune_trainer.model_folder import check_model_folder
+from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
+from cloudtune_trainer.model_folder import check_model_folder, publish
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quantization import quantize
 from cloudtune_trainer.records import texts_of
@@ -39,7 +39,7 @@ from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
 from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
-from cloudtune_trainer.weights import check_adapter_weights, head_weights, load_checked, load_stored_values
+from cloudtune_trainer.weights import check_adapter_weights, head_weights, load_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -116,11 +116,7 @@ def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], se
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         write_model_from_config(path, aside, vocab_texts=texts_of(records()), seed=seed)
-        try:
-            aside.rename(folder)
-        except OSError:
-            if not (folder / "config.json").is_file():  # else another process was faster
-                raise
+        publish(aside, folder)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingProblem("bad_spec", f"{path}: {error}", "Fix the model's configuration.") from error
     finally:
@@ -171,12 +167,6 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def padding_of(tokenizer: Any) -> int:
-    """The padding token: decoders use the last token that is a different one."""
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(found or 0)
-
-
 @dataclass(frozen=True)
 class ClassificationHead:
     """The outputs of a classifier."""
@@ -197,12 +187,12 @@ class ClassificationHead:
 
 def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
-    head: ClassificationHead | None = None, new_head: bool = False,
+    head: ClassificationHead | None = None, new_head: set[str] | None = None,
 ) -> Any:  # fmt: skip
     """The model, on the CPU: a causal LM, or a classifier with a head. All its weights come from the files.
 
-    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the weights of
-    the classifier's head are random.
+    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the classifier's head may
+    start from random values; the names of its weights that do are added to the set.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -218,10 +208,7 @@ def load_model(
         place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
         auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
-        network = load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
-        if weights is not None:
-            load_stored_values(network, weights)
-        return network
+        return load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
 
 
 def _check_folder(path: str) -> None:
@@ -275,10 +262,10 @@ def add_adapter(
     if kind.config is None:
         return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
-    targets = choose_targets(model, not_stacked=_against_stacked(adapter)) if has_targets else Targets()
+    by_default = has_targets and adapter.targets == "all-linear"
+    targets = choose_targets(model, not_stacked=_against_stacked(adapter)) if by_default else Targets()
     if kind.quantized:
         quantize(model)
-    by_default = has_targets and adapter.targets == "all-linear"
     chosen: dict[str, Any] = {}
     if by_default:
         chosen = {"target_modules": targets.modules, "target_parameters": targets.parameters or None}
@@ -288,14 +275,16 @@ def add_adapter(
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # merging would untie them
             tuned = get_peft_model(model, config)
     except ValueError as error:
-        hint = f"Targets that this model has: {', '.join(targets.modules)}; or use all-linear."
+        remove_adapter_layers(model)  # of targets that peft found before the refused one
+        possible = choose_targets(model, not_stacked=_against_stacked(adapter)).modules if has_targets else ()
+        hint = f"Targets that this model has: {', '.join(possible)}; or use all-linear."
         raise TrainingProblem("bad_spec", f"adapter: {error}", hint) from error
     if adapter.init in MOVES_BASE:
         tuned.initial_factors = initial_factors(tuned)
     elif adapter.init != "default":
         config.init_lora_weights = True  # it affects new adapters only
     if report is not None and has_targets:
-        report_coverage(report, tuned, targets.skipped if by_default else {})
+        report_coverage(report, tuned, targets.skipped)
         ends = (tuned.get_input_embeddings(), tuned.get_output_embeddings())
         if any(layer in ends for layer in adapted_shared_layers(tuned)):
             text = "the embeddings and the output layer share a weight that the adapter changes in one of them"
@@ -383,10 +372,9 @@ def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     _check_folder(str(folder))
     kept = load_checked(type(model), str(folder), config=model.config, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(kept.state_dict())
-    load_stored_values(model, folder)
 
 
 def _computes_prompts(model: Any) -> bool:
     """Whether the saved adapter is computed from other weights."""
-    return any(ADAPTERS[name].computed and ADAPTERS[name].peft_type == model.active_peft_config.peft_type.value
-               for name in ADAPTERS)  # fmt: skip
+    saved = model.active_peft_config.peft_type.value
+    return any(kind.computed and kind.peft_type == saved for kind in ADAPTERS.values())

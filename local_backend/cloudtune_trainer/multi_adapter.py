@@ -14,9 +14,9 @@ from cloudtune_trainer import models
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.fingerprint import check_base
-from cloudtune_trainer.generate import Model
+from cloudtune_trainer.generate import Model, base_of
+from cloudtune_trainer.merging import remove_adapter_layers
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, check_mergeable, read_object, read_tuned
 from cloudtune_trainer.weights import check_adapter_weights
 
@@ -47,7 +47,11 @@ class MultiAdapterModel:
         tuned = read_tuned(folder)
         if tuned["merged"] or not (folder / ADAPTER_CONFIG).is_file():
             raise TrainingProblem("bad_spec", f"{folder.name} has no adapter: it is a full fine-tune")
-        check_base(tuned, Path(self._base.path))
+        if tuned["base"]["source"] != "gguf":
+            check_base(tuned, Path(self._base.path))
+        elif Path(base_of(folder, tuned).path).resolve() != Path(self._base.path).resolve():
+            what = f"{folder.name} was trained on {tuned['base']['path']}, and this is {self._base.path}"
+            raise TrainingProblem("base_changed", what, "Use the base model of the adapter.")
         check_mergeable(tuned["adapter"])  # only such adapters can share a base model's layers
         check_adapter(folder)
         if tuned["adapter"] in ADAPTERS and ADAPTERS[tuned["adapter"]].quantized:
@@ -59,13 +63,22 @@ class MultiAdapterModel:
         with self._lock, models.found(models.BaseModel(str(folder))):
             if name in self._adapted:
                 return
-            if isinstance(self._network, PeftModel):
-                self._network.load_adapter(folder, adapter_name=_key(name))
-            else:
-                self._network = PeftModel.from_pretrained(self._network, folder, adapter_name=_key(name))
-            check_adapter_weights(self._network, folder, _key(name))
-            self._network.eval()
-            self._adapted[name] = self._model(folder, name, continues=tuned["method"] == "cpt")
+            before = self._network
+            try:
+                if isinstance(before, PeftModel):
+                    before.load_adapter(folder, adapter_name=_key(name))
+                else:
+                    self._network = PeftModel.from_pretrained(before, folder, adapter_name=_key(name))
+                check_adapter_weights(self._network, folder, _key(name))
+                self._network.eval()
+                self._adapted[name] = self._model(folder, name, continues=tuned["method"] == "cpt")
+            except BaseException:
+                self._network = before
+                if not isinstance(before, PeftModel):
+                    remove_adapter_layers(before)
+                elif _key(name) in before.peft_config:
+                    self._delete(name)
+                raise
 
     def remove(self, name: str) -> None:
         """Unload an adapter. One that is not loaded is ignored."""
@@ -75,8 +88,11 @@ class MultiAdapterModel:
             if not self._adapted:
                 self._network = self._network.unload()
             else:
-                self._network.set_adapter(_key(next(iter(self._adapted))))  # no adapter is unloaded while it is active
-                self._network.delete_adapter(_key(name))
+                self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        self._network.set_adapter(_key(next(iter(self._adapted))))  # no adapter is unloaded while it is active
+        self._network.delete_adapter(_key(name))
 
     def model(self, name: str | None) -> Model:
         """A model with that adapter, or with none. Raises TrainingProblem for one that is not loaded."""
@@ -88,7 +104,6 @@ class MultiAdapterModel:
 
     def _model(self, folder: Path | str, name: str | None, *, continues: bool) -> Model:
         tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-        set_plain_template(tokenizer)
         return Model(
             self._network, tokenizer, continues=continues, lock=self._lock, adapted=lambda: self._with(name)
         )  # fmt: skip

@@ -63,7 +63,8 @@ class Renderer:
         self._tokenizer = tokenizer
         self._loss_on = loss_on
         self._marked = "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer)
-        self._ends = tuple(token for token in _special_tokens(tokenizer) if token)
+        ends = (token for token in _special_tokens(tokenizer) if token)
+        self._ends = tuple(sorted(ends, key=lambda token: (-len(token), token)))  # sets differ between processes
         self._stops = tuple(token for token in (tokenizer.eos_token, turn_end(tokenizer)) if token)
 
     def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[Rendered]:

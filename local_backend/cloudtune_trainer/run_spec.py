@@ -34,7 +34,7 @@ class ModelSource:
     """An absolute path, or the hub's id."""
     revision: str | None = None
     fingerprint: str | None = None
-    """Fingerprint of a folder when the job was planned: see `cloudtune_trainer.fingerprint`."""
+    """Fingerprint of a folder or a GGUF file when the job was planned: see `cloudtune_trainer.fingerprint`."""
 
 
 @dataclass(frozen=True, kw_only=True)

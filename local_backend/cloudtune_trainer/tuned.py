@@ -21,8 +21,8 @@ TUNED = "tuned.json"
 ADAPTER_CONFIG = "adapter_config.json"
 _LARGEST = 16 << 20
 _SIZES = ("r", "size", "num_virtual_tokens", "token_dim", "num_layers", "encoder_hidden_size", "encoder_num_layers")
-_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
-"""A branch, a tag or a commit. The hub's library uses it as a path below its cache."""
+REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
+"""A branch, a tag or a commit. The hub's library uses it as a path below its cache and in URLs."""
 _SOURCES = ("folder", "gguf", "hub", "config")
 
 
@@ -62,7 +62,7 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     for name, value in texts.items():
         if not isinstance(value, str) or "\0" in value:
             raise _damaged(path, f"{name} is not a string")
-    if revision is not None and not _REVISION.fullmatch(str(revision)):
+    if revision is not None and not REVISION.fullmatch(str(revision)):
         raise _damaged(path, "base.revision is not the name of a revision")
     if not isinstance(tuned.get("merged"), bool):
         raise _damaged(path, "merged is not a boolean")

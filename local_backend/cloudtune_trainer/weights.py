@@ -7,13 +7,15 @@ must come from the files, else the load is refused with the names of the tensors
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 _SHOWN = 5
 """Number of tensor names in a message."""
@@ -21,11 +23,11 @@ _OLD_BUFFERS = re.compile(r"\b(attn|attention|self_attn)\.(masked_)?bias$|\brota
 """Constants that older versions of transformers stored as weights."""
 
 
-def load_checked(auto: Any, source: str, *, new_head: bool = False, **options: Any) -> Any:
+def load_checked(auto: Any, source: str, *, new_head: set[str] | None = None, **options: Any) -> Any:
     """Load a network by ``auto.from_pretrained(source, **options)`` and check its weights.
 
     ``new_head`` permits a head without stored weights, and stored weights of another head: a classifier starts from
-    the weights of a language model.
+    the weights of a language model. The names of the head's weights that are not in the files are added to the set.
 
     Raises:
         TrainingProblem: ``model_not_found``, with the tensors that are missing, unexpected or of another shape.
@@ -36,7 +38,8 @@ def load_checked(auto: Any, source: str, *, new_head: bool = False, **options: A
     shapes = {name: (tuple(stored), tuple(needed)) for name, stored, needed in report["mismatched_keys"]}
     missing -= shapes.keys()
     unexpected = {name for name in unexpected if not _OLD_BUFFERS.search(name)}
-    if new_head:
+    if new_head is not None:
+        new_head |= {name for name in missing | shapes.keys() if _in_head(network, name)}
         missing, unexpected = (
             {name for name in names if not _in_head(network, name)} for names in (missing, unexpected)
         )
@@ -44,20 +47,53 @@ def load_checked(auto: Any, source: str, *, new_head: bool = False, **options: A
     if missing or unexpected or shapes:
         other = [f"{name} has shape {list(a)}, config.json requires {list(b)}" for name, (a, b) in shapes.items()]
         raise _mismatch(source, missing, unexpected, other)
+    _restore_padding(network, source, options.get("revision"))
     return network
 
 
-def load_stored_values(network: Any, folder: Path) -> None:
-    """Give the network the values in the safetensors files of ``folder``, from which it was loaded.
+def cast_parameters(network: Any, dtype: torch.dtype) -> None:
+    """Convert the parameters to ``dtype``. Buffers, such as rotary frequencies, keep their precision."""
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
-    Loading clears the embedding of the padding token in some families, such as Youtu, although training changes it.
+
+def _restore_padding(network: Any, source: str, revision: str | None) -> None:
+    """Restore the padding token's embedding from the safetensors files in a folder or of a model on the hub.
+
+    Loading sets it to zero in some families, such as Youtu, although training changes it.
     """
-    from safetensors.torch import load_file
+    from safetensors import safe_open
+    from transformers.utils import cached_file
 
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    for path in sorted(folder.glob("*.safetensors")):
-        stored = {name: tensor for name, tensor in load_file(path).items() if shapes.get(name) == tensor.shape}
-        network.load_state_dict(stored, strict=False)
+    cleared = [
+        module
+        for module in network.modules()
+        if isinstance(module, torch.nn.Embedding)
+        and module.padding_idx is not None
+        and not module.weight.is_meta
+        and not module.weight[module.padding_idx].any()
+    ]
+    if not cleared:
+        return
+    prefix = f"{network.base_model_prefix}."
+    parameters = list(network.named_parameters(remove_duplicate=False))
+    stored_as = {
+        name: module
+        for module in cleared
+        for own in [own for own, weight in parameters if weight is module.weight]
+        for name in (own, own.removeprefix(prefix), prefix + own)  # a base model's files have no prefix
+    }
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = Path(cached_file(source, "config.json", revision=revision)).parent
+    whole = folder / "model.safetensors"
+    for path in [whole] if whole.is_file() else sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in stored_as.keys() & set(file.keys()):
+                module, stored = stored_as[name], file.get_slice(name)
+                if stored.get_shape() == list(module.weight.shape):
+                    module.weight.data[module.padding_idx] = stored[module.padding_idx].to(module.weight.device)
 
 
 def head_weights(network: Any) -> list[str]:

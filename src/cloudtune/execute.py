@@ -257,7 +257,7 @@ class _StepRun:
         return outputs
 
     def _undo_send(self, before: Intent, sent_before: float | None) -> None:
-        """Record that the request certainly had no effect."""
+        """Record that the last request was refused."""
         self._intent = self._ledger.not_sent(self._plan.token, self._step.id, self._owner, before)
         self._sent_at = sent_before
 

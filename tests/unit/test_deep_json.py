@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cloudtune.data.read.causes import find_cause
+from cloudtune.data.read.nesting import MAX_DEPTH, may_be_deep
+from cloudtune.data.records import Chat, Message
 from cloudtune.data.report import check
+from cloudtune.data.transform.cleaning import normalised, redacted
+from cloudtune.data.write.turns import object_of
 from cloudtune_trainer import content_loss, folder
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
@@ -87,6 +93,76 @@ def test_rows_of_any_depth_are_read_or_reported(tmp_path: Path, row: str) -> Non
     path.write_text("\n".join([row % "1", "{", *(row % value for value in nested)]) + "\n")
     codes = {problem.code for problem in check(str(path)).problems}
     assert {"invalid_json", "too_deep"} <= codes
+
+
+DEEP_VALUES = [f"{opened * 600}1{closed * 600}" for opened, closed in (("[", "]"), ('{"a":', "}"))]
+
+
+@pytest.mark.parametrize("deep", DEEP_VALUES, ids=["arrays", "objects"])
+@pytest.mark.parametrize(("shallow", "row", "field"), [
+    ('{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":%s}',
+     '[{"type":"function","function":{"name":"f","parameters":{"a":%s}}}]', "tools"),
+    ('{"messages":[{"role":"user","content":"a"},{"role":"assistant","tool_calls":%s}]}',
+     '[{"id":"c","type":"function","function":{"name":"f","arguments":%s}}]',
+     "messages[1].tool_calls[0].function.arguments"),
+    ('{"prompt":"a","chosen":"b","rejected":[{"role":"assistant","tool_calls":%s}]}',
+     '[{"name":"f","parameters":{"a":%s}}]', "rejected[0].tool_calls[0].function.arguments"),
+    ('{"messages":[{"role":"user","content":"a"}],"answer":%s}', "%s", "fields"),
+])  # fmt: skip
+@pytest.mark.parametrize("first", [True, False])
+def test_values_that_are_nested_too_deeply_are_reported(
+    tmp_path: Path, shallow: str, row: str, field: str, deep: str, first: bool
+) -> None:
+    """By every way to read a row: the first one is read on its own, the others at once."""
+    as_text = '"arguments":%s' in row
+    good, bad = (shallow % (row % (json.dumps(value) if as_text else value)) for value in ('{"a":1}', deep))
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join([bad, good] if first else [good, bad, good]) + "\n")
+    found = [one for one in check(str(path), private=True, workers=0).problems if one.severity == "error"]
+    assert [(one.code, one.line, one.field) for one in found] == [("too_deep", 1 if first else 2, field)]
+
+
+@pytest.mark.parametrize("bracket", ["[", "\\u005b", "\\u007B"])
+def test_only_a_row_with_many_brackets_may_be_deep(bracket: str) -> None:
+    """The records of other blocks are not searched. A bracket in a string can be an escape."""
+    shallow = f'{{"a":"{bracket * (MAX_DEPTH - 1)}"}}\n'.encode()
+    assert not may_be_deep(shallow * 3)
+    assert may_be_deep(shallow + f'{{"a":"{bracket * MAX_DEPTH}"}}'.encode() + b"\n" + shallow)
+
+
+def test_escaped_brackets_of_arguments_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    call = '{"id":"c","type":"function","function":{"name":"f","arguments":"%s"}}'
+    row = '{"messages":[{"role":"user","content":"a"},{"role":"assistant","tool_calls":[' + call + "]}]}\n"
+    path.write_text(row % "{}" + row % ("\\u005b" * 600 + "]" * 600))
+    problems = check(str(path), workers=0).problems
+    assert [(one.code, one.line) for one in problems if one.severity == "error"] == [("too_deep", 2)]
+
+
+def test_the_cause_of_an_error_in_a_deep_row_is_not_searched() -> None:
+    def make(row: Any) -> None:
+        while isinstance(row, list) and row:
+            row = row[0]
+        if row == 1:
+            raise ValueError("one")
+
+    deep: Any = 1
+    for _ in range(2000):
+        deep = [deep]
+    assert find_cause(ValueError("one"), {"a": [1]}, lambda row: make(row.get("a")))[0] == "a[0]"
+    assert find_cause(ValueError("one"), deep, make) == ("", deep)
+
+
+@pytest.mark.parametrize("deep", [*DEEP_VALUES, "[" * 100 + '"' + "[" * 600 + "]" * 600 + '"' + "]" * 100])
+def test_content_can_be_json_of_any_depth(deep: str) -> None:
+    chat = Chat([Message("user", deep), Message("assistant", f"{deep} ana@example.org")])
+    assert normalised(chat) == chat
+    assert redacted(chat) == Chat([Message("user", deep), Message("assistant", f"{deep} [EMAIL]")])
+
+
+def test_arguments_of_any_depth_are_an_object_or_refused() -> None:
+    with pytest.raises(ValueError, match="a: the arguments of a tool call must be a JSON object"):
+        object_of(DEEP, "a")
 
 
 def test_a_deep_line_is_passed_over(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ def test_ours_can_be_described_and_opened(name: str) -> None:
         assert registry.backend_class(name).name == name
 
 
+def test_a_built_in_back_end_is_found_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda **_: pytest.fail("searched all distributions"))
+    assert registry.describe("bedrock") is registry.BUILT_IN["bedrock"]
+
+
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownBackend, match="did you mean 'local'") as unknown:
         registry.describe("locall")

@@ -18,13 +18,12 @@ from cloudtune.files.model_files import model_sizes, read_json_object, safetenso
 from cloudtune.files.regular_file import open_regular, read_regular
 from cloudtune_trainer.fingerprint import WEIGHTS, fingerprint, weights_fingerprint
 from cloudtune_trainer.submit import gguf, hub
+from cloudtune_trainer.tuned import REVISION
 
 if TYPE_CHECKING:
     from cloudtune.files.model_files import Tensor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
-"""A branch, a tag or a commit. It becomes part of a path in the cache and of a URL of the hub."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "thoughts": ("reasoning_content",),
@@ -48,7 +47,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     """Changes with the model: a hash of small files and of samples of large ones, or the hub's commit."""
     weights: str | None = None
-    """For a folder, the fingerprint of its configuration and weights only: see `cloudtune_trainer.fingerprint`."""
+    """The fingerprint of a GGUF file, or of a folder's configuration and weights only: see
+    `cloudtune_trainer.fingerprint`."""
     context_length: int | None = None
     vocab_size: int | None = None
     chat_template: bool | None = None
@@ -64,7 +64,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
     """The model of that name. Reads the disk, and the hub if needed. Raises SpecError with a hint."""
-    if revision is not None and not _REVISION.fullmatch(revision):
+    if revision is not None and not REVISION.fullmatch(revision):
         raise _unknown(f"{revision[:100]!a} is not the name of a revision", "name a branch, a tag or a commit")
     try:
         path = Path(name).expanduser()
@@ -193,10 +193,12 @@ def _gguf(path: Path) -> ModelFacts:
         vocab = size_of("vocab_size", head.get(f"{family}.vocab_size") or head.get("tokenizer.ggml.tokens"))
     except ValueError as error:
         raise _unknown(f"{path} is not a valid GGUF file: {error}", "download the model again") from error
+    found = fingerprint([path])
     return ModelFacts(
         source="gguf",
         path=str(path),
-        fingerprint=fingerprint([path]),
+        fingerprint=found,
+        weights=found,
         context_length=context,
         vocab_size=vocab,
         **_of_template(str(head.get("tokenizer.chat_template", ""))),

@@ -29,6 +29,7 @@ class CausalLM:
     metric_sums = 1
     peft_task_type = "CAUSAL_LM"
     labels: tuple[str, ...] = ()
+    random_weights: tuple[str, ...] = ()
     can_pack = True
     needs_reference = False
 

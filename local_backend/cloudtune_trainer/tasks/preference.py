@@ -56,6 +56,7 @@ class Preferences:
     best_metric = BestMetric("loss", higher_is_better=False)
     peft_task_type = "CAUSAL_LM"
     labels: tuple[str, ...] = ()
+    random_weights: tuple[str, ...] = ()
     can_pack = True
 
     def __init__(self, spec: RunSpec) -> None:

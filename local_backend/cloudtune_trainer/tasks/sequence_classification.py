@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer, load_tuned
+from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Cuts, Samples, nothing_left
@@ -49,6 +50,7 @@ class SequenceClassification:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.labels: tuple[str, ...] = ()
+        self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     @property
@@ -64,12 +66,15 @@ class SequenceClassification:
         self.labels = tuple(sorted({_label(record, row) for row, record in enumerate(records(), 1)}))
         if len(self.labels) < 2:
             raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
-        self._padding = models.padding_of(tokenizer)
+        self._padding = padding_of(tokenizer) or 0
         torch.manual_seed(self.spec.seed)  # the same initial head at every start
         head = models.ClassificationHead(self.labels, self._padding)
-        return models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        random = set[str]()
+        network = models.load_model(
+            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=random if weights is None else None
         )
+        self.random_weights = tuple(sorted(random))
+        return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long is truncated."""
@@ -161,7 +166,7 @@ class Classifier:
         ids, _ = _encoded(texts, self._tokenizer, self._max_length)
         if not all(ids):
             raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
-        inputs = padded([np.asarray(row) for row in ids], models.padding_of(self._tokenizer))
+        inputs = padded([np.asarray(row) for row in ids], padding_of(self._tokenizer) or 0)
         device = next(self._network.parameters()).device
         logits = logits_by_length(self._network, {name: tensor.to(device) for name, tensor in inputs.items()})
         answers = []

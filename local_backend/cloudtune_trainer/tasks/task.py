@@ -58,6 +58,8 @@ class Task(Protocol):
     """peft's task type."""
     labels: tuple[str, ...]
     """The names of the model's output classes, if any; loading sets them."""
+    random_weights: tuple[str, ...]
+    """The names of the weights that are not in the base model's files, if any; loading sets them."""
     can_pack: bool
     """Whether batches can hold several samples in one row."""
     packed: bool

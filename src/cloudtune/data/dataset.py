@@ -11,7 +11,7 @@ from cloudtune.data.checks.record_checks import faults_of
 from cloudtune.data.encoding import BOM, Encoded
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.read import wrong_values
-from cloudtune.data.read.culprit import UNFORESEEN
+from cloudtune.data.read.causes import UNEXPECTED_ERRORS
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import canonical
 from cloudtune.data.transform.cleaning import normalised, redacted
@@ -174,7 +174,7 @@ def _written(records: Iterable[Record], form: Any, allowed: frozenset[str], faul
         except LossError as error:
             faults.error("loss", loss_problem(form.name, error.lost).message, row=number, field=",".join(error.lost),
                          fix=loss_problem(form.name, error.lost).fix)  # fmt: skip
-        except (ValueError, *UNFORESEEN) as error:
+        except (ValueError, *UNEXPECTED_ERRORS) as error:
             problem = wrong_values.conversion(error, record, lambda one: form.line(one, canonical(one), allowed))
             faults.error(problem.code, problem.message, row=number, field=problem.field, fix=problem.fix)
 

@@ -86,9 +86,9 @@ def _text(text: str, field: str, role: str, change: Change) -> str:
     if text[:1] in ("{", "["):
         try:
             value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            new = _walk(value, "", role, lambda inner, _, who: change(inner, field, who))
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):  # content can be JSON of any depth
             return change(text, field, role)
-        new = _walk(value, "", role, lambda inner, _, who: change(inner, field, who))
         if new != value:
             text = msgspec.json.encode(new).decode()
     return change(text, field, role)

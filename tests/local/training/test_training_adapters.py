@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from cloudtune_trainer import merging, weights
 from cloudtune_trainer.adapter_targets import choose_targets, coverage_of
 from cloudtune_trainer.merging import merge_into
 from cloudtune_trainer.models import BaseModel, add_adapter, load_model
@@ -108,7 +111,7 @@ def test_targets_that_peft_refuses_name_those_that_work(tmp_path: Path) -> None:
     place, network = base(tmp_path, "mamba")
     with pytest.raises(TrainingProblem, match="out_proj") as refused:
         add_adapter(network, Adapter(targets=("in_proj", "out_proj")), place, "CAUSAL_LM")
-    assert "in_proj" in str(refused.value.hint)
+    assert refused.value.hint == "Targets that this model has: in_proj, x_proj; or use all-linear."
 
 
 @pytest.mark.parametrize("targets", [("lm_head",), ("embed_tokens",), ("q_proj", "lm_head", "embed_tokens")], ids=str)
@@ -127,6 +130,34 @@ def test_merging_unties_shared_weights(
     assert not plain.config.tie_word_embeddings
     error = (logits(plain) - expected).norm() / expected.norm()
     assert error < (1e-4 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_merge_rounds_weights_and_not_buffers(
+    dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, network = base(tmp_path / "base", "llama", initializer_range=0.15, head_dim=64)
+    network.register_buffer("kept", torch.tensor([1 / 3]))  # is written to the file
+    tuned = changed(add_adapter(network, Adapter(), place, "CAUSAL_LM"))
+
+    def load(*args: Any, **options: Any) -> Any:
+        assert all(parameter.is_meta for parameter in network.parameters()), "two networks are in memory"
+        return load_model(BaseModel(str(tmp_path / "merged")), dtype=torch.float32)
+
+    monkeypatch.setattr(weights, "_OLD_BUFFERS", re.compile("kept"))
+    monkeypatch.setattr(merging, "load_checked", load)
+    merge_into(tmp_path / "merged", tuned, dtype)
+    stored = load_file(tmp_path / "merged" / "model.safetensors")
+    assert {tensor.dtype for name, tensor in stored.items() if name != "kept"} == {dtype}
+    assert torch.equal(stored["kept"], torch.tensor([1 / 3]))
+
+
+def test_targets_that_are_given_need_no_forward_pass(tmp_path: Path) -> None:
+    place, network = base(tmp_path, "llama")
+    calls: list[Any] = []
+    network.register_forward_pre_hook(lambda module, _: calls.append(module))
+    add_adapter(network, Adapter(targets=("q_proj",)), place, "CAUSAL_LM")
+    assert not calls
 
 
 def test_a_merge_that_changes_the_answers_is_refused(tmp_path: Path) -> None:

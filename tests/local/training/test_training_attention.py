@@ -75,7 +75,7 @@ def test_packed_equals_alone(family: str, lengths: list[int]) -> None:
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
 
-    assert enable_packed_attention(model)
+    assert enable_packed_attention(model) is None
     packed = CausalLM(SPEC, packed=True)
     batch = packed.collate(samples, list(range(len(lengths))))
     torch.testing.assert_close(next_token_logits(model, batch), expected, rtol=1e-4, atol=1e-5)
@@ -91,7 +91,7 @@ def test_without_the_layout_documents_do_see_one_another() -> None:
     """The control: the comparison above can tell."""
     model = network("llama", {})
     samples = samples_of([5, 9])
-    assert enable_packed_attention(model)
+    assert enable_packed_attention(model) is None
     batch = CausalLM(SPEC, packed=True).collate(samples, [0, 1])
     right = next_token_logits(model, batch)
     mixed = model(**batch.inputs, documents=layout_of([14]), logits_to_keep=batch.kept).logits[0]
@@ -102,7 +102,7 @@ def test_without_the_layout_documents_do_see_one_another() -> None:
 def test_what_cannot_be_shown_to_keep_documents_apart_gets_padded_rows(family: str) -> None:
     model = network(family, PADDED_FAMILIES[family])
     before = model.config._attn_implementation
-    assert not enable_packed_attention(model)
+    assert enable_packed_attention(model) is not None
     assert model.config._attn_implementation == before
     samples = samples_of([5, 9, 2])
     objective = CausalLM(SPEC, packed=False)

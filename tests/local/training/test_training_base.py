@@ -55,6 +55,37 @@ def test_a_changed_base_is_refused_wherever_it_is_used(runs: Runs, tiny_model: P
         assert weights_fingerprint(base) in refused.value.message
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_a_refused_adapter_leaves_no_layers(first: bool, runs: Runs, tiny_model: Path, tmp_path: Path) -> None:
+    run = runs.make(hyperparameters=FEW)
+    runs.train(run)
+    shared = MultiAdapterModel(tiny_model, device="cpu")
+    if not first:
+        shared.add("good", run.model)
+    layers = [name for name, _ in shared._network.named_modules()]
+    whole = load_file(run.model / "adapter_model.safetensors")
+    name = min(whole)
+    files = {
+        "missing": {key: tensor + 1 for key, tensor in whole.items() if key != name},
+        "mismatch": {**whole, name: torch.zeros(3, 3)},
+    }
+    for fault, tensors in files.items():
+        bad = Path(shutil.copytree(run.model, tmp_path / fault))
+        save_file(tensors, bad / "adapter_model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(TrainingProblem, match=fault):
+            shared.add("bad", bad)
+        assert [name for name, _ in shared._network.named_modules()] == layers
+    assert shared.names == (frozenset() if first else {"good"})
+    asked = ["What is 1 plus 1?"]
+    shared.add("again", run.model)
+    for model, expected in {
+        shared.model("again"): Model.open(run.model, device="cpu"),
+        shared.model(None): Model.open(run.model, base=True, device="cpu"),
+    }.items():
+        assert list(model.generate(asked, max_tokens=4)) == list(expected.generate(asked, max_tokens=4))
+
+
 def test_a_base_that_changed_while_the_job_waited_is_refused(runs: Runs, tiny_model: Path) -> None:
     run = runs.make(model={"source": "folder", "path": str(tiny_model), "fingerprint": "0" * 32})
     with pytest.raises(TrainingProblem, match="has changed since the job was submitted"):

@@ -18,7 +18,7 @@ from cloudtune_trainer.tasks.sequence_classification import SequenceClassificati
 from cloudtune_trainer.tasks.table import open_model, task_for
 from cloudtune_trainer.tasks.task import BestMetric
 
-from .conftest import Rows, Runs, metrics, same_bits, weights
+from .conftest import Rows, Runs, events, metrics, same_bits, weights
 
 FULL, LORA = {"type": "full"}, {"type": "lora", "rank": 4, "dropout": 0.1}
 WORDS = {"positive": "good", "negative": "bad", "neutral": "plain"}
@@ -68,6 +68,8 @@ def test_loss_and_gradient_are_those_of_transformers(base: Path, adapter: dict[s
     network = task.load_model(place, tokenizer, lambda: data, dtype=torch.float32, weights=None, dropout=0.0)
     model = models.make_trainable(network, spec, place, None, task.peft_task_type)
     assert task.labels == ("negative", "neutral", "positive")
+    heads = {"llama": ("score.weight",), "bert": ("classifier.bias", "classifier.weight")}
+    assert task.random_weights == heads[network.config.model_type]
     assert network.config.id2label == dict(enumerate(task.labels))
 
     samples = task.encode(data, tokenizer)
@@ -128,9 +130,11 @@ def test_better_is_higher_or_lower_as_the_metric_says() -> None:
 
 def test_a_trained_classifier_beats_an_untrained_one(runs: Runs, tmp_path: Path) -> None:
     found = {}
+    start = "these weights start from random values: score.weight"
     for name, hyper in {"trained": {"epochs": 5}, "control": {"max_steps": 1, "learning_rate": 1e-12}}.items():
         run = runs.make(name, rows=rows(24), test=rows(15, first=24), **spec_of({"type": "lora"}, **hyper))
         assert runs.train(run) == "succeeded"
+        assert [event["message"] for event in events(run, "message")].count(start) == 1
         (measured,) = metrics(run, "test")
         found[name] = measured["values"]
     assert found["trained"]["accuracy"] > 0.9

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cloudtune.optional import GENERATION_RANGES, GenerateOptions, check_generation
 from cloudtune_trainer import sampling
 from cloudtune_trainer.generate import Model
+from cloudtune_trainer.generation_settings import end_where_answers_end, padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tiny import write_tiny_model
 
@@ -46,6 +47,31 @@ def test_prompts_beyond_the_context_are_refused_together(model: Model) -> None:
     with pytest.raises(TrainingProblem, match=rf"prompt 1 has \d+, prompt 3 has \d+ tokens.* has {CONTEXT}") as refused:
         next(model.generate(["word " * 200, "short", "another " * 200]))
     assert refused.value.code == "bad_data"
+
+
+@pytest.mark.parametrize("ids", [{"pad_token_id": -1}, {"bos_token_id": -1, "eos_token_id": [-1, 2]},
+                                 {"eos_token_id": -1, "pad_token_id": -1}], ids=str)  # fmt: skip
+def test_a_negative_token_is_none(ids: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    network = AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for name, value in ids.items():
+        setattr(network.generation_config, name, value)
+    end_where_answers_end(network, tokenizer)
+    network.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert saved["pad_token_id"] == tokenizer.pad_token_id
+    assert saved["bos_token_id"] == tokenizer.bos_token_id
+    assert "-1" not in str(saved["eos_token_id"])
+
+
+def test_one_rule_selects_the_padding_token(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    assert padding_of(tokenizer, [9]) == tokenizer.pad_token_id
+    tokenizer.pad_token = None
+    assert padding_of(tokenizer, [9]) == 9
+    assert padding_of(tokenizer) == tokenizer.eos_token_id
+    tokenizer.eos_token = None
+    assert padding_of(tokenizer) is None
 
 
 def test_a_tokenizer_without_end_and_padding(tmp_path: Path) -> None:

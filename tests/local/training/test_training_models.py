@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from cloudtune_trainer.export import export
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.generate import Model, load_tuned, read_tuned
 from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.model_folder import publish
+from cloudtune_trainer.multi_adapter import MultiAdapterModel
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import ModelSource
+from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.tiny import write_tiny_model
 
 from .conftest import Runs, events, metrics, same_bits, sums, texts, weights
@@ -104,6 +108,41 @@ def test_training_from_a_gguf_file(runs: Runs, gguf_file: Path) -> None:
     run = runs.make(model={"source": "gguf", "path": str(gguf_file)}, hyperparameters={"max_steps": 2})
     assert runs.train(run) == "succeeded"
     assert len(list(Model.open(run.model).generate(QUESTIONS, max_tokens=3))) == 3
+
+
+def test_a_gguf_base_is_known_by_its_file(runs: Runs, gguf_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(gguf_file, tmp_path / "base.gguf"))
+    source = {"source": "gguf", "path": str(file), "fingerprint": find_model(str(file)).weights}
+    run = runs.make(model=source, hyperparameters={"max_steps": 1})
+    assert runs.train(run) == "succeeded"
+    config = dequantised(file) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"transformers_version": "5.0.0"}))
+    Model.open(run.model)
+    MultiAdapterModel(dequantised(file)).add("a", run.model)
+    with pytest.raises(TrainingProblem, match=r"was trained on .*base\.gguf") as refused:
+        MultiAdapterModel(tiny_model).add("a", run.model)
+    assert refused.value.code == "base_changed"
+
+    with file.open("ab") as content:
+        content.write(b"more")
+    for use in (
+        lambda: Model.open(run.model),
+        lambda: MultiAdapterModel(dequantised(gguf_file)).add("a", run.model),
+        lambda: runs.train(runs.make("later", model=source)),
+    ):
+        with pytest.raises(TrainingProblem, match=r"base model .*base\.gguf has changed since") as refused:
+            use()
+        assert refused.value.code == "base_changed"
+
+
+def test_a_folder_that_cannot_be_renamed_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "other").touch()
+    with pytest.raises(OSError, match="not empty"):
+        publish(tmp_path / "new", tmp_path / "model")
+    (tmp_path / "model" / "config.json").touch()
+    publish(tmp_path / "new", tmp_path / "model")  # another process has written the same model
 
 
 def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:

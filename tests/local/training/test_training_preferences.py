@@ -156,7 +156,7 @@ def loaded(folder: Path, adapter: dict[str, Any], method: str, **of_terms: Any) 
     network = models.load_model(base, dtype=torch.float32)
     task = task_for(spec)
     model = models.make_trainable(network, spec, base, None)
-    task.packed = enable_packed_attention(network)
+    task.packed = enable_packed_attention(network) is None
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.causality import check_causal
+from cloudtune_trainer.influence import influence
 from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length, switch_length
@@ -64,20 +67,64 @@ def test_weights_with_nan_are_named() -> None:
         check_causal(model)
 
 
+@pytest.mark.parametrize(("family", "causal"), [("llama", True), ("bert", False)])
+def test_a_gradient_that_overflows_is_no_damage(family: str, causal: bool) -> None:
+    model = network(family, scale=5.0, tie_word_embeddings=False)
+    norm = model.model.norm if family == "llama" else model.cls.predictions.transform.LayerNorm
+    with torch.no_grad():
+        norm.weight.fill_(1e-4)
+        model.get_output_embeddings().weight.sign_().mul_(6e4)
+    model.half()
+    ids = torch.arange(12)[None]
+    known = torch.ones_like(ids, dtype=torch.bool)
+    assert not influence(model, {"input_ids": ids}, known).isfinite().all()
+    with contextlib.nullcontext() if causal else pytest.raises(TrainingProblem, match="is not a causal"):
+        check_causal(model)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=repr)
+def test_no_memory_is_no_property_of_a_model(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    model = network("llama").train()
+    before = model.config._attn_implementation
+    monkeypatch.setattr(model.model, "forward", full)
+    with pytest.raises(type(error)):
+        answers_in_batches(model, padding=3)
+    with pytest.raises(type(error)):
+        enable_packed_attention(model)
+    assert model.training
+    assert model.config._attn_implementation == before
+
+
+def test_the_reason_against_packing_is_the_true_one() -> None:
+    reasons = {
+        family: enable_packed_attention(network(family)) for family in ("lfm2", "llama4_text", "gpt_neo", "doge")
+    }
+    assert reasons == {
+        "lfm2": "the model has layers of the type conv",
+        "llama4_text": "the model attends to fixed blocks of positions",
+        "gpt_neo": "the model stores a causal mask, as GPT-Neo does, which limits the length of a row",
+        "doge": "the model does not support it: this attention does not support masks that the model computes from its "
+        "input",
+    }
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["initial", "tiny"])
 @pytest.mark.parametrize("family", PACKING_REFUSED)
 def test_layers_that_cannot_take_packed_rows_get_padded_rows(family: str, scale: float, dtype: torch.dtype) -> None:
     model = network(family, scale, dtype)
     before = model.config._attn_implementation
-    assert not enable_packed_attention(model)
+    assert enable_packed_attention(model) is not None
     assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3_moe"])
 def test_attention_keeps_documents_apart(family: str, dtype: torch.dtype) -> None:
-    assert enable_packed_attention(network(family, dtype=dtype))
+    assert enable_packed_attention(network(family, dtype=dtype)) is None
 
 
 @pytest.mark.parametrize(
@@ -87,6 +134,42 @@ def test_attention_keeps_documents_apart(family: str, dtype: torch.dtype) -> Non
 )  # fmt: skip
 def test_prompts_are_batched_only_where_the_mask_holds(family: str, together: bool) -> None:
     assert answers_in_batches(network(family), padding=3) is together
+
+
+def test_an_early_end_of_an_answer_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("gpt2", scale=2.0, pad_token_id=3)
+    rows = torch.arange(3, 13).repeat(2, 1)
+    rows[1, :4] = 3
+    mask = torch.ones_like(rows)
+    mask[1, :4] = 0
+    first = model.generate(input_ids=rows, attention_mask=mask, do_sample=False, max_new_tokens=1)[:, -1].tolist()
+    assert first[0] != first[1]
+    model.generation_config.eos_token_id = first[1]
+    generate, lengths = model.generate, []
+
+    def write(**options: Any) -> Any:
+        out = generate(**options)
+        lengths.append(len(out.logits))
+        return out
+
+    monkeypatch.setattr(model, "generate", write)
+    assert answers_in_batches(model, padding=3)
+    assert lengths == [3, 3]
+
+
+@pytest.mark.parametrize(("last", "same"), [(5, True), (4, False)])
+def test_logits_are_compared_up_to_different_tokens(last: int, same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("llama")
+
+    def write(input_ids: torch.Tensor, **_: Any) -> Any:
+        count = len(input_ids)
+        logits = torch.ones(3, count, 97)
+        logits[2] = count  # not the same in a batch as alone
+        tokens = torch.tensor([[4, 4 if count == 1 else last, 6]]).expand(count, -1)
+        return SimpleNamespace(sequences=torch.cat([input_ids, tokens], 1), logits=tuple(logits))
+
+    monkeypatch.setattr(model, "generate", write)
+    assert answers_in_batches(model, padding=3) is same
 
 
 def test_longrope_rows_do_not_depend_on_their_neighbors() -> None:
@@ -109,7 +192,7 @@ def test_longrope_rows_do_not_depend_on_their_neighbors() -> None:
 
 @pytest.mark.parametrize(("longest", "packs"), [(8, True), (9, False)])
 def test_longrope_is_packed_within_the_original_context(longest: int, packs: bool) -> None:
-    assert enable_packed_attention(network("phi3", **LONGROPE), longest) is packs
+    assert (enable_packed_attention(network("phi3", **LONGROPE), longest) is None) is packs
 
 
 def test_longrope_prompts_are_answered_one_by_one() -> None:

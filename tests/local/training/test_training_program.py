@@ -210,7 +210,7 @@ def test_dropout_where_the_model_has_none(runs: Runs, tmp_path) -> None:
     assert problem(runs.make("dropout", hyperparameters={"dropout": 0.5}, **spec))["code"] == "bad_spec"
     run = runs.make("padded", hyperparameters={"max_steps": 2, "packing": True}, **spec)
     assert main([str(run.path)]) == 0
-    assert any("packing is disabled" in e["message"] for e in events(run, "warning"))
+    assert any("packing is disabled: the model has layers of the type" in e["message"] for e in events(run, "warning"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")

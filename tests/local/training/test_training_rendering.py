@@ -53,6 +53,13 @@ def learnt(template: str | None, messages: list[dict[str, Any]], loss_on: str = 
     return found
 
 
+def test_the_longest_end_token_is_tried_first() -> None:
+    tokenizer = build_tokenizer([], chat_template=CHAT_TEMPLATE)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<e>b", "<e>", "<e>a", "<e>ab", "<e>abc"]})
+    ends = Renderer(tokenizer, loss_on="assistant")._ends
+    assert [end for end in ends if end.startswith("<e>")] == ["<e>abc", "<e>ab", "<e>a", "<e>b", "<e>"]
+
+
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 def test_assistant_turns_and_their_ends(template: str) -> None:
     assert learnt(template, TURNS) == [["First.<|im_end|>", "Second.<|im_end|>"]]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from cloudtune_trainer import models
@@ -101,11 +102,12 @@ def test_only_the_head_of_a_classifier_is_new(fault: str, tiny_model: Path, tmp_
     base = models.BaseModel(str(damaged(tiny_model, tmp_path / "model", fault)))
     head = models.ClassificationHead(("a", "b", "c"), 3)
     if fault in HEADS_OF_OTHERS:
-        network = models.load_model(base, dtype=torch.float32, head=head, new_head=True)
-        assert head_weights(network) == ["score.weight"]
+        new_head = set[str]()
+        network = models.load_model(base, dtype=torch.float32, head=head, new_head=new_head)
+        assert head_weights(network) == ["score.weight"] == list(new_head)
     else:
         with pytest.raises(TrainingProblem, match="do not match the model"):
-            models.load_model(base, dtype=torch.float32, head=head, new_head=True)
+            models.load_model(base, dtype=torch.float32, head=head, new_head=set())
     with pytest.raises(TrainingProblem, match=r"score\.weight|and \d+ more"):
         models.load_model(base, dtype=torch.float32, head=head)
 
@@ -116,10 +118,16 @@ def test_the_head_of_an_encoder_is_new(tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
     AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", **sizes)).save_pretrained(tmp_path)
     head = models.ClassificationHead(("a", "b"), 0)
-    network = models.load_model(models.BaseModel(str(tmp_path)), dtype=torch.float32, head=head, new_head=True)
+    new_head = set[str]()
+    network = models.load_model(models.BaseModel(str(tmp_path)), dtype=torch.float32, head=head, new_head=new_head)
     assert head_weights(network) == [
         "bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias",
     ]  # fmt: skip
+    assert new_head == set(head_weights(network))
+    network.save_pretrained(tmp_path / "trained")
+    again = set[str]()
+    models.load_model(models.BaseModel(str(tmp_path / "trained")), dtype=torch.float32, head=head, new_head=again)
+    assert not again
 
 
 def test_the_padding_tokens_embedding_is_restored(tmp_path: Path) -> None:
@@ -137,6 +145,27 @@ def test_the_padding_tokens_embedding_is_restored(tmp_path: Path) -> None:
         loaded.get_input_embeddings().weight.zero_()
     models.restore_weights(folder, loaded, adapted=False)
     assert torch.equal(loaded.get_input_embeddings().weight, embedding.weight)
+
+
+@pytest.mark.parametrize(("prefix", "hub"), [("", False), ("model.", False), ("", True)], ids=str)
+def test_the_base_models_padding_embedding_is_loaded(
+    prefix: str, hub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    base = write_family(tmp_path / "models--a--youtu" / "snapshots" / ("0" * 40), "youtu")
+    refs = base.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    stored = load_file(base / "model.safetensors")
+    stored["model.embed_tokens.weight"][3] = 0.5
+    renamed = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+    save_file(renamed, base / "model.safetensors", metadata={"format": "pt"})
+    save_file({name: tensor + 1 for name, tensor in renamed.items()}, base / "other.safetensors")  # is not loaded
+    place = models.BaseModel("a/youtu" if hub else str(base))
+    embedding = models.load_model(place, dtype=torch.bfloat16).get_input_embeddings()
+    assert embedding.padding_idx == 3
+    assert torch.equal(embedding.weight, stored["model.embed_tokens.weight"].bfloat16())
 
 
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")

@@ -16,6 +16,8 @@ from tests.property_tests import examples
 from cloudtune.cli.main import cli
 from cloudtune.data.checks.preparing import prepare
 from cloudtune.data.dataset import Dataset
+from cloudtune.data.problem_list import Faults
+from cloudtune.data.read.reading import read
 from cloudtune.data.read.templating import parse
 from cloudtune.data.records import Chat, Labelled, Message, Preference
 from cloudtune.data.transform.filtering import condition
@@ -204,6 +206,32 @@ def test_templates_take_nested_values_and_labels(tmp_path: Path) -> None:
     (record,) = Dataset.of(data.train, method="kto")
     assert record.messages[0].content == '{"b":[1,2]}'  # type: ignore[union-attr]
     assert record.label is True  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("template", "messages"), [
+    ({"query": "{a}", "response": "{b}"}, ["a", "[1]"]),
+    ({"question": "{a}", "chosen": "{b}", "rejected": "{c}"}, ["a"]),
+    ({"prompt": "{a}", "completion": "{b}", "history": "{h}"}, ["x", "y", "a", "[1]"]),
+    ({"conversations": "{s}"}, ["u", "v"]),
+])  # fmt: skip
+def test_templates_make_rows_of_every_dialect(template: dict[str, str], messages: list[str], tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "u"}, {"from": "gpt", "value": "v"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"a": "a", "b": [1], "c": "c", "h": [["x", "y"]], "s": turns}) + "\n")
+    faults = Faults()
+    (batch,) = read(Source(path=str(path), template=template), faults)
+    assert not faults.total("error")
+    assert [message.content for message in batch.records[0].messages] == messages  # type: ignore[attr-defined]
+
+
+def test_a_bad_row_of_a_template_names_its_field(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"q": "a", "x": label}) + "\n" for label in (True, "good")))
+    faults = Faults()
+    template = {"prompt": "{q}", "completion": "b", "label": "{x}"}
+    (batch,) = read(Source(path=str(path), template=template), faults)
+    assert len(batch.records) == 1
+    assert [(problem.line, problem.field) for problem in faults.kept("error")] == [(2, "label")]
 
 
 def test_missing_columns_are_told_by_line(tmp_path: Path, table: str) -> None:

@@ -12,10 +12,16 @@ import pytest
 
 from cloudtune.data.dataset import Dataset
 from cloudtune.data.problem_list import Faults
+from cloudtune.data.read.blocks import Block
+from cloudtune.data.read.causes import UNEXPECTED_ERRORS
 from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.kinds import Kind, row_type
+from cloudtune.data.read.kinds_other import RATINGS, kind_named
+from cloudtune.data.read.reading import read
 from cloudtune.data.read.tables import Table
-from cloudtune.data.records import canonical
+from cloudtune.data.records import Chat, Item, canonical
 from cloudtune.data.report import check, convert
+from cloudtune.spec import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +50,8 @@ SEEN = {"messages": [{"role": "user", "content": [IMAGE, {"type": "text", "text"
 TALK = {"messages": [U, A]}
 LONG = {"messages": [S, U, A, U, B]}
 PAIR = {"messages": [U], "chosen": [A], "rejected": [B]}
+PLACEHOLDER = U | {"content": [{"type": "image"}, {"type": "text", "text": "U"}]}
+SEEN_PAIR = PAIR | {"messages": SEEN["messages"][:1]}
 KTO = {"messages": [U], "completion": [A], "label": True}
 
 # Rows, and the canonical record that they stand for.
@@ -148,6 +156,10 @@ READ: list[tuple[str, Row, Row]] = [
     ("chosen messages", {"chosen_messages": [U, A], "rejected_messages": [U, B]}, PAIR),
     ("query pair", {"query": "U", "response": "A", "rejected_response": "B", "system": "S"},
      PAIR | {"messages": [S, U]}),
+    ("sharegpt pair with images", {"conversations": [PLACEHOLDER], "chosen": GPT, "rejected": GPT | {"value": "B"},
+                                   "images": ["a.png"]}, SEEN_PAIR),
+    ("messages pair with images", {"messages": [PLACEHOLDER], "chosen": "A", "rejected": "B", "images": ["a.png"]},
+     SEEN_PAIR),
     ("rated", {"prompt": "U", "completion": "A", "label": True}, KTO),
     ("rated messages", {"messages": [U, A], "label": True}, KTO),
     ("rated with 0 and 1", {"messages": [U, A], "label": 0}, KTO | {"label": False}),
@@ -155,6 +167,8 @@ READ: list[tuple[str, Row, Row]] = [
     ("rated alpaca", {"instruction": "U", "input": "", "output": "A", "kto_tag": True}, KTO),
     ("rated query", {"query": "U", "response": "A", "label": "true"}, KTO),
     ("rated with system", {"system": "S", "messages": [U, A], "label": True}, KTO | {"messages": [S, U]}),
+    ("rated with 1.0", {"messages": [U, A], "label": 1.0}, KTO),
+    ("rated completion", {"messages": [U], "completion": [A], "label": 0.0}, KTO | {"label": False}),
     ("no rating", {"messages": [U, A], "label": None}, TALK),
 ]  # fmt: skip
 NAMES = [name for name, *_ in READ]
@@ -267,6 +281,37 @@ REFUSED: list[tuple[str, Row, str, str]] = [
     ("another question than both sides", {"prompt": "X", "chosen": [U, A], "rejected": [U, B]}, "prompt", "start"),
     ("no question", {"chosen": "A", "rejected": "B"}, "prompt", "missing"),
     ("sides without a shared turn", {"chosen": [U, A], "rejected": [S, B]}, "chosen", "same turns"),
+    ("roles of two dialects", {"messages": [U, GPT | {"role": "assistant"}]}, "messages[1]", "both from and role"),
+    ("texts of two dialects", {"messages": [U, A | {"value": "B"}]}, "messages[1]", "both value and content"),
+    ("reasoning twice", {"messages": [U, A | {"thinking": "T", "reasoning": "R"}]}, "messages[1]",
+     "both reasoning and thinking"),
+    ("reasoning in a key and a part", {"messages": [U, A | {"reasoning_content": "T", "content": [
+        {"type": "reasoning", "value": "R"}, {"type": "text", "text": "A"}]}]},
+     "messages[1]", "both reasoning_content"),
+    ("a part with two texts", {"messages": [U, A | {"content": [{"type": "text", "text": "A", "value": "B"}]}]},
+     "messages[1].content[0]", "both text and value"),
+    ("reasoning with two texts", {"messages": [U, A | {"content": [
+        {"type": "thinking", "thinking": "A", "value": "B"}]}]}, "messages[1].content[0]", "both value and thinking"),
+    ("a part with more keys", {"messages": [U, A | {"content": [{"type": "text", "value": "A", "note": "B"}]}]},
+     "messages[1].content[0]", "'note'"),
+    ("a call part with more keys", {"messages": [U, A | {"content": [
+        {"type": "tool_call", "value": {"name": "f", "arguments": {}}, "note": "B"}]}]}, "messages[1].content[0]",
+     "'note'"),
+    ("an image with two addresses", {"messages": [U | {"content": [{"type": "image", "url": "a", "path": "b"}]}, A]},
+     "messages[0].content[0]", "both url and path"),
+    ("a call with arguments twice", {"messages": [U, A | {"tool_calls": [
+        {"name": "f", "arguments": {}, "parameters": {"a": 1}}]}]}, "messages[1].tool_calls[0]",
+     "both arguments and parameters"),
+    ("a call in two forms", {"messages": [U, A | {"tool_calls": [
+        {"function": {"name": "f", "arguments": {}}, "arguments": {"a": 1}}]}]}, "messages[1].tool_calls[0]",
+     "both function and arguments"),
+    ("a function with an id", {"messages": [U, A | {"tool_calls": [
+        {"function": {"name": "f", "arguments": {}, "id": "c"}}]}]}, "messages[1].tool_calls[0]", "'id'"),
+    ("tools and functions", {"messages": [U, A], "tools": [TOOL], "functions": [FLAT]}, "tools", "both"),
+    ("a tool with two schemas", {"messages": [U, A], "tools": [{**FLAT, "input_schema": {}}]}, "tools[0]",
+     "both input_schema and parameters"),
+    ("image and images", {"messages": [U, A], "image": "a.png", "images": ["b.png"]}, "images",
+     "both images and image"),
     ("system of another type", {"system": 7, "messages": [U, A]}, "system", "text"),
 ]  # fmt: skip
 
@@ -278,3 +323,52 @@ def test_what_cannot_be_carried_is_refused(tmp_path: Path, row: Row, field: str,
     found = [one for one in check(str(tmp_path / "a.jsonl"), workers=0).problems if one.severity == "error"]
     assert (found[0].line, found[0].field) == (1, field), found
     assert part in found[0].message
+
+
+@pytest.mark.parametrize("key", RATINGS)
+@pytest.mark.parametrize("value", [None, "good", "", 5, 2, 0.5, float("nan"), [True]])
+def test_a_value_that_is_no_rating_is_refused(key: str, value: object) -> None:
+    row = {"messages": [U, A], key: value}
+    faults = Faults()
+    rows = FileRows("-", {}, row_type(kind_named(f"rated_{key}"), {}), faults, is_fixed=True)
+    batch = rows.of_table(Table([1], [row]))
+    assert batch is not None
+    assert batch.records == []
+    (problem,) = faults.kept("error")
+    assert problem.field == key
+    if not isinstance(value, float) or value == value:  # JSON has no NaN
+        assert rows.of_block(Block(json.dumps(row).encode(), 1, lines=1)).records == []
+        assert faults.total("error") == 2
+
+
+def test_fields_of_a_task_have_their_mapped_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    row = {"messages": [U], "solution": 1, "answer": 2, "note": None}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (row, {**row, "more": 3}, row)))
+    faults = Faults()
+    batches = read(Source(path=str(path), columns={"solution": "answer"}), faults)
+    fields = [record.fields for batch in batches for record in batch.records if isinstance(record, Item)]
+    assert fields == [{"answer": 1, "note": None}, {"answer": 1, "more": 3, "note": None}, {"answer": 1, "note": None}]
+    assert [problem.field for problem in faults.kept("warning")] == ["answer"]
+
+
+def test_a_mapped_rating_makes_a_rated_row(tmp_path: Path) -> None:
+    """A value that is no rating, in a row before, does not make its column an unused one."""
+    path = tmp_path / "a.jsonl"
+    rows = [{"messages": [U, A], "good": value} for value in ("unknown", True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    faults = Faults()
+    found = [*read(Source(path=str(path), columns={"good": "label"}), faults)]
+    assert sum(len(batch.records) for batch in found) == 1
+    assert [(problem.code, problem.line) for problem in faults.kept("error")] == [("mixed_kinds", 2)]
+
+
+@pytest.mark.parametrize("cls", UNEXPECTED_ERRORS)
+def test_every_unexpected_error_is_a_fault_of_its_row(cls: type[Exception]) -> None:
+    def fail(row: Row) -> Chat:
+        raise cls("x")
+
+    faults = Faults()
+    rows = FileRows("-", {}, row_type(Kind("odd", {"odd": str}, record=fail, read=fail), {}), faults, is_fixed=True)
+    assert rows.of_block(Block(b'{"odd":"a"}', 1, lines=1)).records == []
+    assert [problem.line for problem in faults.kept("error")] == [1]

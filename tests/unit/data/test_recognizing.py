@@ -251,6 +251,7 @@ NAMED: dict[bytes, tuple[str, str]] = {
     gzip.compress(_tar()): ("other_format", "unpack"),
     b"%PDF-1.7\n%\xe2\xe3\n": ("other_format", "JSONL"),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500): ("other_format", ".xlsx"),
+    b"ORC\x0a\x03\x00\x00\x00": ("other_format", "JSONL"),
     pickle.dumps(ROWS): ("other_format", "JSONL"),
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR": ("other_format", "images"),
     table(",").encode("cp1252"): ("invalid_utf8", "iconv"),
@@ -299,11 +300,19 @@ def test_a_given_format_is_kept_for_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [
     "{name} is a template\nof words\n", "[1] A note.\n\n[2] Another.\n", "One, two; three.\nFour, five; six.\n",
+    "ORC is a language.\n", "PAR1 is a word.\n", "Obj.\n", "PK\n",
     "He said: \"prompt, completion\".\n", "<p>A paragraph.</p>\n", "version 2\n",
 ])  # fmt: skip
 def test_text_stays_text(text: str, tmp_path: Path) -> None:
     (tmp_path / "rows.txt").write_text(text)
     assert all(set(row) == {"text"} for row in records(tmp_path / "rows.txt"))
+
+
+@pytest.mark.parametrize("name", ["ORCID", "PAR1", "ORC"])
+def test_a_column_can_start_like_a_binary_format(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{name},prompt,completion\n1,a,b\n")
+    assert [row["messages"][0]["content"] for row in records(path)] == ["a"]
 
 
 def test_the_delimiter_can_be_given(tmp_path: Path) -> None:
@@ -369,7 +378,7 @@ CELLS: dict[Any, str | None] = {
     dt.datetime(2024, 1, 1): "2024-01-01T00:00:00",  # noqa: DTZ001 - a cell without a time zone
     dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC): "2024-01-01T12:00:00Z",
     dt.date(2024, 1, 2): "2024-01-02", dt.time(1, 2, 3): "01:02:03", Decimal("1.50"): "1.50", 5: "5", 2.5: "2.5",
-    True: "true", b"caf\xc3\xa9": "caf\u00e9", "": None, float("nan"): None,
+    True: "true", b"caf\xc3\xa9": "caf\u00e9", "": None,
 }  # fmt: skip
 """Cell -> its text; None for a cell that is empty."""
 
@@ -396,6 +405,23 @@ def test_typed_cells_of_a_file_are_written_as_text(tmp_path: Path) -> None:
     template = {"prompt": "q{c0}", "completion": "|".join(f"{{{name}}}" for name in columns)}
     (row,) = records(tmp_path / "t.parquet", template=template)
     assert row["messages"][1]["content"] == "|".join(text or "" for text in CELLS.values())
+
+
+def test_nan_in_a_table_is_a_missing_value(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path, nan = tmp_path / "t.parquet", float("nan")
+    rows = [{"instruction": "Q", "output": "A", "images": nan, "n": nan} for _ in range(2)]
+    repeated = pa.array([nan, nan]).dictionary_encode()
+    parquet.write_table(pa.Table.from_pylist(rows).append_column("input", repeated), path)
+    talk = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
+    assert records(path) == [talk, talk]
+    assert records(path, template={"prompt": "{n}Q", "completion": "A"}) == [talk, talk]
+    parquet.write_table(pa.Table.from_pylist([{"instruction": "Q", "output": value} for value in (1.5, nan)]), path)
+    problem = only(path)
+    assert (problem.row, problem.field) == (2, "output")
+    assert "null" in problem.message
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ class Request(msgspec.Struct, array_like=True):
     origin: str
     columns: dict[str, str]
     kind: str | None
-    extra: tuple[str, ...]
     first_line: int
     lines: int
     pieces: list[tuple[int, bytes]] | None

@@ -231,7 +231,7 @@ def _shared(
             for reply in pool.replies(_requests(named, faults, open_files, items=chosen.items)):
                 rows = open_files[reply.origin, reply.file]
                 if rows.is_given_up():
-                    continue  # the block was sent before the task was known
+                    continue  # the block was sent before its file was given up
                 rows.bad += reply.bad
                 faults.absorb(reply.problems, reply.counts)
                 yield from reply.scanned
@@ -261,7 +261,7 @@ def _requests(
             kind = rows.how.kind.name if rows.how else None
             # The worker reports unused keys.
             request = Request(
-                rows.file, origin, dict(rows.columns), kind, (), chunk.first_line, chunk.lines, chunk.pieces,
+                rows.file, origin, dict(rows.columns), kind, chunk.first_line, chunk.lines, chunk.pieces,
                 rows.is_fixed,
             )  # fmt: skip
             yield request, chunk.data

@@ -15,7 +15,7 @@ from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.checks.targets import row_rules
 from cloudtune.data.places import Located
 from cloudtune.data.read import wrong_values
-from cloudtune.data.read.culprit import UNFORESEEN
+from cloudtune.data.read.causes import UNEXPECTED_ERRORS
 from cloudtune.data.read.plain import ANSWER, PlainRows
 from cloudtune.data.records import Chat, Labelled, Picture, canonical, canonical_lines, kind_of
 from cloudtune.data.row_rules import RowRule
@@ -195,7 +195,7 @@ class Scanner:
                 said = form.line(record, line, allowed)
             except LossError as error:
                 problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
-            except (ValueError, *UNFORESEEN) as error:
+            except (ValueError, *UNEXPECTED_ERRORS) as error:
                 if index not in broken:  # its problem is already reported
                     problem = wrong_values.conversion(
                         error, record, lambda one: form.line(one, canonical(one), allowed)

@@ -38,7 +38,7 @@ class Worker:
         if rows is None:
             how = None
             if request.kind is not None:
-                how = row_type(kind_named(request.kind), request.columns, tuple(request.extra))
+                how = row_type(kind_named(request.kind), request.columns)
             rows = self.rows[request.origin, request.file] = FileRows(
                 request.file, request.columns, how, faults, is_fixed=request.is_fixed, items=self.scanner.task.items
             )

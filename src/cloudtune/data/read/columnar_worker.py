@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data.read.blocks import MAX_ROW_BYTES, TOO_LONG_FIX
+from cloudtune.data.read.size_limits import SHOWN_CHARS
 from cloudtune.data.read.workbook import Refused, sheet_rows
 from cloudtune.files.regular_file import open_regular
 
@@ -129,12 +130,26 @@ def _some(batch: Any, start: int, number: int) -> tuple[int, bytes]:
         some = batch.slice(start, count)
         if sum(map(_bytes, some.columns)) <= MAX_ROW_BYTES and sum(map(_values, some.columns)) <= MAX_VALUES:
             with contextlib.suppress(MemoryError):
-                data = _encoder.encode(some.to_pylist())
+                data = _encoder.encode(_cells(some))
                 if len(data) <= MAX_ROW_BYTES:
                     return count, data
         if count == 1:
             raise Refused("row_too_long", f"row {number:,} is too long", TOO_LONG_FIX)
         count //= 2
+
+
+def _cells(batch: Any) -> list[dict[str, Any]]:
+    """The rows. NaN means a missing value, which is null."""
+    from pyarrow import types
+
+    rows: list[dict[str, Any]] = batch.to_pylist()
+    for field in batch.schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if types.is_floating(kind):
+            for row in rows:
+                if row[field.name] != row[field.name]:
+                    row[field.name] = None
+    return rows
 
 
 def _bytes(array: Any) -> int:
@@ -164,10 +179,10 @@ def _check_schema(schema: Any) -> None:
         raise Refused("bad_header", f"the file has {len(schema):,} columns", f"keep {MAX_COLUMNS:,} or fewer")
     names = schema.names
     if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise Refused("bad_header", f"duplicate column {twice[0][:80]}", "rename one of them")
+        raise Refused("bad_header", f"duplicate column {twice[0][:SHOWN_CHARS]}", "rename one of them")
     for field in schema:
         if message := _unfit(field.type):
-            raise Refused("column_type", f"column {field.name[:80]} {message}", _CONVERT_FIX)
+            raise Refused("column_type", f"column {field.name[:SHOWN_CHARS]} {message}", _CONVERT_FIX)
 
 
 def _unfit(kind: Any) -> str | None:

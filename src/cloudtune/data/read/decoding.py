@@ -14,11 +14,13 @@ from cloudtune.data.places import Batch, located
 from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.read import explain, wrong_values
 from cloudtune.data.read.blocks import PART_BYTES, Block
+from cloudtune.data.read.causes import UNEXPECTED_ERRORS
 from cloudtune.data.read.duplicate_keys import check_keys, duplicate_key
 from cloudtune.data.read.json_syntax import TOO_DEEP, syntax
 from cloudtune.data.read.kinds import MAX_EXTRA, RowType, fits_a_field, records, row_type, with_fields
 from cloudtune.data.read.kinds_other import KINDS, deciding, kind_named, recognise
 from cloudtune.data.read.nested import NestedError, unnested
+from cloudtune.data.read.nesting import DeepError, check_depth, may_be_deep
 from cloudtune.data.read.plain_blocks import PlainBlocks
 from cloudtune.data.records import Chat, checked
 from cloudtune.errors import Problem
@@ -40,8 +42,7 @@ MAX_SUGGESTIONS = 1000
 _MOST_OTHERS = 16
 """Rows of another kind one after the other, before the rows that follow are expected to be of it too."""
 _BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_BAD_RECORD = (ValueError, KeyError, TypeError, AttributeError)
-"""What conversion from a vendor's free-form blocks may meet."""
+_BAD_RECORD = (ValueError, *UNEXPECTED_ERRORS)
 
 
 @cache
@@ -99,6 +100,8 @@ class FileRows:
         if self.how is not None:
             try:
                 batch = self._at_once(block, self.how)
+                if block.pieces is not None or may_be_deep(block.data):
+                    check_depth(batch.records)
             except (*_BAD_ROW, *_BAD_RECORD):
                 pass
             else:
@@ -138,6 +141,7 @@ class FileRows:
             return None
         try:
             made = records([self.how.lines.decode(data)], self.how)
+            check_depth(made)
             if duplicate_key(data):
                 return None
         except (*_BAD_ROW, *_BAD_RECORD):
@@ -183,9 +187,13 @@ class FileRows:
                 how = plain_type(kind.name)
                 (made,) = records([msgspec.convert(known, how.struct, strict=not is_cell)], how)
             unused = [key for key in row if names[key] in (None, *left)]
+            extra = unused
             if kind.keeps_extra:
-                unused = [key for key in row if names[key] not in kind.keys]
-                made = with_fields(made, {key: unnested(key, row[key], kind, is_cell=is_cell) for key in unused})
+                unused = [key for key in row if names[key] is None]
+                extra = [key for key in row if key not in unused and names[key] not in kind.keys]
+                more = {str(names[key]): row[key] for key in extra}
+                made = with_fields(made, {key: unnested(key, one, kind, is_cell=is_cell) for key, one in more.items()})
+            check_depth([made])
         except NestedError as error:
             self._bad(line, self._in_the_file(error.problem), by_row)
             return None
@@ -195,10 +203,11 @@ class FileRows:
         except _BAD_RECORD as error:
             self._bad(line, self._in_the_file(wrong_values.conversion(error, values, kind.read)), by_row)
             return None
-        except RecursionError:
-            self._bad(line, TOO_DEEP, by_row)
+        except RecursionError as error:
+            field = error.field if isinstance(error, DeepError) else None
+            self._bad(line, msgspec.structs.replace(TOO_DEEP, field=field), by_row)
             return None
-        self._adopt(kind, unused, line)
+        self._adopt(kind, unused, extra, line)
         return [made]
 
     def _in_the_file(self, problem: Problem) -> Problem:
@@ -250,11 +259,11 @@ class FileRows:
             return self.columns[key]
         return None if key in self.columns.values() else key
 
-    def _adopt(self, kind: Kind, unused: Iterable[str], line: int | None) -> None:
-        """Decode the rows that follow as this kind, and report the keys that are not used, each once."""
+    def _adopt(self, kind: Kind, unused: Iterable[str], extra: Iterable[str], line: int | None) -> None:
+        """Decode the rows that follow as this kind with these extra keys, and report each unused key once."""
         how = self._types.get(kind.name) or (self.how if self.how is not None and self.how.kind is kind else None)
         known = how.extra if how is not None else ()
-        for key in () if kind.keeps_extra else unused:
+        for key in unused:
             if key not in self._named and len(self._named) <= MAX_UNUSED_KEYS:
                 self._named.add(key)
                 self.faults.warn(
@@ -262,7 +271,8 @@ class FileRows:
                     fix="remove it, or map it with columns",
                 )  # fmt: skip
         new = tuple(islice(
-            (key for key in unused if key not in known and fits_a_field(key) and key not in deciding(kind.name)),
+            (key for key in extra
+             if key not in known and fits_a_field(key) and deciding(kind.name).isdisjoint({key, self._our_name(key)})),
             max(MAX_EXTRA - len(known), 0),
         ))  # fmt: skip
         if new or how is None:

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from cloudtune.data.records import Message, Tool, compact
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 Row = dict[str, Any]
 ROLES = {
@@ -28,6 +28,7 @@ ROLES = {
 _CALL_ROLES = {"function_call", "tool_call"}
 """Roles whose text is the call itself, as JSON."""
 _WEIGHTS = ("weight", "loss", "loss_weight", "train")
+_ARGUMENTS = ("arguments", "parameters")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _SIDES = (("human", "user"), ("user", "user"), ("assistant", "assistant"), ("bot", "assistant"))
 _TOOL = 'a tool must be {"type": "function", "function": {"name": ..., "parameters": ...}}'
@@ -94,9 +95,7 @@ def _each(turn: Row, place: str) -> Iterator[tuple[str, Row]]:
     if not sides or "role" in turn or "from" in turn:
         yield place, turn
         return
-    unknown = sorted(turn.keys() - {key for key, _ in sides} - {"system"})
-    if unknown:
-        raise ValueError(f"{place}: unknown key {unknown[0]!r}")
+    _check_keys(turn, {"system", *(key for key, _ in sides)}, place)
     for key, role in (("system", "system"), *sides):
         if turn.get(key) is not None:
             yield f"{place}.{key}", {"role": role, "content": turn[key]}
@@ -114,7 +113,8 @@ class _Turns:
 
     def add(self, turn: Row, place: str) -> None:
         turn = {key: value for key, value in turn.items() if value != []}
-        who, what = "from" if "from" in turn else "role", "value" if "value" in turn else "content"
+        who = _one_of(turn, ("from", "role"), place) or "role"
+        what = _one_of(turn, ("value", "content"), place) or "content"
         role, content = turn.pop(who, None), turn.pop(what, None)
         if role is not None:
             role = typed(role, str, f"{place}.{who}")
@@ -126,17 +126,16 @@ class _Turns:
             self._waiting.clear()
         calls = self._called(turn.pop("tool_calls", []), f"{place}.tool_calls")
         calls += self._called(turn.pop("function_call", []), f"{place}.function_call")
+        thoughts: list[str] = []
         if role in _CALL_ROLES:
             calls, content = self._called(content, f"{place}.{what}"), None
         elif isinstance(content, list):
             content, thoughts, said = _parts(content, f"{place}.{what}", columns=self._columns)
             calls += self._called(said, f"{place}.{what}")
-            if thoughts:
-                turn["reasoning_content"] = "\n".join(thoughts)
         if known == "tool":
             content = content if isinstance(content, str | list) or content is None else compact(content)
             self._answer(turn, role)
-        message |= {"content": content, **_weight(turn, place, known), **_reasoning(turn)}
+        message |= {"content": content, **_weight(turn, place, known), **_reasoning(turn, thoughts, place)}
         if role in _CALL_ROLES and not turn and self._join(calls):
             return
         if calls:
@@ -166,13 +165,16 @@ class _Turns:
 
     def _call(self, call: Any, place: str) -> Row:
         function = from_json(call.get("function", call), place) if isinstance(call, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        arguments = function.get("arguments", function.get("parameters")) if isinstance(function, dict) else None
+        if not isinstance(function, dict):
+            raise ValueError(f"{place}: {_CALL}")  # noqa: TRY004 - a row's fault
+        for key in ("name", *_ARGUMENTS):
+            _one_of(call, ("function", key), place)
+        name, arguments = function.get("name"), function.get(_one_of(function, _ARGUMENTS, place) or "")
         if not isinstance(name, str) or not isinstance(arguments, str | dict):
             raise ValueError(f"{place}: {_CALL}")  # noqa: TRY004 - a row's fault
-        known = {"id", "type", "function", "index", "name", "arguments", "parameters"}
-        if unknown := sorted({*call, *(function or ())} - known):
-            raise ValueError(f"{place}: unknown key {unknown[0]!r}")
+        inner = {"name", *_ARGUMENTS}
+        _check_keys(function, inner if "function" in call else {"id", "type", "index", *inner}, place)
+        _check_keys(call, {"id", "type", "index", "function", *inner}, place)
         given = call.get("id")
         if not given:
             given = f"call_{self._calls}"
@@ -191,10 +193,28 @@ class _Turns:
         return True
 
 
-def _reasoning(turn: Row) -> Row:
-    """What the assistant thought, under any of its keys."""
-    key = next((key for key in _REASONING if key in turn), None)
-    return {} if key is None else {"reasoning_content": turn.pop(key)}
+def _one_of(row: Row, keys: Iterable[str], place: str) -> str | None:
+    """The one of these keys that has a value. Raises ValueError for two: one of the values would be lost."""
+    given = [key for key in keys if row.get(key) is not None]
+    if len(given) > 1:
+        raise ValueError(f"{place}: both {given[0]} and {given[1]}")
+    return given[0] if given else None
+
+
+def _check_keys(keys: Iterable[str], known: Iterable[str], place: str) -> None:
+    """Raise ValueError for a key that is not known."""
+    if unknown := sorted(set(keys).difference(known)):
+        raise ValueError(f"{place}: unknown key {unknown[0]!r}")
+
+
+def _reasoning(turn: Row, thoughts: list[str], place: str) -> Row:
+    """What the assistant thought: the value of a key of the turn, or the reasoning parts of its content."""
+    key = _one_of(turn, _REASONING, place)
+    if key is None:
+        return {"reasoning_content": "\n".join(thoughts)} if thoughts else {}
+    if thoughts:
+        raise ValueError(f"{place}: both {key} and reasoning in the content")
+    return {"reasoning_content": turn.pop(key)}
 
 
 def _weight(turn: Row, place: str, role: Any) -> Row:
@@ -220,18 +240,24 @@ def _parts(content: list[Any], place: str, *, columns: bool) -> tuple[Any, list[
     for i, part in enumerate(content):
         sort, value = part.get("type"), part.get("value")
         media = sort.removesuffix("_url") if isinstance(sort, str) else None
+        at = f"{place}[{i}]"
         if sort in {"reasoning", "thinking"} and isinstance(said := value or part.get("thinking"), str):
+            _one_of(part, ("value", "thinking"), at)
+            _check_keys(part, {"type", "value", "thinking", "signature"}, at)
             thoughts.append(said)
         elif sort == "tool_call" and value is not None:
+            _check_keys(part, {"type", "value"}, at)
             calls.append(value)
-        elif sort == "text":
-            parts.append(part if value is None else {"type": "text", "text": value})
+        elif sort == "text" and value is not None:
+            _one_of(part, ("text", "value"), at)
+            _check_keys(part, {"type", "value"}, at)
+            parts.append({"type": "text", "text": value})
         elif columns and part in ({"type": "image"}, {"type": "video"}):
             parts.append({"type": "text", "text": f"<{sort}>"})
         elif media in {"image", "video"}:
-            parts.append(_medium(media, part, f"{place}[{i}]"))
+            parts.append(_medium(media, part, at))
         elif media in {"audio", "input_audio"}:
-            raise ValueError(f"{place}[{i}]: audio in conversations is not supported")
+            raise ValueError(f"{at}: audio in conversations is not supported")
         else:
             parts.append(part)
     return parts or None, thoughts, calls
@@ -240,12 +266,11 @@ def _parts(content: list[Any], place: str, *, columns: bool) -> tuple[Any, list[
 def _medium(media: Any, part: Row, place: str) -> Row:
     """An image or a video under any of its keys."""
     keys = (f"{media}_url", media, "url", "path", "value")
-    given = [key for key in keys if key in part]
-    if unknown := sorted(part.keys() - {"type", *given}):
-        raise ValueError(f"{place}: unknown key {unknown[0]!r}")
-    if len(given) != 1:
+    _check_keys(part, {"type", *keys}, place)
+    given = _one_of(part, keys, place)
+    if given is None:
         raise ValueError(f"{place}: expected one of {', '.join(keys)}")
-    at = part[given[0]]
+    at = part[given]
     return {"type": f"{media}_url", f"{media}_url": at if isinstance(at, dict) else {"url": at}}
 
 
@@ -262,7 +287,7 @@ def read_tools(value: Any, field: str) -> Any:
         function = tool.pop("function", None)
         if function is None and isinstance(tool.get("name"), str):
             function, tool = tool, {}
-            if "input_schema" in function:
+            if _one_of(function, ("input_schema", "parameters"), f"{field}[{i}]") == "input_schema":
                 function["parameters"] = function.pop("input_schema")
         if sort != "function" or tool or not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise ValueError(f"{field}[{i}]: {_TOOL}")
@@ -283,8 +308,9 @@ def with_media(messages: list[Message], row: Row) -> list[Message]:
         if row.pop(key, None):
             raise ValueError(f"{key}: audio in conversations is not supported")
     for media, many in MEDIA:
-        key = many if row.get(many) else media
-        addresses = row.pop(many, None) or row.pop(media, None)
+        given = {key: value for key in (many, media) if (value := row.pop(key, None))}
+        key = _one_of(given, (many, media), many) or many
+        addresses = given.get(key)
         if isinstance(addresses, str):
             addresses = from_json(addresses, key) if addresses.startswith("[") else [addresses]
         if addresses:

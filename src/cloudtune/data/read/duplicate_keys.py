@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.data.read.size_limits import SHOWN_CHARS
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _ESCAPED_COLON = b"\\u003"
-_SHOWN_CHARS = 80
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
@@ -46,7 +46,7 @@ def duplicate_key(raw: bytes) -> Problem | None:
         return None
     field, key = place
     return Problem(
-        code="duplicate_key", message=f"the key {key[:_SHOWN_CHARS]!r} occurs more than once in one object",
+        code="duplicate_key", message=f"the key {key[:SHOWN_CHARS]!r} occurs more than once in one object",
         field=field, fix="keep one: some programs read the first value, others the last",
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ def _places(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Place and name of each key that occurs more than once."""
     if isinstance(value, _Object):
         for key in value.twice:
-            yield f"{place}.{key[:_SHOWN_CHARS]}".lstrip("."), key
+            yield f"{place}.{key[:SHOWN_CHARS]}".lstrip("."), key
         for key, inner in value.items():
             yield from _places(inner, f"{place}.{key}".lstrip("."))
     elif isinstance(value, list):

@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.data.read.kinds_other import KINDS, recognise
+from cloudtune.data.read.size_limits import SHOWN_CHARS
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 COMMON = ("chat", "prompt_completion", "instruction", "text", "preference", "sharegpt")
 _SHOWN = 8
-_SHOWN_CHARS = 80
 
 
 def not_an_object(value: object) -> Problem:
@@ -94,7 +94,7 @@ _ANSWERS = re.compile(
 def _as_rows(row: Mapping[str, Any]) -> str | None:
     """Columns of texts in some language: most likely questions, what belongs to them, and answers."""
     names = [key for key, value in row.items() if isinstance(value, str)]
-    if not 2 <= len(names) <= _SHOWN or any(len(name) > _SHOWN_CHARS for name in names):
+    if not 2 <= len(names) <= _SHOWN or any(len(name) > SHOWN_CHARS for name in names):
         return None
     answer = next((name for name in names if _ANSWERS.fullmatch(name)), names[-1] if len(row) == 2 else None)
     if answer is None:
@@ -137,7 +137,7 @@ def headerless(names: Iterable[str]) -> Problem | None:
         return None
     line = {1: "text", 2: "prompt,completion"}.get(len(cells))
     fix = f"insert a line with the {len(cells)} column names before it" + (f", such as {line}" if line else "")
-    shown = ", ".join(cell[:_SHOWN_CHARS] for cell in cells[:_SHOWN])
+    shown = ", ".join(cell[:SHOWN_CHARS] for cell in cells[:_SHOWN])
     return Problem(
         code="no_header",
         message=f"the first line seems to be a row, not column names: {shown}",
@@ -152,4 +152,4 @@ _LONGEST_NAME, _MOST_WORDS = 60, 5
 
 def _few(names: Iterable[str]) -> list[str]:
     """The first names, truncated for display: a row may have very many and very long ones."""
-    return [name[:_SHOWN_CHARS] for name in heapq.nsmallest(_SHOWN, names)]
+    return [name[:SHOWN_CHARS] for name in heapq.nsmallest(_SHOWN, names)]

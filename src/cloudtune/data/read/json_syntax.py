@@ -84,10 +84,11 @@ def _cause(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
         return f"{text[at : at + 2]!r} is not a JSON escape", "write a backslash as \\\\"
     if error.msg.startswith("Unterminated string"):
         return "a string has no closing quote", "close it, and write line breaks in strings as \\n"
-    return _lower(error.msg), "write one JSON object per line, with keys and strings in double quotes"
+    return without_capital(error.msg), "write one JSON object per line, with keys and strings in double quotes"
 
 
-def _lower(text: str) -> str:
+def without_capital(text: str) -> str:
+    """The text with a small first letter, to follow a colon."""
     return text[:1].lower() + text[1:]
 
 

@@ -125,7 +125,7 @@ def records(rows: list[Any], how: RowType) -> list[Record]:
 def _with_extra(row: Any, how: RowType) -> Record:
     assert how.kind.record is not None
     record: Any = how.kind.record(row)
-    more = {key: getattr(row, f"extra_{i}") for i, key in enumerate(how.extra)}
+    more = {how.columns.get(key, key): getattr(row, f"extra_{i}") for i, key in enumerate(how.extra)}
     return with_fields(record, {key: value for key, value in more.items() if value is not UNSET})
 
 

@@ -65,6 +65,11 @@ def words_of(row: Row, key: str, role: Literal["user", "assistant"]) -> list[Mes
     return [Message(role, typed(value, str, key))]
 
 
+def turns_under(row: Row, key: str) -> list[Message]:
+    """The turns under a key. Image parts without a URL refer to the row's images, if it has any."""
+    return read_turns(row.pop(key), key, columns=not MEDIA_KEYS.isdisjoint(row))
+
+
 def beside(row: Row, messages: list[Message]) -> list[Message]:
     """The conversation with the row's other fields: system prompt, earlier turns, images."""
     earlier: list[Message] = []
@@ -79,6 +84,8 @@ def tools_of(row: Row) -> tuple[Any, Any]:
     """The assistant's tools, and whether parallel calls are allowed."""
     tools = read_tools(row.pop("tools", None), "tools")
     functions = read_tools(row.pop("functions", None), "functions")
+    if tools and functions:
+        raise ValueError("tools: both tools and functions")
     parallel = row.pop("parallel_tool_calls", None)
     return (
         tools if tools is not UNSET else functions,
@@ -88,7 +95,7 @@ def tools_of(row: Row) -> tuple[Any, Any]:
 
 def read_chat(row: Row, key: str) -> Chat:
     """A conversation under that key, with the row's other fields."""
-    messages = read_turns(row.pop(key), key, columns=not MEDIA_KEYS.isdisjoint(row))
+    messages = turns_under(row, key)
     return Chat(beside(row, messages), *tools_of(row))
 
 

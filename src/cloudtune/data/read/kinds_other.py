@@ -23,6 +23,7 @@ from cloudtune.data.read.kinds_chat import (
     opened,
     tools_of,
     turns,
+    turns_under,
     words_of,
 )
 from cloudtune.data.records import (
@@ -84,15 +85,16 @@ def _read_pair(row: Row) -> Preference:
             shared += 1
         if not shared:
             raise ValueError(f"{better}: it and {worse} do not start with the same turns")
-        if key == "messages" or (key is not None and not _repeats(row, key, chosen[:shared])):
-            if key != "messages" or read_turns(row["messages"], "messages")[:shared] != chosen[:shared]:
+        start = chosen[:shared]
+        if key is not None:
+            same = turns_under(row, key)[:shared] == start if key == "messages" else _repeats(row, key, start)
+            if not same:
                 raise ValueError(f"{key}: it is not what {better} and {worse} start with")
-            del row["messages"]
         return _pair(row, chosen[:shared], chosen[shared:], rejected[shared:])
     if key is None:
         raise ValueError(f"prompt: missing, and {better} and {worse} are answers alone")
     if key in ("conversations", "conversation", "messages"):
-        requested = read_turns(row.pop(key), key)
+        requested = turns_under(row, key)
     else:
         requested = instructed(row, "input") if key == "instruction" else words_of(row, key, "user")
     return _pair(row, requested, chosen, rejected)
@@ -113,8 +115,16 @@ def _from_rated(row: Any) -> Rated:
     return Rated(requested, answer, row.label, row.tools, row.parallel_tool_calls)
 
 
+_RATINGS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
+
+def rating(value: object) -> bool | None:
+    """The rating that a value means: true or false, 1 or 0, or one of them as text. None for any other value."""
+    return _RATINGS.get(str(value).lower()) if isinstance(value, str | int | float) else None
+
+
 def _is_bool(row: Mapping[str, Any]) -> bool:
-    return isinstance(row["label"], bool) or str(row["label"]).lower() in {"true", "false", "0", "1"}
+    return rating(row["label"]) is not None
 
 
 RATINGS = ("label", "kto_tag")
@@ -140,10 +150,12 @@ def _is_unanswered(row: Mapping[str, Any]) -> bool:
 
 def _read_rated(key: str) -> Callable[[Row], Rated]:
     def read(row: Row) -> Rated:
-        value = row.pop(key)
-        label = value if isinstance(value, bool) else str(value).lower() in {"true", "1"}
-        if "prompt" in row and "completion" in row:
-            requested, said = words_of(row, "prompt", "user"), words_of(row, "completion", "assistant")
+        label = rating(row.pop(key))
+        if label is None:
+            raise ValueError(f"{key}: a rating is true or false, or 1 or 0; correct it, or remove the row")
+        question = next((name for name in ("prompt", "messages") if name in row), None)
+        if question is not None and "completion" in row:
+            requested, said = words_of(row, question, "user"), words_of(row, "completion", "assistant")
             return Rated(beside(row, requested), said, label, *tools_of(row))
         kind = KINDS["chat"] if "messages" in row else recognise(row)
         chat = kind.read(row) if kind is not None and kind.read is not None else None
@@ -181,7 +193,7 @@ _RECORDS = (
         Kind("preference_record", {"messages": list[Message], "chosen": list[Message], "rejected": list[Message]},
              TOOLS, canonical=Preference, makes=Preference, tell=_is_preference_record),
         Kind("rated_record", {"messages": list[Message], "completion": list[Message], "label": bool},
-             TOOLS, canonical=Rated, makes=Rated),
+             TOOLS, canonical=Rated, makes=Rated, read=_read_rated("label"), also=ASIDE),
         Kind("item_record", {"messages": list[Message], "fields": dict[str, Any]}, canonical=Item, makes=Item),
 )  # fmt: skip
 """Canonical records with more keys than conversations. Rows are compared with these before any other kind."""

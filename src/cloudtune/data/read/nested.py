@@ -32,7 +32,7 @@ def unnested(key: str, cell: Any, kind: Kind, *, is_cell: bool) -> Any:
         cell = decoded(cell, key)
     types = getattr(wanted, "__args__", (wanted,))
     if is_cell and cell is not None and type(cell) not in types and str in types:
-        cell = None if cell != cell else compact(cell)  # noqa: PLR0124 - NaN means a missing value
+        cell = compact(cell)
     if wanted in (str, Any) or not isinstance(cell, str) or cell[:1] not in ("[", "{"):
         return cell
     is_text = str in types  # a string can be JSON too: only messages are distinguished

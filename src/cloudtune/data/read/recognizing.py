@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 BINARY = {b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow"}
 """The first bytes of the binary formats that are read."""
 DELIMITERS = (",", ";", "\t", "|")
-_TEXT_FORMATS = frozenset({"jsonl", "json", "csv", "tsv", "text"})
 _UNPACK = "unpack it, and specify the files in it"
 _EXPORT = "export its rows as JSONL or CSV"
 _OTHER = (
@@ -36,6 +35,8 @@ _OTHER = (
     (b"\xff\xd8\xff", "an image", "specify the file that lists the images"),
 )
 """First bytes, name and fix of unsupported files. ``xlsx`` is a ZIP archive with a workbook."""
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+"""Bytes that text does not have."""
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?:\x95|[\x28\x5d\x63\x7d])")
 _TAR_AT = 257
 _JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"(?:[^"\\\n]|\\.)*"\s*:|\})')
@@ -132,18 +133,23 @@ def content_of(
 def _binary(head: bytes) -> str | Problem | None:
     """The binary format, or the problem of one that is not read; None for text."""
     for magic, name in BINARY.items():
-        if head.startswith(magic):
+        if _starts(head, magic):
             return name
     if head.startswith(b"PK\x03\x04") and b"xl/" in head:
         return "xlsx"
     for magic, what, fix in _OTHER:
-        if head.startswith(magic):
+        if _starts(head, magic):
             return Problem(code="other_format", message=f"this is {what}", fix=fix)
     if head[_TAR_AT : _TAR_AT + 5] == b"ustar":
         return Problem(code="other_format", message="this is a tar archive", fix=_UNPACK)
     if _PICKLE.match(head):
         return Problem(code="other_format", message="this is a Python pickle", fix=_EXPORT)
     return None
+
+
+def _starts(head: bytes, magic: bytes) -> bool:
+    """Whether these are the first bytes of that format. Text can start with letters such as ``ORC`` too."""
+    return head.startswith(magic) and (not magic.isalnum() or _CONTROL.search(head) is not None)
 
 
 def _not_data(start: str, head: bytes, wanted: str | None) -> Problem | None:

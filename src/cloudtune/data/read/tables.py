@@ -10,6 +10,7 @@ from msgspec import structs
 
 from cloudtune.data.read.blocks import MAX_ROW_BYTES, line_blocks
 from cloudtune.data.read.explain import headerless
+from cloudtune.data.read.size_limits import SHOWN_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +113,7 @@ def _good_header(names: list[str], file: str, faults: Faults) -> bool:
 
 def _some(names: list[str]) -> str:
     """The first few: a malformed file may have thousands."""
-    shown = ", ".join(name[:80] for name in names[:8])
+    shown = ", ".join(name[:SHOWN_CHARS] for name in names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8:,} more"
 
 

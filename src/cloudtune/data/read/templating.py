@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from cloudtune.data.places import Batch
-from cloudtune.data.read import explain, wrong_values
+from cloudtune.data.read import explain
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.json_syntax import syntax
-from cloudtune.data.read.kinds import records, row_type
+from cloudtune.data.read.kinds import row_type
 from cloudtune.data.read.kinds_other import recognise
 from cloudtune.data.read.nested import NestedError, decoded
+from cloudtune.data.read.size_limits import SHOWN_CHARS
 from cloudtune.data.records import compact
 from cloudtune.errors import Problem
 
@@ -51,7 +52,7 @@ class Template(NamedTuple):
 
 
 def _words(value: Any, column: str) -> str:
-    if value is None or value != value:  # noqa: PLR0124 - NaN means a missing value
+    if value is None:
         return ""
     return decoded(value, column) if isinstance(value, bytes) else compact(value)
 
@@ -65,7 +66,7 @@ class TemplateRows(FileRows):
     """Creates the rows of one file from templates, one for each canonical key."""
 
     def __init__(self, file: str, templates: Mapping[str, str], faults: Faults) -> None:
-        super().__init__(file, {}, None, faults)
+        super().__init__(file, {}, None, faults, is_fixed=True)
         self._templates = {key: parse(text) for key, text in templates.items()}
         self._wanted = set().union(*[template.columns for template in self._templates.values()])
 
@@ -98,7 +99,7 @@ class TemplateRows(FileRows):
         gone = sorted(self._wanted.difference(row))
         if not gone:
             return None
-        names = [name[:80] for name in islice(row, _COMPARED)]
+        names = [name[:SHOWN_CHARS] for name in islice(row, _COMPARED)]
         near = difflib.get_close_matches(gone[0], names, n=1) if self._may_suggest("missing_column") else ()
         shown = ", ".join(names[:8]) or "none"
         return Problem(
@@ -118,14 +119,11 @@ class TemplateRows(FileRows):
             except NestedError as error:
                 self._bad(line, error.problem, by_row)
                 continue
-            how = self.how = self.how or self._recognised(filled)
-            if how is None:
+            self.how = self.how or self._recognised(filled)
+            if self.how is None:
                 break
-            try:
-                found += records([msgspec.convert(filled, how.struct, strict=False)], how)
-            except (msgspec.MsgspecError, ValueError) as error:
-                self._bad(line, wrong_values.validation(str(error)), by_row)
-            else:
+            if made := self._converted(filled, line, by_row=by_row):
+                found += made
                 lines.append(line)
         return Batch(self.file, lines, found, by_row)
 

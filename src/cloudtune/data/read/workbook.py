@@ -7,7 +7,7 @@ from collections import Counter
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZipFile
 
-from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO
+from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO, SHOWN_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def sheet_rows(file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
     if not width or not all(names[:width]) or any(any(row[width:]) for row in rows):
         raise Refused("bad_header", "a column has no name in the first row", "write a name above each column")
     if twice := [name for name, times in Counter(map(str, names[:width])).items() if times > 1]:
-        raise Refused("bad_header", f"duplicate column {twice[0][:80]}", "rename one of them")
+        raise Refused("bad_header", f"duplicate column {twice[0][:SHOWN_CHARS]}", "rename one of them")
     for start in range(0, len(rows), _BATCH_ROWS):
         some = rows[start : start + _BATCH_ROWS]
         yield [{str(name): cell for name, cell in zip(names[:width], row)} for row in some]  # noqa: B905

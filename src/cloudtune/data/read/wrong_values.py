@@ -10,8 +10,10 @@ import msgspec
 from msgspec import ValidationError
 
 from cloudtune.data.read import dialects
-from cloudtune.data.read.culprit import UNFORESEEN, culprit
+from cloudtune.data.read.causes import UNEXPECTED_ERRORS, find_cause
 from cloudtune.data.read.dialects import TurnError
+from cloudtune.data.read.json_syntax import without_capital
+from cloudtune.data.read.size_limits import SHOWN_CHARS
 from cloudtune.data.records import ROLES, Message
 from cloudtune.errors import Problem
 
@@ -20,12 +22,7 @@ if TYPE_CHECKING:
 
     from cloudtune.data.read.kinds import Kind
 
-_SHOWN_CHARS = 80
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 _TYPES = {"str": "a string", "array": "an array", "object": "an object", "int": "a number", "float": "a number",
@@ -38,7 +35,7 @@ def _plain(message: str) -> tuple[str, str | None]:
     text = message[: found.start()] if found else message
     if text.startswith("Expected `"):
         text = re.sub(r"`([^`]*)`", lambda types: _named(types.group(1)), text)
-    return _lower(text), (found.group(1) or None) if found else None
+    return without_capital(text), (found.group(1) or None) if found else None
 
 
 def _named(types: str) -> str:
@@ -61,7 +58,7 @@ def validation(message: str, row: object = None, kind: Kind | None = None) -> Pr
     text, field = _plain(message)
     fix, code = "correct the value", "wrong_type"
     if text.startswith("invalid enum value"):
-        value = text.removeprefix("invalid enum value ").strip("'")[:_SHOWN_CHARS]
+        value = text.removeprefix("invalid enum value ").strip("'")[:SHOWN_CHARS]
         if field and field.endswith("role"):
             code = "unknown_role"
             text, fix = _role(value, kind)
@@ -120,13 +117,13 @@ def conversion(error: Exception, row: Any = None, make: Callable[[Any], object] 
     if isinstance(error, ValueError) and message and " " not in field:
         what, _, fix = message.partition("; ")  # a message may have a remedy of its own
         return Problem(code="bad_content", message=what, field=field, fix=fix or "correct the row, or remove it")
-    field, value = culprit(error, row, make) if make is not None else ("", None)
+    field, value = find_cause(error, row, make) if make is not None else ("", None)
     message = str(error)
     if isinstance(error, ValidationError):
         message, _ = _plain(message)
     elif isinstance(error, KeyError):
         message = f"the key {error} is missing"
-    elif isinstance(error, UNFORESEEN):
+    elif isinstance(error, UNEXPECTED_ERRORS):
         message = f"{_TYPES[_json_type(value)]} such as this is not valid here" if field else "the row is malformed"
     return Problem(code="bad_content", message=message, field=field or None, fix="correct it, or remove the row")
 

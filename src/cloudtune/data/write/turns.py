@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import UNSET
 
+from cloudtune.data.conversation_rules import decoded
 from cloudtune.data.records import Message
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ def question_and_answer(messages: list[Message]) -> tuple[str, str]:
 
 def object_of(arguments: str, place: str) -> Json:
     """The JSON object of a tool call's arguments. Raises ValueError if they are something else."""
-    try:
-        given = msgspec.json.decode(arguments)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"{place}: the arguments of a tool call are not valid JSON") from error
+    given = decoded(arguments)
     if not isinstance(given, dict):
         raise ValueError(f"{place}: the arguments of a tool call must be a JSON object")  # noqa: TRY004 - a row's fault
     return given

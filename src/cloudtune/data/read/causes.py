@@ -9,21 +9,27 @@ from msgspec import UNSET, Struct, ValidationError, structs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-UNFORESEEN = (KeyError, TypeError, AttributeError, IndexError)
+UNEXPECTED_ERRORS = (KeyError, TypeError, AttributeError, IndexError)
 """What the conversion of a vendor's free-form blocks raises when a block has another form."""
 
 
-def culprit(error: Exception, row: Any, make: Callable[[Any], object]) -> tuple[str, Any]:
-    """Field and value of the part of the row without which ``make`` does not raise this error."""
+def find_cause(error: Exception, row: Any, make: Callable[[Any], object]) -> tuple[str, Any]:
+    """Field and value of the part of the row without which ``make`` does not raise this error.
+
+    The field is empty if the row is nested too deeply to search.
+    """
 
     def fails(value: Any) -> bool:
         try:
             make(value)
-        except (ValueError, ValidationError, *UNFORESEEN) as other:
+        except (ValueError, ValidationError, *UNEXPECTED_ERRORS) as other:
             return type(other) is type(error) and str(other) == str(error)
         return False
 
-    field, value = _inner(row, fails)
+    try:
+        field, value = _inner(row, fails)
+    except RecursionError:
+        return "", row
     return field.lstrip("."), value
 
 
@@ -40,8 +46,8 @@ def _inner(value: Any, fails: Callable[[Any], bool]) -> tuple[str, Any]:
             def fails_with(new: Any, name: str = name) -> bool:
                 try:
                     other = structs.replace(value, **{name: new})
-                except (ValueError, *UNFORESEEN):  # the struct cannot be without the value, so nothing is known of it
-                    return True
+                except (ValueError, *UNEXPECTED_ERRORS):
+                    return True  # the struct cannot be without the value, so nothing is known of it
                 return fails(other)
 
             if isinstance(one, list | dict | Struct) and not fails_with([] if isinstance(one, list) else UNSET):

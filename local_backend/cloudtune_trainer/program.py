@@ -11,6 +11,7 @@ from cloudtune_trainer import checkpoints, loop, models, result
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
+from cloudtune_trainer.embedding_noise import add_embedding_noise
 from cloudtune_trainer.layer_schedule import LayerSchedule
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
@@ -92,6 +93,8 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
             "the learning rate never reaches its peak: "
             f"the warmup takes {hyper.warmup_steps} of {schedule.total_steps} steps"
         )
+    if hyper.neftune_alpha is not None:
+        add_embedding_noise(loaded.model, hyper.neftune_alpha)
     layers = LayerSchedule(loaded.model, spec.layers, hyper.learning_rate, schedule)
     report.event(
         "message",

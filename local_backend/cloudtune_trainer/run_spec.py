@@ -76,6 +76,7 @@ class Hyperparameters:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     dropout: float | None = None
+    neftune_alpha: float | None = None
     max_grad_norm: float = 1.0
     max_length: int = 1024
     packing: bool = True
@@ -239,6 +240,8 @@ def _faults(spec: RunSpec) -> list[str]:
         "max_steps": hyper.max_steps if hyper.max_steps is not None else 1,
     }
     found += [f"hyperparameters.{name} is too small" for name, value in at_least_one.items() if value < 1]
+    if hyper.neftune_alpha is not None and not 0 < hyper.neftune_alpha < float("inf"):
+        found.append(f"hyperparameters.neftune_alpha must be a positive, finite number, not {hyper.neftune_alpha}")
     positive = {"learning_rate": hyper.learning_rate, "epochs": hyper.epochs, "adam_epsilon": hyper.adam_epsilon}
     for name, number in positive.items():
         if not 0 < number < float("inf"):

@@ -175,6 +175,8 @@ class Hyperparameters(Part):
     adam_epsilon: PositiveFloat | None = None
     dropout: Fraction | None = None
     """Dropout of the model (attention, residual), if it has any. The adapter has a separate setting."""
+    neftune_alpha: PositiveFloat | None = None
+    """Strength of random noise on the embeddings in training (NEFTune), against overfitting. Usual values: 5 to 15."""
     max_grad_norm: NaturalFloat | None = None
     """Maximum gradient norm. 0 disables clipping."""
     max_length: PositiveInt | None = None

@@ -46,6 +46,7 @@ _HYPERPARAMETERS: dict[str, Any] = {
     "adam_beta2": 0.999,
     "adam_epsilon": 1e-8,
     "dropout": None,
+    "neftune_alpha": None,
     "max_grad_norm": 1.0,
     "precision": "auto",
     "gradient_checkpointing": False,

@@ -41,6 +41,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "hyperparameters.adam_beta2": (0.93,),
     "hyperparameters.adam_epsilon": (3e-7,),
     "hyperparameters.dropout": (0.07,),
+    "hyperparameters.neftune_alpha": (4.4,),
     "hyperparameters.max_grad_norm": (0.77,),
     "hyperparameters.max_length": (96, 480),
     "hyperparameters.packing": (True, False),

@@ -73,7 +73,7 @@ def add_bottlenecks(model: Any, adapter: Adapter, task_type: str) -> Any:
         what = f"the trainer finds no sublayers in {type(model).__name__}"
         raise TrainingProblem("bad_spec", what, "Use another adapter, such as lora.")
     saved = [] if task_type == "CAUSAL_LM" else head_weights(model)
-    return _insert(model, targets, adapter.bottleneck_size, saved)
+    return _insert(model, task_type, targets, adapter.bottleneck_size, saved)
 
 
 def load_bottlenecks(model: Any, folder: Path) -> Any:
@@ -86,7 +86,7 @@ def load_bottlenecks(model: Any, folder: Path) -> Any:
     if missing or not set(saved) <= known:
         what = f"{folder}: the base model has no {(missing or sorted(set(saved) - known))[0]!s:.100}"
         raise TrainingProblem("model_not_found", what, "Use the base model with which the adapter was trained.")
-    adapted = _insert(model, config["target_modules"], config["size"], saved)
+    adapted = _insert(model, config.get("task_type") or "CAUSAL_LM", config["target_modules"], config["size"], saved)
     restore_bottlenecks(adapted, folder)
     return adapted
 
@@ -115,7 +115,7 @@ def restore_bottlenecks(model: Any, folder: Path) -> None:
             weights[name].copy_(value)
 
 
-def _insert(model: Any, targets: Sequence[str], size: int, saved: Sequence[str]) -> Any:
+def _insert(model: Any, task_type: str, targets: Sequence[str], size: int, saved: Sequence[str]) -> Any:
     model.requires_grad_(False)
     width = model.config.get_text_config().hidden_size
     for name, parameter in model.named_parameters():
@@ -125,7 +125,8 @@ def _insert(model: Any, targets: Sequence[str], size: int, saved: Sequence[str])
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, Bottleneck(model.get_submodule(name), width, size))
     model.bottlenecks = {
-        "peft_type": PEFT_TYPE, "size": size, "target_modules": list(targets), "modules_to_save": list(saved),
+        "peft_type": PEFT_TYPE, "task_type": task_type, "size": size,
+        "target_modules": list(targets), "modules_to_save": list(saved),
     }  # fmt: skip
 
     @contextlib.contextmanager

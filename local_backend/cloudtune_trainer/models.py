@@ -28,6 +28,7 @@ from cloudtune_trainer.bottleneck import (
     save_bottlenecks,
 )
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
+from cloudtune_trainer.fingerprint import check_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
@@ -38,7 +39,7 @@ from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
-from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNED, check_adapter, read_object, read_tuned
 from cloudtune_trainer.weights import check_adapter_weights, head_weights, load_checked
 
 if TYPE_CHECKING:
@@ -259,6 +260,8 @@ def add_adapter(
     from peft import get_peft_model
 
     kind = ADAPTERS[adapter.type]
+    if adapter.path is not None:
+        return _given_adapter(model, adapter, base, task_type)
     if kind.config is None:
         return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
@@ -333,13 +336,38 @@ def _train_head(model: Any) -> None:
         parameter.requires_grad_(levels.of[name] > levels.layers)
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
+def _given_adapter(model: Any, adapter: Adapter, base: BaseModel, task_type: str) -> Any:
+    """The model with the adapter of another job or program, from which training continues."""
+    assert adapter.path is not None
+    folder = Path(adapter.path)
+    check_adapter(folder)
+    if fingerprint([folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS]) != (adapter.fingerprint or ""):
+        what = f"the adapter {folder} has changed since the job was submitted"
+        raise TrainingProblem("base_changed", what, "Put the original adapter back, or submit the job again.")
+    tuned = read_tuned(folder) if (folder / TUNED).is_file() else None
+    if tuned is not None:
+        check_base(tuned, Path(base.path))
+    trained_for = read_object(folder / ADAPTER_CONFIG).get("task_type") or "CAUSAL_LM"
+    if trained_for != task_type:
+        what = f"adapter.path: {folder} was trained for {trained_for}, and this job trains {task_type}"
+        raise TrainingProblem("bad_spec", what, "Use an adapter of the same task.")
+    labels = list((model.config.id2label or {}).values()) if task_type != "CAUSAL_LM" else []
+    if labels and (tuned is None or tuned.get("labels") != labels):
+        what = f"adapter.path: {folder} does not have the labels of the training rows, {', '.join(labels)}"
+        raise TrainingProblem("bad_spec", what, "Use an adapter that cloudtune trained with the same labels.")
+    if ADAPTERS[adapter.type].quantized:
+        quantize(model)
+    with found(BaseModel(str(folder))):
+        return load_adapter(model, folder, trainable=True)
+
+
+def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     """The base model with the adapter that training saved in that folder, after `check_adapter`."""
     from peft import PeftModel
 
     if read_object(folder / ADAPTER_CONFIG)["peft_type"] == PEFT_TYPE:
         return load_bottlenecks(model, folder)
-    tuned = PeftModel.from_pretrained(model, folder)
+    tuned = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     check_adapter_weights(tuned, folder)
     return tuned
 

@@ -42,6 +42,10 @@ class Adapter:
     """Which weights are trained."""
 
     type: str = "lora"
+    path: str | None = None
+    """A folder with an adapter from which training starts; the other settings are those of the adapter."""
+    fingerprint: str | None = None
+    """Fingerprint of its files when the job was planned."""
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0

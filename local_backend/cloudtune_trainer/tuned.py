@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TUNED = "tuned.json"
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LARGEST = 16 << 20
 _SIZES = ("r", "size", "num_virtual_tokens", "token_dim", "num_layers", "encoder_hidden_size", "encoder_num_layers")
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
@@ -100,7 +101,7 @@ def check_adapter(folder: Path) -> None:
     for name, size in sizes.items():
         if not 0 < size <= 1 << 16:
             raise _damaged(path, f"{name} is not a possible size")
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not (folder / ADAPTER_WEIGHTS).is_file():
         raise _damaged(path, "its weights, adapter_model.safetensors, are missing")
 
 

@@ -127,6 +127,8 @@ class Adapter(Part):
     """Trained weights. ``adapter: lora`` is short for ``adapter: {type: lora}``."""
 
     type: AdapterName = "lora"
+    path: str | None = None
+    """A folder with a trained adapter of this type, from which training continues. It decides the other settings."""
     rank: PositiveInt | None = None
     """LoRA rank (r)."""
     alpha: PositiveFloat | None = None

@@ -23,7 +23,11 @@ def test_tasks_of_methods_are_the_trainers() -> None:
 
 
 def test_adapters_are_the_specs() -> None:
-    fields = {field.name: field.default for field in dataclasses.fields(run_spec.Adapter) if field.name != "type"}
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(run_spec.Adapter)
+        if field.name not in ("type", "fingerprint")
+    }
     assert set(ADAPTERS) <= set(get_args(AdapterName))
     for entry in ADAPTERS.values():
         assert entry.settings.items() <= fields.items()

@@ -15,6 +15,7 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
+from cloudtune_trainer.submit.adapter_facts import given_adapter
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
 from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cloudtune.plan import PlanRequest
-    from cloudtune.spec import JobSpec
+    from cloudtune.spec import Adapter, JobSpec
 
 RUN_SPEC_VERSION = 2
 """The version of ``spec.json``; the trainer refuses any other."""
@@ -125,6 +126,9 @@ def run_spec(
 def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     given = request.spec.adapter
     kind = choices.pick("adapter.type", given.type if given else None, DEFAULT_ADAPTER)
+    if given is not None and given.path is not None:
+        choices.note("adapter.path", given.path, "spec")
+        return given_adapter(kind, request.resolved.facts["adapter"], choices)
     picked = {
         name: choices.pick(f"adapter.{name}", getattr(given, name, None), default)
         for name, default in (ADAPTERS[kind].settings | dict.fromkeys(ADAPTERS[kind].options)).items()
@@ -260,7 +264,9 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
     kind = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
     if kind not in ADAPTERS:
         return  # refused already
-    settings, hyper = {*ADAPTERS[kind].settings, *ADAPTERS[kind].options}, spec.hyperparameters
+    settings, hyper = {"path", *ADAPTERS[kind].settings, *ADAPTERS[kind].options}, spec.hyperparameters
+    if spec.adapter is not None and spec.adapter.path is not None:
+        yield from _of_given_adapter(spec.adapter)
     for name in type(spec.adapter).model_fields if spec.adapter is not None else ():
         if name != "type" and name not in settings and getattr(spec.adapter, name) is not None:
             others = [other for other, entry in ADAPTERS.items() if name in (*entry.settings, *entry.options)]
@@ -278,6 +284,17 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
     if hyper.gradient_checkpointing and not ADAPTERS[kind].can_checkpoint:
         field, message = "hyperparameters.gradient_checkpointing", f"it is not possible with a {kind} adapter"
         yield Problem(code="contradiction", field=field, message=message, fix="take it out, or use lora")
+
+
+def _of_given_adapter(adapter: Adapter) -> Iterator[Problem]:
+    kind = ADAPTERS[adapter.type]
+    if not kind.peft_type or not kind.in_layers:
+        message = f"training with adapter {adapter.type} cannot continue from a saved adapter"
+        yield Problem(code="contradiction", field="adapter.path", message=message, fix="remove it")
+    for name in type(adapter).model_fields:
+        if name not in ("type", "path") and getattr(adapter, name) is not None:
+            message = "the adapter in adapter.path decides it"
+            yield Problem(code="no_effect", field=f"adapter.{name}", message=message, fix="remove it")
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:

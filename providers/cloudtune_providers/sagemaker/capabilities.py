@@ -22,6 +22,7 @@ LEAST_SECONDS = 60
 _OTHER = {
     "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
+    "adapter.path": "an adapter's files are not uploaded: train on the local back end, or resume the job",
     "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
     "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
     **dict.fromkeys(

@@ -55,7 +55,7 @@ LATEST_S = 2 * TIMEOUT_S
 DEFAULTS = {"hyperparameters.epochs": 3.0, "hyperparameters.learning_rate": 1e-4, "hyperparameters.batch_size": 8}
 _METHODS, _ADAPTERS = methods_of("causal_lm"), ("full", "lora")
 _OTHER_SETTINGS = (
-    "virtual_tokens", "rslora", "init", "modules_to_save", "bias", "bottleneck_size", "placement",
+    "path", "virtual_tokens", "rslora", "init", "modules_to_save", "bias", "bottleneck_size", "placement",
 )  # fmt: skip
 _REFUSED = {
     "method.beta": "it belongs to preference methods, which are not offered",

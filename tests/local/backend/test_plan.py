@@ -67,6 +67,7 @@ def test_the_whole_plan_of_a_small_job(tmp_path):
                 "epochs": 1.0, "max_steps": None, "batch_size": 8, "gradient_accumulation_steps": 1,
                 "learning_rate": 0.0002, "scheduler": "linear", "warmup_steps": None, "warmup_ratio": 0.03,
                 "weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-08, "dropout": None,
+                "neftune_alpha": None,
                 "max_grad_norm": 1.0, "max_length": 1024, "packing": False, "precision": "auto",
                 "gradient_checkpointing": False,
             },
@@ -298,3 +299,25 @@ def test_adapter_settings_that_do_not_fit_are_refused(tmp_path, method, adapter,
     spec = request(tmp_path, method=method, adapter=adapter).spec
     (problem,) = LocalBackend(Options(root=tmp_path)).check(spec)
     assert (problem.severity, problem.field) == ("error", field)
+
+
+def with_adapter(made, config):
+    facts = {**made.resolved.facts, "adapter": {"path": "/a", "fingerprint": "f", "config": config}}
+    return msgspec.structs.replace(made, resolved=msgspec.structs.replace(made.resolved, facts=facts))
+
+
+def test_a_given_adapter_decides_its_settings(tmp_path):
+    made = with_adapter(request(tmp_path, adapter={"path": "./a"}), {"peft_type": "LORA", "r": 3})
+    plan = LocalBackend(Options(root=tmp_path)).plan(made)
+    assert spec_json(plan)["adapter"] == {"type": "lora", "path": "/a", "fingerprint": "f"}
+    assert sources(plan)["adapter.rank"] == (3, "of the adapter")
+    for kind, config in (("lora", {"peft_type": "LORA", "use_dora": True}), ("ia3", {"peft_type": "LORA"})):
+        made = with_adapter(request(tmp_path, adapter={"type": kind, "path": "./a"}), config)
+        with pytest.raises(SpecError, match=f"and adapter.type is {kind}"):
+            LocalBackend(Options(root=tmp_path)).plan(made)
+    for adapter, field in (
+        ({"path": "a", "rank": 3}, "adapter.rank"), ({"type": "p_tuning", "path": "a"}, "adapter.path"),
+        ({"type": "full", "path": "a"}, "adapter.path"),
+    ):  # fmt: skip
+        (problem,) = LocalBackend(Options(root=tmp_path)).check(request(tmp_path, adapter=adapter).spec)
+        assert problem.field == field

@@ -9,6 +9,7 @@ from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from cloudtune.backend import Capabilities
     from cloudtune.testing.world import World
@@ -22,6 +23,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "adapter.dropout": (0.07,),
     "adapter.targets": ("all-linear", ("q_proj",)),
     "adapter.virtual_tokens": (7,),
+    "adapter.path": (),  # a folder of its own: see `asking`
     "adapter.rslora": (True,),
     "adapter.init": ("pissa",),
     "adapter.modules_to_save": (["lm_head"],),
@@ -89,8 +91,22 @@ def asking(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> 
         holder = document
         for part in parts:
             holder = holder.setdefault(part, {})
-        holder[last] = {"path": world.spec(9).data.train.path} if value is None else value
+        if value is not None:
+            holder[last] = value
+        elif feature == "adapter.path":
+            holder[last] = _adapter(world.root)
+        else:
+            holder[last] = {"path": world.spec(9).data.train.path}
     return JobSpec.model_validate(document)
+
+
+def _adapter(root: Path) -> str:
+    """A folder with a LoRA adapter without weights, as PEFT writes it."""
+    folder = root / "adapter"
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return str(folder)
 
 
 def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from cloudtune_trainer.submit.adapter_facts import find_adapter
 from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.submit.plan import row_limit
+from cloudtune_trainer.submit.policy import find_reward
 from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lines
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class LocalBackend:
         identity = {"model": model.fingerprint}
         if (adapter := find_adapter(spec)) is not None:
             facts["adapter"], identity["adapter"] = adapter, adapter["fingerprint"]
+        if (reward := find_reward(spec)) is not None:
+            facts["reward"], identity["reward"] = reward, reward["fingerprint"]
         limit = row_limit(spec, facts["model"])
         return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 

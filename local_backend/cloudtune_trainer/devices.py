@@ -10,6 +10,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from cloudtune_trainer.problems import TrainingProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
 
 _LEAVE_S = 60
 """Seconds that a process waits for the others at the end."""
@@ -61,6 +64,12 @@ class Devices:
     def totals(self, *figures: float) -> list[float]:
         """The sums over all processes."""
         return list(figures) if self.world == 1 else self._summed(figures)
+
+    def joined(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The element-wise sum over all processes, exact for values that all but one process leave at 0."""
+        if self.world == 1:
+            return array
+        return np.asarray(self._summed(array.reshape(-1).tolist())).reshape(array.shape).astype(array.dtype)
 
     def agree(self, request: str | None) -> str | None:
         """The first process's value: all processes must leave the loop at the same step."""

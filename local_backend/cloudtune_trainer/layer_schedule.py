@@ -107,8 +107,8 @@ def stacks_of(model: Any) -> list[Stack]:
 class LayerSchedule:
     """The trained parameters of a model at each step, with a factor of the learning rate for each."""
 
-    def __init__(self, model: Any, layers: Layers, learning_rate: float, steps: Schedule) -> None:
-        """Freeze the parameters that are never trained.
+    def __init__(self, model: Any, layers: Layers, learning_rate: float, steps: Schedule, *, head: Any = None) -> None:
+        """Freeze the parameters that are never trained. ``head`` is a module above the model that is trained too.
 
         Raises:
             TrainingProblem: ``bad_spec``, for a pattern or a number of layers that does not fit the model.
@@ -116,6 +116,9 @@ class LayerSchedule:
         """
         self._parameters: dict[str, Parameter] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._levels = levels_of(model) if layers.needs_levels else Levels(0, dict.fromkeys(self._parameters, 0))
+        for name, parameter in head.named_parameters() if head is not None else ():
+            self._parameters[f"head.{name}"] = parameter
+            self._levels = Levels(self._levels.layers, {**self._levels.of, f"head.{name}": self._levels.layers + 1})
         self._frozen = self._frozen_by(layers)
         for name in self._frozen:
             self._parameters[name].requires_grad_(False)

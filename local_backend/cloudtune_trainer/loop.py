@@ -20,9 +20,10 @@ from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.meters import Clock, Meter, added
 from cloudtune_trainer.optimizer import rate_at, set_rate
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tasks.task import OnlineTask, UsesStepMean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cloudtune_trainer.devices import Devices
@@ -96,9 +97,15 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         rate = rate_at(step, total, hyper)
         set_rate(job.optimizer, rate)
         trained = job.layers.trained_at(step, report)
-        parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
-        batches = [job.task.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
+        samples, sequences = job.train, schedule.sequences_of(step)
+        if isinstance(job.task, OnlineTask):
+            chosen = [i for sequence in sequences for i in sequence]
+            samples = _made(job, samples, chosen, step=step)
+            sequences = [(i,) for i in range(len(samples))]
+        parts = parts_of(devices.share(sequences), hyper.gradient_accumulation_steps)
+        batches = [job.task.collate(samples, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
+        _set_step_mean(job, batches)
         loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
         for batch in batches:
             with devices.autocast():
@@ -156,15 +163,22 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     interrupted by a signal. A time limit waits for the end, because these metrics choose the best checkpoint.
     """
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
+    if isinstance(job.task, OnlineTask):
+        samples = _made(job, samples, range(len(samples)), step=None, clock=clock)
     chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
+
+    def batches() -> Iterator[Any]:
+        for number, chosen in enumerate(job.devices.share(chunks)):
+            if clock is not None and number < common:
+                _give_way(job, clock)
+            yield job.task.collate(samples, chosen).to(job.devices.device)
+
     job.model.eval()
     try:
         with torch.no_grad():
-            for number, chosen in enumerate(job.devices.share(chunks)):
-                if clock is not None and number < common:
-                    _give_way(job, clock)
-                batch = job.task.collate(samples, chosen).to(job.devices.device)
+            _set_step_mean(job, batches())
+            for batch in batches():
                 with job.devices.autocast():
                     sums = job.task.forward(job.model, batch)
                 loss += sums.loss.item()
@@ -174,6 +188,36 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
         job.model.train()
     loss, total, *metric_sums = job.devices.totals(loss, count, *metric_sums)
     return job.task.metrics(loss, metric_sums, int(total))
+
+
+def _made(
+    job: Job, samples: Samples, chosen: Sequence[int], *, step: int | None, clock: Clock | None = None
+) -> Samples:
+    """The samples that the task makes with the current model. With a clock, it checks for requests."""
+    assert isinstance(job.task, OnlineTask)
+    return job.task.make_samples(
+        job.model, samples, chosen, step=step, devices=job.devices,
+        check=lambda: None if clock is None else _give_way(job, clock),
+    )  # fmt: skip
+
+
+def _set_step_mean(job: Job, batches: Iterable[Any]) -> None:
+    """Compute the mean that the task's loss needs, if it needs one, over these batches of all processes."""
+    task, devices, was_training = job.task, job.devices, job.model.training
+    if not isinstance(task, UsesStepMean):
+        return
+    total, count = 0.0, 0
+    job.model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                with devices.autocast():
+                    total += task.step_sum(job.model, batch.to(devices.device)).item()
+                count += batch.count
+    finally:
+        job.model.train(was_training)
+    total, everywhere = devices.totals(total, count)
+    task.step_mean = total / max(1.0, everywhere)
 
 
 def _give_way(job: Job, clock: Clock) -> None:

@@ -175,13 +175,15 @@ class ClassificationHead:
     labels: tuple[str, ...]
     padding: int
     """The padding token."""
+    problem: str = "single_label_classification"
+    """transformers' name of the problem, which selects its own loss."""
 
     def write_to(self, config: Any) -> None:
         """Set it in a model's configuration."""
         config.num_labels = len(self.labels)
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {label: number for number, label in enumerate(self.labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = self.problem
         config.get_text_config().pad_token_id = config.pad_token_id = self.padding
         config.get_text_config().use_cache = config.use_cache = False
 

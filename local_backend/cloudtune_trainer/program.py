@@ -15,6 +15,7 @@ from cloudtune_trainer.embedding_noise import add_embedding_noise
 from cloudtune_trainer.layer_schedule import LayerSchedule
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
+from cloudtune_trainer.tasks.task import OnlineTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,9 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
 
 def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
     hyper = spec.hyperparameters
-    train = loaded.splits["train"]
+    train, head = loaded.splits["train"], None
+    if isinstance(loaded.task, OnlineTask) and loaded.task.head is not None:
+        head = loaded.task.head.to(loaded.devices.device)
     schedule = schedule_of(
         train.lengths.tolist(),
         batch_size=hyper.batch_size,
@@ -87,6 +90,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         epochs=hyper.epochs,
         max_steps=hyper.max_steps,
         seed=spec.seed,
+        repeats=loaded.task.steps_per_batch if isinstance(loaded.task, OnlineTask) else 1,
     )
     if (hyper.warmup_steps or 0) >= schedule.total_steps:
         report.warning(
@@ -95,7 +99,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         )
     if hyper.neftune_alpha is not None:
         add_embedding_noise(loaded.model, hyper.neftune_alpha)
-    layers = LayerSchedule(loaded.model, spec.layers, hyper.learning_rate, schedule)
+    layers = LayerSchedule(loaded.model, spec.layers, hyper.learning_rate, schedule, head=head)
     report.event(
         "message",
         f"{len(train)} samples in {len(schedule.sequences)} sequences, {schedule.total_steps} steps",

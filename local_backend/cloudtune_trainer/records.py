@@ -1,6 +1,7 @@
 """Canonical records from a JSON Lines file. Standard library only.
 
-``{"messages": [...]}``, ``{"text": ...}``, or pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``.
+``{"messages": [...]}``, ``{"text": ...}``, pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``, or
+rated answers: ``{"messages": [...], "completion": [...], "label": true}``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 _SIDES = ("chosen", "rejected")
+_ANSWERS = (*_SIDES, "completion")
 _SHOWN = 10
 """How many errors a message lists before it only counts them."""
 
@@ -69,7 +71,8 @@ def _fault(record: Any) -> str | None:
     if not record.get("messages"):
         return 'a record requires "text" or a list of "messages"'
     is_pair = "chosen" in record or "rejected" in record
-    names = ("messages", *_SIDES) if is_pair else ("messages",)
+    answers = _SIDES if is_pair else ("completion",) if "completion" in record else ()
+    names = ("messages", *answers)
     return next((fault for name in names if (fault := _fault_of_turns(name, record.get(name)))), None)
 
 
@@ -93,6 +96,6 @@ def texts_of(records: Iterable[Record]) -> list[str]:
         if "text" in record:
             found.append(record["text"])
         else:
-            turns = [turn for name in ("messages", *_SIDES) for turn in record.get(name, ())]
+            turns = [turn for name in ("messages", *_ANSWERS) for turn in record.get(name, ())]
             found += [message.get("content") or "" for message in turns]
     return found

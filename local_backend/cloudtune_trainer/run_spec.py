@@ -18,11 +18,15 @@ from cloudtune_trainer.problems import TrainingProblem
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
+    "grpo": "policy_optimization", "rloo": "policy_optimization", "ppo": "policy_optimization",
+    "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
 WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
 """Methods that compare the trained model with the base model, that is with the adapter disabled."""
+_UNPACKED = ("reward_model", "sequence_classification")
+"""Tasks that take one row at a time, because a head reads the end of each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +136,53 @@ class Preference:
     """The assumed share of pairs with swapped labels."""
     margin: float = 0.0
     """SimPO's gamma: the target margin of the chosen answer's reward."""
+    desirable_weight: float = 1.0
+    """KTO's factor of the losses of answers rated good."""
+    undesirable_weight: float = 1.0
+    """KTO's factor of the losses of answers rated bad."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """What scores a completion. Exactly one of function, url and model is set."""
+
+    function: str | None = None
+    """A Python function: ``FILE.py:name``, with an absolute path, or ``module:name``."""
+    fingerprint: str | None = None
+    """The hash of the function's file, or the fingerprint of the reward model's folder, when the job was planned."""
+    url: str | None = None
+    """An HTTP endpoint."""
+    model: str | None = None
+    """The folder of a reward model."""
+    timeout: float = 300.0
+    """Seconds that one call may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Additional settings of policy optimization."""
+
+    reward: Reward
+    beta: float = 0.04
+    """Strength of the KL penalty. Without it (0) there is no reference model."""
+    num_generations: int = 8
+    """Completions of each prompt."""
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    steps_per_batch: int = 1
+    """Optimizer steps on the same completions."""
+    clip_range: float = 0.2
+    """How far the ratio of probabilities counts: from 1 - clip_range to 1 + clip_range."""
+    scale_rewards: bool = True
+    """Divide a group's advantages by their standard deviation."""
+    normalization: Literal["tokens", "sequences"] = "tokens"
+    """The loss is a mean over the step's tokens, or over completions of each one's mean over its tokens."""
+    discount: float = 1.0
+    """PPO's gamma."""
+    decay: float = 0.95
+    """PPO's lambda, of generalized advantage estimation."""
+    value_coefficient: float = 0.1
+    """Weight of the value loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +236,9 @@ class RunSpec:
     method: str = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
-    """Set if, and only if, the method learns from pairs of answers."""
+    """Set if, and only if, the method learns from pairs of answers or from rated ones."""
+    policy: Policy | None = None
+    """Set if, and only if, the method samples completions and learns from their rewards."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     layers: Layers = Layers()
@@ -250,9 +303,9 @@ def _faults(spec: RunSpec) -> list[str]:
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_pairs(spec)
-    if TASKS[spec.method] == "sequence_classification" and spec.hyperparameters.packing:
-        found.append("hyperparameters.packing: texts to classify are not packed")
+    found += _faults_of_preference(spec) + _faults_of_policy(spec)
+    if TASKS[spec.method] in _UNPACKED and spec.hyperparameters.packing:
+        found.append(f"hyperparameters.packing: rows are not packed by {spec.method}")
     found += _faults_of_adapter(spec)
     found += _faults_of_layers(spec.layers)
     if not 0 <= spec.seed < 1 << 32:
@@ -268,10 +321,10 @@ def _faults(spec: RunSpec) -> list[str]:
     return found
 
 
-def _faults_of_pairs(spec: RunSpec) -> list[str]:
-    terms, by_pairs = spec.preference, TASKS[spec.method] == "preference"
-    if (terms is not None) is not by_pairs:
-        return [f"preference: the method {spec.method} {'requires it' if by_pairs else 'does not use it'}"]
+def _faults_of_preference(spec: RunSpec) -> list[str]:
+    terms, prefers = spec.preference, TASKS[spec.method] in ("preference", "unpaired_preference")
+    if (terms is not None) is not prefers:
+        return [f"preference: the method {spec.method} {'requires it' if prefers else 'does not use it'}"]
     if terms is None:
         return []
     found = []
@@ -279,12 +332,44 @@ def _faults_of_pairs(spec: RunSpec) -> list[str]:
         found.append(f"preference.beta must be a positive, finite number, not {terms.beta}")
     if not 0 <= terms.label_smoothing < 0.5:
         found.append(f"preference.label_smoothing must be at least 0 and less than 0.5, not {terms.label_smoothing}")
-    if not 0 <= terms.margin < float("inf"):
-        found.append(f"preference.margin must be at least 0 and finite, not {terms.margin}")
+    found += [
+        f"preference.{name} must be at least 0 and finite, not {value}"
+        for name in ("margin", "desirable_weight", "undesirable_weight")
+        if not 0 <= (value := getattr(terms, name)) < float("inf")
+    ]
     if spec.hyperparameters.packing:
-        found.append("hyperparameters.packing: preference pairs cannot be packed")
+        found.append("hyperparameters.packing: preference rows cannot be packed")
     if spec.loss_on == "all":
         found.append("loss_on: preference methods train on the answers only")
+    return found
+
+
+def _faults_of_policy(spec: RunSpec) -> list[str]:
+    terms, hyper = spec.policy, spec.hyperparameters
+    online = TASKS[spec.method] == "policy_optimization"
+    if (terms is not None) is not online:
+        return [f"policy: the method {spec.method} {'requires it' if online else 'does not use it'}"]
+    if terms is None:
+        return []
+    numbers: dict[str, tuple[float, float]] = {
+        "temperature": (terms.temperature, 1e-3), "max_new_tokens": (terms.max_new_tokens, 1),
+        "steps_per_batch": (terms.steps_per_batch, 1),
+        "num_generations": (terms.num_generations, 1 if spec.method == "ppo" else 2),
+        "beta": (terms.beta, 0.0), "clip_range": (terms.clip_range, 1e-6),
+        "reward.timeout": (terms.reward.timeout, 1e-3), "discount": (terms.discount, 0.0), "decay": (terms.decay, 0.0),
+        "value_coefficient": (terms.value_coefficient, 0.0),
+    }  # fmt: skip
+    found = [
+        f"policy.{name} must be at least {least:g} and finite, not {number}"
+        for name, (number, least) in numbers.items()
+        if not least <= number < float("inf")
+    ]
+    if [terms.reward.function, terms.reward.url, terms.reward.model].count(None) != 2:
+        found.append("policy.reward: set exactly one of function, url and model")
+    if terms.max_new_tokens >= hyper.max_length:
+        found.append("policy.max_new_tokens leaves no token of hyperparameters.max_length to the prompt")
+    if hyper.packing:
+        found.append("hyperparameters.packing: completions are not packed")
     return found
 
 

@@ -137,8 +137,9 @@ def encode_records(
         for i, record in enumerate(chunk):
             if "text" in record:
                 continue
-            if "chosen" in record:
-                raise TrainingProblem("bad_data", f"row {first + i + 1}: preference pairs require a preference method")
+            if "chosen" in record or "completion" in record:
+                what = "preference pairs and rated answers require a preference method"
+                raise TrainingProblem("bad_data", f"row {first + i + 1}: {what}")
             found = rendered(renderer, record, collector.cuts, row=first + i + 1)
             if not found:
                 collector.cuts.unlearnt.append(first + i + 1)

@@ -54,7 +54,7 @@ def _moved(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
         return {name: _moved(item, device) for name, item in value.items()}
-    return value.to(device) if isinstance(value, Layout) else value
+    return value.to(device) if isinstance(value, Layout | Batch) else value
 
 
 def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: bool) -> SequenceBatch:

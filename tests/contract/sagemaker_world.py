@@ -21,13 +21,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune_emulator.aws import buckets
 from cloudtune_providers.aws.training_responses import MODEL_VARIABLE
 from cloudtune_trainer.folder import SPEC_VERSION
-from cloudtune_trainer.submit.preference import PAIRED
 from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class SageMakerWorld(TrainingWorld):
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
-        paired = changes.get("method", {}).get("name") in PAIRED
-        row, mark = (_pair, "pairs-") if paired else (chat, "")
+        kind = METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].kinds[0]
+        row, mark = _BY_KIND.get(kind, chat), f"{kind}-" if kind in _BY_KIND else ""
         rows = [row(n, variant) for n in range(12)]
         held_out = [row(n, variant + 100) for n in range(3)]
         document: dict[str, Any] = {"name": f"small-{variant}", "model": str(self.root / "tiny"), "adapter": "lora"}
@@ -197,6 +197,11 @@ def _item(n: int, variant: int) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": f"{n} + {variant}?"}], "reference_answer": f"{n + variant}"}
 
 
+def _rated(n: int, variant: int) -> dict[str, Any]:
+    return {"prompt": f"{n} + {variant}?", "completion": f"{n + variant}", "label": n % 2 == 0}
+
+
+_BY_KIND = {"preference": _pair, "rated": _rated}
 _ROWS = {"sft": chat, "dpo": _pair, "rft": _item}
 
 

@@ -7,11 +7,11 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
-from cloudtune.spec import Adapter, AdapterName, Layers, Stage
+from cloudtune.spec import Adapter, AdapterName, Layers, Reward, Stage
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
-from cloudtune_trainer.submit import preference
+from cloudtune_trainer.submit import policy, preference
 
 
 def test_the_version_is_the_trainers() -> None:
@@ -50,8 +50,14 @@ def test_pairs_are_the_trainers() -> None:
     assert reported == set(get_type_hints(run_spec.Preference))
 
 
+def test_rewards_are_the_trainers() -> None:
+    reported = {*policy.PolicyOverrides.model_fields, "beta", *policy.FIELDS}
+    assert reported == set(get_type_hints(run_spec.Policy))
+    assert {*Reward.model_fields, "fingerprint"} == set(get_type_hints(run_spec.Reward))
+
+
 def test_what_is_untaught_has_a_reason_each() -> None:
     reasons = core.unsupported_features()
-    assert "method:kto" in reasons
+    assert "method:speech_recognition" in reasons
     assert not {f"method:{name}" for name in core.TRAINED} & reasons.keys()
     assert all(len(reason) > 10 for reason in reasons.values())

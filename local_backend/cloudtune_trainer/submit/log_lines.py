@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
+from cloudtune.methods import METHODS
 from cloudtune.state import Event, Metric
-from cloudtune_trainer.submit.preference import PAIRED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from cloudtune.methods import TaskName
+
 PREFIX = "[cloudtune] "
 PROGRESS = ("step", "total_steps", "epoch")
-_OF_PAIRS = ("loss", "accuracy", "margin", "rewards/chosen", "rewards/rejected", "preferred")
-_OF_TOKENS = ("loss", "perplexity", "token_accuracy")
+_OF_PAIRS = ("loss", "accuracy", "margin", "rewards/chosen", "rewards/rejected")
+_OF_TASK: dict[TaskName, tuple[str, ...]] = {
+    "causal_lm": ("loss", "perplexity", "token_accuracy"),
+    "preference": (*_OF_PAIRS, "preferred"),
+    "unpaired_preference": (*_OF_PAIRS, "kl"),
+    "reward_model": _OF_PAIRS,
+    "sequence_classification": ("loss", "accuracy", "macro_f1"),
+}
 _OF_STEPS = ("learning_rate", "grad_norm", "tokens_per_s", "memory_mb")
 _LEVELS = ("debug", "info", "warning", "error")
 Split = Literal["train", "validation", "test"]
@@ -35,7 +43,7 @@ class Measured(NamedTuple):
 
 def metric_names(method: str) -> dict[Split, tuple[str, ...]]:
     """The metrics that the trainer reports for each split with that method."""
-    names = _OF_PAIRS if method in PAIRED else _OF_TOKENS
+    names = _OF_TASK[METHODS[method].task]
     return {"train": (*names, *_OF_STEPS), "validation": names, "test": names}
 
 

@@ -15,13 +15,15 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
+from cloudtune_trainer.submit import policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
-from cloudtune_trainer.submit.preference import PAIRED, misused, terms
+from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cloudtune.methods import TaskName
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import Adapter, JobSpec
 
@@ -57,8 +59,13 @@ _NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not support."""
 _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
 """Features that reach the model only if its chat template renders them."""
-_DIALOGUES = ("chat", "preference")
+_DIALOGUES = ("chat", "preference", "rated")
 """Kinds of rows that the chat template renders."""
+_BY_ROW: dict[TaskName, str] = {
+    "sequence_classification": "the label of a text",
+    "reward_model": "which of two answers is better",
+}
+"""Tasks that learn something about a row as a whole, and what."""
 
 
 class Choices:
@@ -108,6 +115,7 @@ def run_spec(
         "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
+        **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         **layer_settings(spec, choices, adapter["type"], model),
         "validation": _validation(request, choices),
@@ -149,7 +157,7 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
     values = {name: pick(name, default) for name, default in defaults.items()}
     method = request.spec.method.name
     rate, by = ADAPTERS[adapter].learning_rate, f"{adapter} training"
-    if method in PAIRED:
+    if method in PREFERRING or method in policy.POLICY:
         rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
@@ -186,6 +194,7 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
+    found += policy.too_long(document, length)
     found += _strange_targets(request, model.get("modules") or ())
     found += layer_problems(request.spec, document["adapter"]["type"], model)
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
@@ -257,6 +266,7 @@ def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
     adapter = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
     found = [*_of_adapter(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
+    found += policy.misused(spec, backend)
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 
@@ -299,11 +309,11 @@ def _of_given_adapter(adapter: Adapter) -> Iterator[Problem]:
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
-    if method.labels and spec.method.loss_on is not None:
-        message = "only the label of a text is learned"
+    if method.task in _BY_ROW and spec.method.loss_on is not None:
+        message = f"only {_BY_ROW[method.task]} is learned"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
-    if method.labels and spec.hyperparameters.packing:
-        message = "texts to classify are not packed: a step is `batch_size` texts"
+    if method.task in _BY_ROW and spec.hyperparameters.packing:
+        message = "rows are not packed: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"

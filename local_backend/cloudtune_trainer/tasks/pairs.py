@@ -14,13 +14,18 @@ from cloudtune_trainer.samples import Cuts, Samples, nothing_left, rendered
 from cloudtune_trainer.token_spans import Encoded, SpanEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from cloudtune_trainer.records import Record
 
+SIDES = ("chosen", "rejected")
+"""The fields of a pair's answers."""
 _BATCH = 500
+
+Answer = tuple["NDArray[np.int32]", "NDArray[np.bool_]"]
+"""Token ids of a prompt with its answer, and the mask of the trained tokens."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,9 @@ class _Collector:
         self._learn: list[NDArray[np.bool_]] = []
         self.cuts = Cuts()
 
-    def add(self, row: int, sides: tuple[Encoded, Encoded]) -> None:
+    def add(self, row: int, sides: Sequence[Answer]) -> None:
         """Add a pair, or record it in the cuts."""
-        ids = [np.asarray(side[0], dtype=np.int32) for side in sides]
-        learn = [_learnt(side) for side in sides]
+        ids, learn = [side[0] for side in sides], [side[1] for side in sides]
         kept = [part[: self._max] for part in learn]
         left = [part[: self._max] for part in ids]
         if not all(part.any() for part in learn) or np.array_equal(ids[0], ids[1]):
@@ -83,28 +87,43 @@ class _Collector:
 def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max_length: int) -> Pairs:
     """Tokens of all pairs, in a single pass over the records. Only the answers are trained on."""
     collector = _Collector(max_length)
+    for row, _, sides in encoded_answers(records, tokenizer, SIDES, collector.cuts, loss_on=loss_on):
+        collector.add(row, sides)
+    return collector.finish()
+
+
+def encoded_answers(
+    records: Iterable[Record], tokenizer: Any, names: tuple[str, ...], cuts: Cuts, *, loss_on: str
+) -> Iterator[tuple[int, Record, list[Answer]]]:
+    """Each row's number and record, and its prompt with each of the answers in the fields ``names``.
+
+    A row with an answer that has no trained tokens is left out, and recorded in the cuts.
+    """
     renderer, spans = Renderer(tokenizer, loss_on=loss_on), SpanEncoder(tokenizer)
     left, first = iter(records), 0
     while chunk := list(itertools.islice(left, _BATCH)):
         rows, texts = [], []
         for row, record in enumerate(chunk, first + 1):
-            sides = [_side(renderer, record, name, row, collector.cuts) for name in ("chosen", "rejected")]
+            sides = [_side(renderer, record, name, names, row, cuts) for name in names]
             if None in sides:
-                collector.cuts.unlearnt.append(row)
+                cuts.unlearnt.append(row)
             else:
-                rows.append(row)
+                rows.append((row, record))
                 texts += sides
         encoded = spans.encode([text for text in texts if text is not None])
-        for row, chosen in zip(rows, encoded, strict=False):
-            collector.add(row, (chosen, next(encoded)))
+        for row, record in rows:
+            yield row, record, [_answer(next(encoded)) for _ in names]
         first += len(chunk)
-    return collector.finish()
 
 
-def _side(renderer: Renderer, record: Record, name: str, row: int, cuts: Cuts) -> Rendered | None:
+def _side(
+    renderer: Renderer, record: Record, name: str, names: tuple[str, ...], row: int, cuts: Cuts
+) -> Rendered | None:
     """The prompt with one of its answers, or None if no token of the answer is trained on."""
     if name not in record:
-        raise TrainingProblem("bad_data", f'row {row}: a preference pair requires "messages", "chosen" and "rejected"')
+        kind = "a preference pair" if names == SIDES else "a rated answer"
+        required = " and ".join(f'"{one}"' for one in names)
+        raise TrainingProblem("bad_data", f'row {row}: {kind} requires "messages", {required}')
     prompt_messages = [message | {"weight": 0} for message in record["messages"]]
     samples = rendered(renderer, {**record, "messages": [*prompt_messages, *record[name]]}, cuts, row=row)
     if len(samples) > 1:
@@ -116,10 +135,10 @@ def _side(renderer: Renderer, record: Record, name: str, row: int, cuts: Cuts) -
     return samples[0] if samples else None
 
 
-def _learnt(side: Encoded) -> NDArray[np.bool_]:
-    ids, ranges = side
+def _answer(encoded: Encoded) -> Answer:
+    ids, ranges = encoded
     found = np.zeros(len(ids), dtype=np.bool_)
     for begin, end in ranges:
         found[begin:end] = True
     found[:1] = False
-    return found
+    return np.asarray(ids, dtype=np.int32), found

@@ -1,18 +1,12 @@
 """Preference methods: of two answers to one prompt, the chosen one becomes more likely than the rejected one.
 
-DPO and IPO compare the model with a reference, the initial model. If an adapter is trained, the reference is the same
-network with the adapter disabled, run on the same batch: no second copy in memory, one more forward pass per step. If
-all weights are trained, the reference is computed once before the first step (8 bytes per pair, one pass over the rows
-at every start of the program), since a frozen copy would double the weights in memory. ORPO and SimPO have no
-reference.
+DPO and IPO compare the model with a reference, the initial model: see ``answers``. ORPO and SimPO have no reference.
 
 Losses are sums over pairs, independent of the answers' lengths.
 """
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cloudtune_trainer.adapters import is_whole_model
-from cloudtune_trainer.loss import log_probabilities
 from cloudtune_trainer.models import load_model
-from cloudtune_trainer.sequences import SequenceBatch, lay_out, next_token_logits
+from cloudtune_trainer.tasks.answers import AnswerBatch, answer_likelihoods, initial_likelihoods, lay_out_answers
 from cloudtune_trainer.tasks.pairs import Pairs, encode_pairs
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from cloudtune_trainer.models import BaseModel
@@ -38,16 +31,6 @@ if TYPE_CHECKING:
 _WITHOUT_REFERENCE = ("orpo", "simpo")
 _CERTAIN = -1e-6
 """An average log-probability closer to 0 than this has no finite odds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairBatch(SequenceBatch):
-    """Pairs of one forward pass: the chosen answer of each, then the rejected one. ``count`` is the number of pairs."""
-
-    answers: tuple[int, ...]
-    """Number of trained tokens of each sequence."""
-    reference: Tensor | None
-    """Log-probability of each sequence by the initial weights, if computed beforehand."""
 
 
 class Preferences:
@@ -83,25 +66,21 @@ class Preferences:
             records, tokenizer, loss_on=self.spec.loss_on, max_length=self.spec.hyperparameters.max_length
         )
 
-    def collate(self, samples: Pairs, chosen: Sequence[int]) -> PairBatch:
-        """See `Task.collate`."""
+    def collate(self, samples: Pairs, chosen: Sequence[int]) -> AnswerBatch:
+        """See `Task.collate`. The chosen answer of each pair, then the rejected one; ``count`` is that of pairs."""
         documents = [side for i in chosen for side in samples.sides(i)]
-        answers = tuple(int(samples.learn[begin:end].sum()) for begin, end in documents)
         reference = None
         if samples.reference is not None:
             reference = torch.from_numpy(samples.reference[np.asarray(chosen)].reshape(-1))
-        sequences = lay_out(samples, documents, packed=self.packed)
-        return PairBatch(**vars(sequences) | {"count": len(chosen), "answers": answers, "reference": reference})
+        return lay_out_answers(samples, documents, reference, count=len(chosen), packed=self.packed)
 
-    def likelihoods(self, model: Any, batch: PairBatch) -> Tensor:
+    def likelihoods(self, model: Any, batch: AnswerBatch) -> Tensor:
         """Log-probability of each sequence's answer, [2 x pairs]."""
-        logps, _ = log_probabilities(next_token_logits(model, batch), batch.labels)
-        # one by one instead of index_add, whose order on a GPU varies, so that runs would not be reproducible
-        return torch.stack([part.sum() for part in torch.split(logps, list(batch.answers))])
+        return answer_likelihoods(model, batch)
 
-    def forward(self, model: Any, batch: PairBatch) -> Sums:
+    def forward(self, model: Any, batch: AnswerBatch) -> Sums:
         """See `Task.forward`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
-        reference = self._reference(model, batch)  # before the graph is built: peft changes requires_grad meanwhile
+        reference = initial_likelihoods(model, batch) if self._referred else None
         found = self.likelihoods(model, batch)
         lengths = torch.tensor(batch.answers, dtype=found.dtype, device=found.device)
         gained = found if reference is None else found - reference
@@ -113,12 +92,6 @@ class Preferences:
             if reference is not None:
                 metric_sums.append(_preferred(reference / lengths))
         return Sums(losses.sum(), torch.stack([value.float() for value in metric_sums]), batch.count)
-
-    def _reference(self, model: Any, batch: PairBatch) -> Tensor | None:
-        if not self._referred or batch.reference is not None:
-            return batch.reference
-        with _as_it_was(model):
-            return self.likelihoods(model, batch)
 
     def _losses(self, average: Tensor, gained: Tensor, gained_average: Tensor) -> Tensor:
         """The loss of each pair, from log-probabilities: the average per token, and the gain over the reference."""
@@ -158,15 +131,3 @@ def _preferred(average: Tensor) -> Tensor:
 def _log_of_rest(average: Tensor) -> Tensor:
     """log(1 - p) from log(p)."""
     return torch.log(-torch.expm1(average.clamp(max=_CERTAIN)))
-
-
-@contextlib.contextmanager
-def _as_it_was(model: Any) -> Iterator[None]:
-    """The initial model: the adapter disabled, and no dropout."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), model.disable_adapter():
-            yield
-    finally:
-        model.train(was_training)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from cloudtune_trainer import models
-from cloudtune_trainer.generate import Answer, load_tuned
+from cloudtune_trainer.generate import Answer
 from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Cuts, Samples, nothing_left
 from cloudtune_trainer.sequences import Batch
+from cloudtune_trainer.tasks.head_model import HeadModel, padded
 from cloudtune_trainer.tasks.task import BestMetric, Sums
-from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -124,33 +123,8 @@ class SequenceClassification:
         }  # fmt: skip
 
 
-class Classifier:
-    """A trained classifier. Calls from several threads are serialized."""
-
-    def __init__(self, network: Any, tokenizer: Any, labels: Sequence[str], max_length: int) -> None:
-        self._network = network.eval()
-        self._tokenizer = tokenizer
-        self._labels = tuple(labels)
-        self._max_length = max_length
-        self._lock = threading.Lock()
-
-    @classmethod
-    def open(
-        cls, folder: Path | str, *, base: bool = False, device: str = "auto", trust_remote_code: bool = False
-    ) -> Self:
-        """Load the classifier of the folder that training wrote. Raises ``bad_data`` for its base model."""
-        from cloudtune_trainer.devices import Devices
-
-        if base:
-            what = "the base model of a classifier knows no labels"
-            raise TrainingProblem("bad_data", what, "Ask the tuned model alone.")
-        folder = Path(folder)
-        tuned = read_tuned(folder)
-        devices = Devices(device, "auto")
-        dtype = devices.compute if devices.device.type != "cpu" else torch.float32
-        network = load_tuned(folder, tuned, dtype=dtype, trust_remote_code=trust_remote_code)
-        tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-        return cls(network.to(devices.device), tokenizer, tuned["labels"], tuned["max_length"])
+class Classifier(HeadModel):
+    """A trained classifier."""
 
     def generate(
         self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
@@ -158,32 +132,17 @@ class Classifier:
         """The most likely label of each text, with the probability of every label. Sampling options have no effect."""
         texts = [_text(prompt) for prompt in prompts]
         for first in range(0, len(texts), batch_size):
-            with self._lock, torch.inference_mode():
-                answers = self._batch(texts[first : first + batch_size])
-            yield from answers
+            yield from self._batch(texts[first : first + batch_size])
 
     def _batch(self, texts: Sequence[str]) -> list[Answer]:
         ids, _ = _encoded(texts, self._tokenizer, self._max_length)
         if not all(ids):
             raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
-        inputs = padded([np.asarray(row) for row in ids], padding_of(self._tokenizer) or 0)
-        device = next(self._network.parameters()).device
-        logits = logits_by_length(self._network, {name: tensor.to(device) for name, tensor in inputs.items()})
         answers = []
-        for row, scores in zip(ids, torch.softmax(logits.float(), -1).tolist(), strict=True):
+        for row, scores in zip(ids, torch.softmax(self._outputs(ids), -1).tolist(), strict=True):
             by_label = dict(sorted(zip(self._labels, scores, strict=True), key=lambda item: -item[1]))
             answers.append(Answer(next(iter(by_label)), "stop", len(row), 0, by_label))
         return answers
-
-
-def padded(rows: Sequence[NDArray[Any]], padding: int) -> dict[str, torch.Tensor]:
-    """The padded rows with their attention mask."""
-    ids = np.full((len(rows), max(map(len, rows))), padding, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
 def _encoded(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], Cuts]:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
+from cloudtune_trainer.tasks.ppo import policy_task
 from cloudtune_trainer.tasks.preference import Preferences
+from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
+from cloudtune_trainer.tasks.unpaired_preference import UnpairedPreferences
 from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.head_model import HeadModel
     from cloudtune_trainer.tasks.task import Task
 
 
@@ -23,12 +27,15 @@ class TaskEntry(NamedTuple):
     """The classes for training a task, and for inference."""
 
     train: Callable[[RunSpec], Task]
-    predictor: type[Model | Classifier]
+    predictor: type[Model | HeadModel]
 
 
 TASKS: dict[str, TaskEntry] = {
     "causal_lm": TaskEntry(CausalLM, Model),
     "preference": TaskEntry(Preferences, Model),
+    "policy_optimization": TaskEntry(policy_task, Model),
+    "unpaired_preference": TaskEntry(UnpairedPreferences, Model),
+    "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
 }
 
@@ -38,7 +45,7 @@ def task_for(spec: RunSpec) -> Task:
     return TASKS[run_spec.TASKS[spec.method]].train(spec)
 
 
-def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | Classifier:
+def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | HeadModel:
     """Load the model of the folder that training wrote, or its base model, for inference."""
     task = run_spec.TASKS.get(read_tuned(folder)["method"], "causal_lm")
     return TASKS[task].predictor.open(folder, base=base, trust_remote_code=trust_remote_code)

@@ -9,7 +9,7 @@ computed in parts, or on several devices, has the same gradient as one computed 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from cloudtune_trainer.devices import Devices
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
@@ -88,3 +89,45 @@ class Task(Protocol):
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """Metrics from sums over a step or a split, including ``loss`` and the best metric."""
+
+
+@runtime_checkable
+class OnlineTask(Protocol):
+    """A task that makes its samples during training, with the model as it is at that step."""
+
+    steps_per_batch: int
+    """How many consecutive optimizer steps use the same samples."""
+    head: torch.nn.Module | None
+    """Weights that are trained beside the model, and that the result does not need."""
+
+    def make_samples(
+        self, model: Any, samples: Any, chosen: Sequence[int], *, step: int | None, devices: Devices,
+        check: Callable[[], None],
+    ) -> Samples:  # fmt: skip
+        """New samples for those of ``samples``, in the same order, an equal number of new ones for each.
+
+        ``step`` is the optimizer step, counted from 0, or None for an evaluation. The result is a function of the step,
+        the weights and the spec's seed, and the same in all processes, which must call this together. ``check`` is
+        called between two batches in all processes; it may raise.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold besides the model, the optimizer and the random state."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Restore the result of `state`."""
+
+
+@runtime_checkable
+class UsesStepMean(Protocol):
+    """A task whose loss also depends on a mean over the whole optimizer step, or over the whole split in evaluation.
+
+    The loop computes the mean before the losses, over all parts of the step and all processes, so that the loss does
+    not depend on how the step is divided.
+    """
+
+    step_mean: float
+    """Set by the loop before `Task.forward`."""
+
+    def step_sum(self, model: Any, batch: Any) -> Tensor:
+        """The sum over a batch of the value whose mean is needed. Called without gradients and without dropout."""

@@ -9,6 +9,7 @@ from cloudtune.errors import Problem
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+from cloudtune_trainer.submit import policy
 from cloudtune_trainer.submit.plan import contradictions, unsupported_features
 
 if TYPE_CHECKING:
@@ -47,12 +48,15 @@ _OTHER = {
     ),
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",
 }
+_REWARDS = "rewards are computed where the job runs, and its containers get rows alone: use the local back end"
 _HERE = {"verb:deploy": "local test runs have no endpoints; the model runs in this process"}
 
 
 def capabilities(options: SageMakerOptions) -> Capabilities:
     """The capabilities with these settings."""
-    reasons = _OTHER | unsupported_features() | (_HERE if options.compute == "local" else {})
+    reasons = (
+        _OTHER | policy.unsupported(_REWARDS) | unsupported_features() | (_HERE if options.compute == "local" else {})
+    )
     return Capabilities(
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,

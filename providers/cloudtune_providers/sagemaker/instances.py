@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cloudtune.methods import METHODS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -79,7 +81,7 @@ def memory_of(parameters: int, document: Mapping[str, Any]) -> Memory:
     moved = parameters if full else min(parameters, int(parameters * 2.2 * adapter["rank"] / hidden))
     weights = parameters * (4 if full else 2)
     learning = moved * 12 + (0 if full else moved * 4)  # gradient, and Adam's two moments, in fp32
-    sequences = 2 if document.get("preference") else 1  # both answers of a pair, each with the prompt
+    sequences = 2 if METHODS[document["method"]].pairs else 1  # both answers of a pair, each with the prompt
     at_once = -(-hyper["batch_size"] // hyper["gradient_accumulation_steps"]) * hyper["max_length"] * sequences
     each = 34 * parameters / (12 * hidden) * (2 if hyper["precision"] == "fp32" else 1)
     if hyper["gradient_checkpointing"]:

@@ -24,7 +24,7 @@ PLAIN_EVERY_SHARE = 0.05
 EARLIER_EVENTS = 10
 """Number of earlier events shown when a watch starts."""
 _BARS = "▁▂▃▄▅▆▇█"
-_SHOWN = ("loss", "perplexity", "token_accuracy", "macro_f1", "learning_rate", "tokens_per_s")
+_SHOWN = ("loss", "reward", "kl", "perplexity", "token_accuracy", "macro_f1", "learning_rate", "tokens_per_s")
 _SHORT = {"token_accuracy": "accuracy", "macro_f1": "F1", "learning_rate": "lr", "tokens_per_s": "tok/s"}
 
 

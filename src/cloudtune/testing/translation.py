@@ -58,6 +58,10 @@ _OTHER_SETTINGS = (
     "path", "virtual_tokens", "rslora", "init", "modules_to_save", "bias", "bottleneck_size", "placement",
 )  # fmt: skip
 _REFUSED = {
+    **dict.fromkeys(
+        ("method.reward", "method.num_generations", "method.temperature", "method.max_new_tokens"),
+        "it belongs to policy optimization, which is not offered",
+    ),
     "method.beta": "it belongs to preference methods, which are not offered",
     "hyperparameters.gradient_accumulation_steps": "the vendor divides batches as it likes",
     "hyperparameters.gradient_checkpointing": "the vendor decides what it keeps in memory",

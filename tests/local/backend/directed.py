@@ -210,6 +210,10 @@ class LocalWorld:
 def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
     if kind == "preference":
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
+    if kind == "rated":
+        return {"prompt": question, "completion": f"{answer}", "label": bool(answer % 2)}
+    if kind == "item":
+        return {"messages": [{"role": "user", "content": question}], "reference_answer": f"{answer}"}
     if kind == "text_label":
         return {"text": question, "label": "odd" if answer % 2 else "even"}
     return {"prompt": question, "completion": f"{answer}"}

@@ -156,7 +156,7 @@ def test_a_trained_classifier_beats_an_untrained_one(runs: Runs, tmp_path: Path)
         assert one.scores == pytest.approx(other.scores, abs=1e-4)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert theirs.config.id2label == {0: "negative", 1: "neutral", 2: "positive"}
-    with pytest.raises(TrainingProblem, match="knows no labels"):
+    with pytest.raises(TrainingProblem, match="no trained head"):
         open_model(folder, base=True)
     with pytest.raises(TrainingProblem, match="not a conversation"):
         list(classifier.generate([[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]))

@@ -17,25 +17,42 @@ from cloudtune_trainer.adapters import ADAPTERS
 from .conftest import Rows, Runs, metrics, sums, texts
 from .families import write_family
 from .test_training_classification import rows as labelled
+from .test_training_kto import TERMS, rated
+from .test_training_policy import REWARDS, items
+from .test_training_policy import spec_of as policy_spec
 from .test_training_preferences import pairs
 from .test_training_preferences import spec_of as preference_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Example = Callable[[str, Path], tuple[Rows, dict[str, Any]]]
+
 SIZES: dict[str, dict[str, Any]] = {"lora": {"rank": 2}, "bottleneck": {"bottleneck_size": 4}}
 
 
-def plain(rows: Callable[[int], Rows]) -> Callable[[str], tuple[Rows, dict[str, Any]]]:
-    return lambda method: (rows(4), {"method": method})
+def plain(rows: Callable[[int], Rows]) -> Example:
+    return lambda method, _folder: (rows(4), {"method": method})
 
 
-def paired(method: str) -> tuple[Rows, dict[str, Any]]:
+def paired(method: str, _folder: Path) -> tuple[Rows, dict[str, Any]]:
     return pairs(4), preference_spec({}, method=method)
 
 
-EXAMPLES: dict[str, Callable[[str], tuple[Rows, dict[str, Any]]]] = {
+def judged(method: str, _folder: Path) -> tuple[Rows, dict[str, Any]]:
+    return rated(4), {"method": method, "preference": TERMS}
+
+
+def rewarded(method: str, folder: Path) -> tuple[Rows, dict[str, Any]]:
+    file = folder / "rewards.py"
+    file.write_text(REWARDS, encoding="utf-8")
+    policy = {"num_generations": 1, "steps_per_batch": 2} if method == "ppo" else {}
+    return items(4), policy_spec(file, {}, method=method, policy=policy)
+
+
+EXAMPLES: dict[str, Example] = {
     "sft": plain(sums), "cpt": plain(texts), "dpo": paired, "ipo": paired, "orpo": paired, "simpo": paired,
+    "grpo": rewarded, "rloo": rewarded, "ppo": rewarded, "kto": judged, "reward": plain(pairs),
     "classification": plain(labelled),
 }  # fmt: skip
 """Rows and settings for each method."""
@@ -71,7 +88,7 @@ def test_the_matrix_has_the_trainers_methods_and_adapters(cells: dict[str, dict[
 def test_a_cell_trains(runs: Runs, cells: dict[str, dict[str, Any]], model: Path, method: str, adapter: str) -> None:
     if ADAPTERS[adapter].quantized:
         pytest.importorskip("bitsandbytes")
-    rows, spec = EXAMPLES[method](method)
+    rows, spec = EXAMPLES[method](method, tmp_path)
     spec |= {"adapter": {"type": adapter, **SIZES.get(adapter, {})}, "model": {"source": "folder", "path": str(model)}}
     spec["hyperparameters"] = {"packing": False, "max_steps": 2, "batch_size": 4, "learning_rate": 1e-2}
     if cells[method]["adapters"][adapter]["layers"]:

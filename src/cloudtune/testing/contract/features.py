@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.methods import METHODS
+from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 VALUES: dict[str, tuple[Any, ...]] = {
     "method.loss_on": ("all", "last_assistant", "assistant"),
     "method.beta": (0.37, 0.05),
+    "method.reward": ({"url": "http://127.0.0.1:9/other", "timeout": 77.0},),
+    "method.num_generations": (5,),
+    "method.temperature": (0.77,),
+    "method.max_new_tokens": (33,),
     "adapter.rank": (5, 16),
     "adapter.alpha": (11.0, 128.0),
     "adapter.dropout": (0.07,),
@@ -71,6 +75,8 @@ _ADAPTERS = {
     "adapter.virtual_tokens": "prefix", "adapter.bottleneck_size": "bottleneck", "adapter.placement": "bottleneck",
 }  # fmt: skip
 """Settings of a single adapter -> that adapter."""
+REWARD = {"url": "http://127.0.0.1:9/reward"}
+_OF_REWARDS = {"method.reward", "method.num_generations", "method.temperature", "method.max_new_tokens"}
 
 
 def values_of(feature: str) -> tuple[Any, ...]:
@@ -114,6 +120,9 @@ def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> d
     for feature, value in wanted.items():
         if ":" in feature:
             changes[feature.partition(":")[0]] = value
+    method = changes.get("method", {})
+    if METHODS[method.get("name", DEFAULT_METHOD)].reward and capabilities.can("method.reward"):
+        changes["method"] = {"reward": REWARD, **method}
     return world.spec(8, **changes).model_dump(mode="json", exclude_none=True)
 
 
@@ -129,6 +138,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]
     if "method.beta" in wanted and with_beta:
         changes["method"] = {"name": with_beta[0]}
+    rewarded = [name for name, method in METHODS.items() if method.reward and capabilities.can(f"method:{name}")]
+    if not _OF_REWARDS.isdisjoint(wanted) and rewarded:
+        changes["method"] = {"name": rewarded[0]}
     return changes
 
 

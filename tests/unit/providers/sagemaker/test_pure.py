@@ -22,8 +22,8 @@ HYPER = {
     "batch_size": 8, "gradient_accumulation_steps": 1, "max_length": 1024, "precision": "auto",
     "gradient_checkpointing": False,
 }  # fmt: skip
-LORA: dict[str, Any] = {"adapter": {"type": "lora", "rank": 8}, "hyperparameters": HYPER}
-FULL: dict[str, Any] = {"adapter": {"type": "full"}, "hyperparameters": HYPER}
+LORA: dict[str, Any] = {"method": "sft", "adapter": {"type": "lora", "rank": 8}, "hyperparameters": HYPER}
+FULL: dict[str, Any] = {"method": "sft", "adapter": {"type": "full"}, "hyperparameters": HYPER}
 
 
 # -- instances ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from .conftest import Rows, Runs, metrics, sums, texts
 from .families import write_family
 from .test_training_classification import rows as labelled
 from .test_training_kto import TERMS, rated
-from .test_training_policy import REWARDS, items
+from .test_training_policy import items
 from .test_training_policy import spec_of as policy_spec
 from .test_training_preferences import pairs
 from .test_training_preferences import spec_of as preference_spec
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
     Example = Callable[[str, Path], tuple[Rows, dict[str, Any]]]
 
+REWARD = """
+def digits(prompts, completions, **columns):
+    return [sum(map(ord, words[0]["content"])) % 7 for words in completions]
+"""
+"""Completions of an untrained model get different rewards."""
 SIZES: dict[str, dict[str, Any]] = {"lora": {"rank": 2}, "bottleneck": {"bottleneck_size": 4}}
 
 
@@ -45,9 +50,9 @@ def judged(method: str, _folder: Path) -> tuple[Rows, dict[str, Any]]:
 
 def rewarded(method: str, folder: Path) -> tuple[Rows, dict[str, Any]]:
     file = folder / "rewards.py"
-    file.write_text(REWARDS, encoding="utf-8")
+    file.write_text(REWARD, encoding="utf-8")
     policy = {"num_generations": 1, "steps_per_batch": 2} if method == "ppo" else {}
-    return items(4), policy_spec(file, {}, method=method, policy=policy)
+    return items(4), policy_spec(file, {}, method=method, function="digits", policy=policy)
 
 
 EXAMPLES: dict[str, Example] = {
@@ -85,7 +90,9 @@ def test_the_matrix_has_the_trainers_methods_and_adapters(cells: dict[str, dict[
 
 
 @pytest.mark.parametrize(("method", "adapter"), CELLS)
-def test_a_cell_trains(runs: Runs, cells: dict[str, dict[str, Any]], model: Path, method: str, adapter: str) -> None:
+def test_a_cell_trains(
+    runs: Runs, cells: dict[str, dict[str, Any]], model: Path, method: str, adapter: str, tmp_path: Path
+) -> None:
     if ADAPTERS[adapter].quantized:
         pytest.importorskip("bitsandbytes")
     rows, spec = EXAMPLES[method](method, tmp_path)
@@ -95,5 +102,4 @@ def test_a_cell_trains(runs: Runs, cells: dict[str, dict[str, Any]], model: Path
         spec["layers"] = {"freeze": ["layers.0"], "decay": 0.5, "unfreeze": [{"layers": 1, "share": 0.5}]}
     run = runs.make(rows=rows, **spec)
     assert runs.train(run) == "succeeded"
-    first, second = (line["values"]["loss"] for line in metrics(run))
-    assert second != first, "the first step changed nothing"
+    assert all(line["values"]["grad_norm"] > 0 for line in metrics(run))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloudtune.config.option_types import Program, Protection, Safe, WrittenPath
-from cloudtune.spec import PositiveInt, Seconds
+from cloudtune.spec_types import PositiveInt, Seconds
 from cloudtune_trainer.submit.policy import PolicyOverrides
 from cloudtune_trainer.submit.preference import PreferenceOverrides
 

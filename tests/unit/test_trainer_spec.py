@@ -7,7 +7,8 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
-from cloudtune.spec import Adapter, AdapterName, Layers, Reward, Stage
+from cloudtune.spec import Adapter, AdapterName, Layers, Stage
+from cloudtune.spec_method import Reward
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.syntax import nodes
 
-from cloudtune.spec import LARGEST_INT, LARGEST_SEED, JobSpec
+from cloudtune.spec import JobSpec
+from cloudtune.spec_types import LARGEST_INT, LARGEST_SEED
 from cloudtune.trust import reward_fields, trust_fields, trust_warnings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from cloudtune.errors import CloudtuneError, InputError, Problem, SpecError
 from cloudtune.files.regular_file import read_regular
 from cloudtune.methods import METHODS, methods_of
-from cloudtune.spec import NaturalFloat, Part, PositiveFloat, PositiveInt
+from cloudtune.spec_types import NaturalFloat, Part, PositiveFloat, PositiveInt
 from cloudtune.state import JobRef
 from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.fingerprint import weights_fingerprint

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from cloudtune.errors import Problem
 from cloudtune.methods import METHODS, methods_of
-from cloudtune.spec import Fraction, NaturalFloat, Part
+from cloudtune.spec_types import Fraction, NaturalFloat, Part
 from cloudtune_trainer.adapters import is_whole_model
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
-from cloudtune_trainer import models
+from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.advantages import generalized_advantages, group_advantages, leave_one_out_advantages
 from cloudtune_trainer.completions import Completions, with_completions
 from cloudtune_trainer.devices import Devices
@@ -436,3 +437,21 @@ def test_values_are_measured_with_the_samples(tiny_model: Path) -> None:
         ids = torch.from_numpy(made.ids[: made.starts[1]].astype("int64"))
         state = network(input_ids=ids[None], output_hidden_states=True).hidden_states[-1][0, -2]
         np.testing.assert_allclose(found.values[0], task.head(state), rtol=1e-4)
+
+
+@pytest.mark.starts_trainer
+@pytest.mark.timeout(400)  # programs start slowly on a busy machine
+def test_two_processes_share_the_completions(runs: Runs, rewards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(rewards, FULL, method="ppo", policy={"num_generations": 3, "steps_per_batch": 2}, max_steps=4,
+                   batch_size=3) | {"held_out": items(3), "validation": {"every": 4}}  # fmt: skip
+    alone, group = runs.make("alone", rows=items(5), **spec), runs.make("group", rows=items(5), **spec)
+    assert runs.train(alone) == "succeeded"
+    monkeypatch.setenv("CLOUDTUNE_PROCESSES", "2")
+    assert runs.start(group).wait(180) == 0, group.log.read_text()
+    for split in ("train", "validation"):
+        for one, other in zip(metrics(alone, split), metrics(group, split), strict=True):
+            for name in ("loss", "reward", "reward_std", "kl", "completion_length", "value_loss"):
+                assert one["values"][name] == pytest.approx(other["values"][name], rel=1e-3, abs=1e-5), name
+    (saved,) = [one for one in checkpoints.saved_in(group.checkpoints) if one.step == 4]
+    state = load_file(saved.path / checkpoints.STATE)
+    assert len(state["task.rewards"]) == 6, "a checkpoint holds the completions of all processes"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cloudtune_trainer.run_spec import Adapter
+    from cloudtune_trainer.spec_trained import Adapter
 
 _SAVED: dict[str, tuple[type, ...]] = {
     "task_type": (str,), "peft_type": (str,), "inference_mode": (bool,), "peft_version": (str,), "revision": (str,),

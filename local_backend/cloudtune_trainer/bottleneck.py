@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cloudtune_trainer.run_spec import Adapter
+    from cloudtune_trainer.spec_trained import Adapter
 
 PEFT_TYPE = "CLOUDTUNE_BOTTLENECK"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cloudtune_trainer.batches import Schedule
     from cloudtune_trainer.reporting import Report
-    from cloudtune_trainer.run_spec import Layers, Stage
+    from cloudtune_trainer.spec_trained import Layers, Stage
 
 _AFTER_LAYERS = re.compile(r"final|project_out")
 

@@ -32,6 +32,7 @@ from cloudtune_trainer.fingerprint import check_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
+from cloudtune_trainer.model_config import check_kernels, set_dropout
 from cloudtune_trainer.model_folder import check_model_folder, publish
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quantization import quantize
@@ -48,15 +49,8 @@ if TYPE_CHECKING:
     from cloudtune_trainer.checkpoints import Saved
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.reporting import Report
-    from cloudtune_trainer.run_spec import Adapter, ModelSource, RunSpec
-
-_DROPOUTS = (
-    "attention_dropout", "attn_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout",
-    "embedding_dropout", "embed_dropout", "dropout", "activation_dropout", "attention_probs_dropout_prob",
-    "hidden_dropout_prob", "residual_dropout",
-)  # fmt: skip
-"""The names of dropout settings in transformers' configurations."""
-
+    from cloudtune_trainer.run_spec import ModelSource, RunSpec
+    from cloudtune_trainer.spec_trained import Adapter
 
 _ENCODER = "prompt_encoder.safetensors"
 """In a checkpoint: the weights from which p-tuning computes the adapter."""
@@ -202,9 +196,9 @@ def load_model(
     with found(base):
         _check_folder(base.path if weights is None else str(weights))
         config = AutoConfig.from_pretrained(base.path, **base.loading)
-        _check_kernels(base, config)
+        check_kernels(base, config)
         if dropout is not None:
-            _set_dropout(config, dropout)
+            set_dropout(config, dropout)
         if head is not None:
             head.write_to(config)
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
@@ -221,33 +215,6 @@ def _check_folder(path: str) -> None:
         raise TrainingProblem(
             "model_not_found", f"{path} contains an adapter, not a model", "Use the folder of a complete model."
         )
-
-
-def _check_kernels(base: BaseModel, config: Any) -> None:
-    """Refuse a configuration that names compiled code on the hub: transformers would fetch and load it."""
-    if base.trust_remote_code:
-        return
-    parts = [config, *(part for part in vars(config).values() if hasattr(part, "_attn_implementation"))]
-    for name in ("attn_implementation", "experts_implementation"):
-        for kernel in [getattr(part, f"_{name}", None) for part in parts]:
-            if isinstance(kernel, str) and "/" in kernel:
-                raise TrainingProblem(
-                    "model_not_found",
-                    f"{base.path}: config.json requests compiled code from the hub, {name} {kernel[:100]!a}",
-                    f"Remove {name} from config.json, or use trust_remote_code if you trust its authors.",
-                )
-
-
-def _set_dropout(config: Any, dropout: float) -> None:
-    names = [name for name in _DROPOUTS if isinstance(getattr(config, name, None), int | float)]
-    if not names and dropout > 0:
-        raise TrainingProblem(
-            "bad_spec",
-            f"a {config.model_type} model has no dropout setting",
-            "Remove hyperparameters.dropout, or use adapter.dropout.",
-        )
-    for name in names:
-        setattr(config, name, dropout)
 
 
 def add_adapter(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.spec_trained import Adapter, Layers, faults_of_layers
+from cloudtune_trainer.spec_values import read_values
 
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
@@ -39,32 +40,6 @@ class ModelSource:
     revision: str | None = None
     fingerprint: str | None = None
     """Fingerprint of a folder or a GGUF file when the job was planned: see `cloudtune_trainer.fingerprint`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """Which weights are trained."""
-
-    type: str = "lora"
-    path: str | None = None
-    """A folder with an adapter from which training starts; the other settings are those of the adapter."""
-    fingerprint: str | None = None
-    """Fingerprint of its files when the job was planned."""
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: str | tuple[str, ...] = "all-linear"
-    virtual_tokens: int = 20
-    rslora: bool = False
-    """Scale the update by alpha / sqrt(rank) instead of alpha / rank."""
-    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
-    """peft's ``init_lora_weights``."""
-    modules_to_save: tuple[str, ...] = ()
-    """Modules that are trained completely and stored with the adapter."""
-    bias: Literal["none", "all", "lora_only"] = "none"
-    bottleneck_size: int = 64
-    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
-    """Sublayers with a bottleneck: attention and feed-forward, or feed-forward only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,33 +70,6 @@ class Hyperparameters:
     def token_budget(self) -> int:
         """Tokens per evaluation batch: as many as in a part of a training step."""
         return self.max_length * max(1, self.batch_size // self.gradient_accumulation_steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stage of gradual unfreezing. It has ``epochs`` or ``share``."""
-
-    layers: int | None = None
-    """The number of trained layers, from the top; 0 for the head alone. None: one stage for each number of layers."""
-    epochs: float | None = None
-    share: float | None = None
-    """Length as a share of the run's steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layers:
-    """Which layers are trained, when, and at which learning rate. See `cloudtune_trainer.layer_schedule`."""
-
-    freeze: tuple[str, ...] = ()
-    freeze_depth: int | None = None
-    unfreeze: tuple[Stage, ...] = ()
-    decay: float = 1.0
-    learning_rates: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def needs_levels(self) -> bool:
-        """Whether a setting depends on the order of the layers."""
-        return self.freeze_depth is not None or bool(self.unfreeze) or self.decay != 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,9 +187,9 @@ class RunSpec:
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
     policy: Policy | None = None
     """Set if, and only if, the method samples completions and learns from their rewards."""
-    adapter: Adapter = Adapter()
+    adapter: Adapter = field(default_factory=Adapter)
     hyperparameters: Hyperparameters = Hyperparameters()
-    layers: Layers = Layers()
+    layers: Layers = field(default_factory=Layers)
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -267,7 +215,7 @@ def read_spec(document: Any) -> RunSpec:
             "Use the trainer of the cloudtune version that wrote it.",
         )
     faults = _unknown_names(document)
-    spec = _read(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
+    spec = read_values(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
     if spec is not None and not faults:
         faults = _faults(spec)
     if faults:
@@ -307,7 +255,7 @@ def _faults(spec: RunSpec) -> list[str]:
     if TASKS[spec.method] in _UNPACKED and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed by {spec.method}")
     found += _faults_of_adapter(spec)
-    found += _faults_of_layers(spec.layers)
+    found += faults_of_layers(spec.layers)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
@@ -386,76 +334,3 @@ def _faults_of_adapter(spec: RunSpec) -> list[str]:
         field = "bias" if spec.adapter.bias != "none" else "init"
         found.append(f"adapter.{field}: {spec.method} compares with the base model, whose weights this would change")
     return found
-
-
-def _faults_of_layers(layers: Layers) -> list[str]:
-    found = []
-    if not 0 < layers.decay <= 1:
-        found.append(f"layers.decay must be more than 0 and at most 1, not {layers.decay}")
-    if layers.freeze_depth is not None and layers.freeze_depth < 0:
-        found.append("layers.freeze_depth must be at least 0")
-    if not all(0 < rate < float("inf") for rate in layers.learning_rates.values()):
-        found.append("layers.learning_rates must be positive, finite numbers")
-    counts = [stage.layers for stage in layers.unfreeze]
-    if counts not in ([], [None]) and (None in counts or counts != sorted(set(counts)) or min(counts) < 0):  # type: ignore[type-var, operator]
-        found.append("layers.unfreeze: each stage trains more layers than the one before it")
-    if any((stage.epochs is None) is (stage.share is None) for stage in layers.unfreeze):
-        found.append("layers.unfreeze: a stage has epochs or share")
-    if not all(0 < (stage.epochs or stage.share or 0) < float("inf") for stage in layers.unfreeze):
-        found.append("layers.unfreeze: the length of a stage must be positive")
-    return found
-
-
-def _read(cls: type, document: Any, where: str, faults: list[str]) -> Any:
-    if not isinstance(document, dict):
-        faults.append(f"{where or 'spec'} must be an object")
-        return None
-    hints = get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
-    faults += [f"{where}{key}: unknown key" for key in document if key not in known]
-    values = {}
-    for item in dataclasses.fields(cls):
-        place = f"{where}{item.name}"
-        if item.name not in document:
-            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-                faults.append(f"{place}: missing")
-            continue
-        ok, value = _convert(hints[item.name], document[item.name], place, faults)
-        if ok:
-            values[item.name] = value
-        else:
-            faults.append(f"{place}: invalid value {document[item.name]!r}")
-    if faults:
-        return None
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool, Any]:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        for option in get_args(hint):
-            ok, converted = _convert(option, value, place, faults)
-            if ok:
-                return True, converted
-        return False, None
-    if origin is Literal:
-        return value in get_args(hint) and not isinstance(value, bool), value
-    if origin in (tuple, dict):
-        if not isinstance(value, list | tuple if origin is tuple else dict):
-            return False, None
-        inner = get_args(hint)[origin is dict]
-        parts = [_convert(inner, part, place, faults) for part in (value.values() if origin is dict else value)]
-        converted = [part for _, part in parts]
-        fits = all(ok for ok, _ in parts)
-        return fits, tuple(converted) if origin is tuple else dict(zip(value, converted, strict=True))
-    if hint is type(None):
-        return value is None, None
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            return False, None
-        return True, _read(hint, value, f"{place}.", faults)  # type: ignore[arg-type]
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool), value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
-    return isinstance(value, hint), value

@@ -7,9 +7,9 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
-from cloudtune.spec import Adapter, AdapterName, Layers, Stage
 from cloudtune.spec_method import Reward
-from cloudtune_trainer import run_spec
+from cloudtune.spec_trained import Adapter, AdapterName, Layers, Stage
+from cloudtune_trainer import run_spec, spec_trained
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import policy, preference
@@ -42,7 +42,7 @@ def test_methods_with_a_reference_are_the_trainers() -> None:
 
 
 def test_layers_are_the_specs() -> None:
-    for ours, theirs in ((run_spec.Layers, Layers), (run_spec.Stage, Stage)):
+    for ours, theirs in ((spec_trained.Layers, Layers), (spec_trained.Stage, Stage)):
         assert {field.name for field in dataclasses.fields(ours)} == set(theirs.model_fields)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
 from cloudtune.methods import METHODS
-from cloudtune.spec import Layers
+from cloudtune.spec_trained import Layers
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.layer_names import is_embedding, is_match
 

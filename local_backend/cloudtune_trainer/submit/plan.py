@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from cloudtune.methods import TaskName
     from cloudtune.plan import PlanRequest
-    from cloudtune.spec import Adapter, JobSpec
+    from cloudtune.spec import JobSpec
+    from cloudtune.spec_trained import Adapter
 
 RUN_SPEC_VERSION = 2
 """The version of ``spec.json``; the trainer refuses any other."""

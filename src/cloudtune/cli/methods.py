@@ -55,7 +55,7 @@ def _mark(cell: dict[str, Any]) -> str:
 def matrix(backend: Backend) -> dict[str, dict[str, Any]]:
     """Each method of the table, with its task, and for each adapter whether the back end trains it, or why not."""
     from cloudtune.methods import METHODS
-    from cloudtune.spec import AdapterName
+    from cloudtune.spec_trained import AdapterName
 
     found = {}
     for name, method in METHODS.items():

@@ -15,7 +15,7 @@ from cloudtune_trainer.export import export
 from cloudtune_trainer.generate import Model, load_tuned
 from cloudtune_trainer.multi_adapter import MultiAdapterModel
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Adapter
+from cloudtune_trainer.spec_trained import Adapter
 from cloudtune_trainer.tasks.table import open_model
 from cloudtune_trainer.tuned import check_adapter, read_tuned
 

@@ -15,7 +15,7 @@ from cloudtune_trainer.adapter_targets import choose_targets, coverage_of
 from cloudtune_trainer.merging import merge_into
 from cloudtune_trainer.models import BaseModel, add_adapter, load_model
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Adapter
+from cloudtune_trainer.spec_trained import Adapter
 
 from .conftest import Runs, events, metrics, sums
 from .families import write_family

@@ -14,7 +14,8 @@ from cloudtune_trainer.batches import parts_of, schedule_of
 from cloudtune_trainer.layer_schedule import LayerSchedule, levels_of, plain_name
 from cloudtune_trainer.optimizer import rate_at
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Layers, Stage, read_spec
+from cloudtune_trainer.run_spec import read_spec
+from cloudtune_trainer.spec_trained import Layers, Stage
 from cloudtune_trainer.tasks.table import task_for
 
 from .conftest import Runs, events, metrics, same_bits, sums, weights

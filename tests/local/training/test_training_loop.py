@@ -180,7 +180,8 @@ def test_norms_and_biases_are_not_decayed(runs: Runs) -> None:
     from cloudtune_trainer.batches import schedule_of
     from cloudtune_trainer.layer_schedule import LayerSchedule
     from cloudtune_trainer.optimizer import optimizer_for
-    from cloudtune_trainer.run_spec import Hyperparameters, Layers
+    from cloudtune_trainer.run_spec import Hyperparameters
+    from cloudtune_trainer.spec_trained import Layers
 
     steps = schedule_of([1], batch_size=1, capacity=1, packing=False, epochs=1, max_steps=None, seed=0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))

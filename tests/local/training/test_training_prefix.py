@@ -14,7 +14,8 @@ from cloudtune_trainer.export import export
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.multi_adapter import MultiAdapterModel
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.spec_trained import Adapter
 from cloudtune_trainer.tasks.table import task_for
 from cloudtune_trainer.tuned import check_adapter
 

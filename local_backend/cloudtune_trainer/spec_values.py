@@ -43,13 +43,7 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool
     if origin is Literal:
         return value in get_args(hint) and not isinstance(value, bool), value
     if origin in (tuple, dict):
-        if not isinstance(value, list | tuple if origin is tuple else dict):
-            return False, None
-        inner = get_args(hint)[origin is dict]
-        parts = [_convert(inner, part, place, faults) for part in (value.values() if origin is dict else value)]
-        converted = [part for _, part in parts]
-        fits = all(ok for ok, _ in parts)
-        return fits, tuple(converted) if origin is tuple else dict(zip(value, converted, strict=True))
+        return _convert_items(hint, value, place, faults)
     if hint is type(None):
         return value is None, None
     if dataclasses.is_dataclass(hint):
@@ -61,3 +55,16 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, hint), value
+
+
+def _convert_items(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool, Any]:
+    """A list of values of one type as a tuple, or an object with such values."""
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            return False, None
+        parts = [_convert(get_args(hint)[0], part, place, faults) for part in value]
+        return all(ok for ok, _ in parts), tuple(part for _, part in parts)
+    if not isinstance(value, dict):
+        return False, None
+    items = {key: _convert(get_args(hint)[1], item, place, faults) for key, item in value.items()}
+    return all(ok for ok, _ in items.values()), {key: item for key, (_, item) in items.items()}

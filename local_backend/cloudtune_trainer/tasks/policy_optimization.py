@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.advantages import group_advantages, leave_one_out_advantages
 from cloudtune_trainer.batches import chunks_of
 from cloudtune_trainer.completions import CompletionBatch, Completions, batch_of, with_completions
@@ -78,7 +79,7 @@ class PolicyOptimization:
         """See `Task.load_model`."""
         self._reward = RewardCall(self._terms.reward, self.spec.device)
         network = load_model(base, dtype=dtype, weights=weights, dropout=dropout)
-        if self._terms.beta and self.spec.adapter.type == "full":
+        if self._terms.beta and is_whole_model(self.spec.adapter.type):
             start = copy.deepcopy(network) if weights is None else load_model(base, dtype=dtype)
             self._reference = start.requires_grad_(False).eval()
         self._tokenizer = tokenizer

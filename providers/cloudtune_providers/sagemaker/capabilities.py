@@ -34,8 +34,28 @@ _OTHER = {
         ("method.problem", "method.class_weights", "method.label_smoothing"),
         "it belongs to text classification, which is not supported here",
     ),
-    "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
-    "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
+    "adapter.path": "an adapter's files are not uploaded: train on the local back end, or resume the job",
+    "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
+    **dict.fromkeys(
+        (
+            "adapter:dora",
+            "adapter:ia3",
+            "adapter:prefix",
+            "adapter:prompt",
+            "adapter:p_tuning",
+            "adapter:bottleneck",
+            "adapter:qlora",
+        ),
+        "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
+    ),
+    **dict.fromkeys(
+        ("adapter.virtual_tokens", "adapter.bottleneck_size", "adapter.placement"),
+        "only adapters that are not supported here use it",
+    ),
+    **dict.fromkeys(
+        ("adapter.modules_to_save", "adapter.bias"),
+        "its endpoints load low-rank weights only: train on the local back end, and export merged weights",
+    ),
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",
 }
 _REWARDS = "rewards are computed where the job runs, and its containers get rows alone: use the local back end"

@@ -15,7 +15,7 @@ from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
 from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
-from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, Prediction, TunedModel
 from cloudtune_local import (
     capabilities,
     devices,
@@ -29,6 +29,7 @@ from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
 from cloudtune_local.tuned_model import tuned_model
 from cloudtune_trainer.submit import inference, rows
+from cloudtune_trainer.submit.adapter_facts import find_adapter
 from cloudtune_trainer.submit.distillation import find_teacher
 from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.model_facts import find_model
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
-    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.optional import GenerateOptions, Input, Prompt
     from cloudtune.spec import JobSpec
     from cloudtune_local.rundir import RunStatus
 
@@ -92,6 +93,8 @@ class LocalBackend:
             "gpus": len(devices.visible_gpus()),
         }
         identity = {"model": model.fingerprint}
+        if (adapter := find_adapter(spec)) is not None:
+            facts["adapter"], identity["adapter"] = adapter, adapter["fingerprint"]
         if (reward := find_reward(spec)) is not None:
             facts["reward"], identity["reward"] = reward, reward["fingerprint"]
         if (teacher := find_teacher(spec, NAME)) is not None:
@@ -317,6 +320,10 @@ class LocalBackend:
     ) -> Iterator[Generation]:
         """Answers in the order of the prompts, from this process."""
         return self._answering.generate(model, prompts, options)
+
+    def predict(self, model: TunedModel, inputs: Sequence[Input]) -> Iterator[Prediction]:
+        """Predictions in the order of the inputs, from this process."""
+        return self._answering.predict(model, inputs)
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """Export the adapter, or the merged weights, to a new folder."""

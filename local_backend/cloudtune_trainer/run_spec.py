@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
 from cloudtune_trainer.folder import SPEC_VERSION
+from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.policy_spec import Policy, policy_faults
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.spec_trained import Adapter, Layers, faults_of_layers
+from cloudtune_trainer.spec_values import read_values
 
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
@@ -22,11 +24,12 @@ TASKS = {
     "grpo": "policy_optimization", "rloo": "policy_optimization", "ppo": "policy_optimization",
     "distill": "distillation",
     "kto": "unpaired_preference", "reward": "reward_model",
-    "classification": "sequence_classification",
+    "classification": "sequence_classification", "token_classification": "token_classification",
+    "question_answering": "question_answering", "seq2seq": "seq2seq",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
-_UNPACKED = ("reward_model", "distillation", "sequence_classification")
-"""Tasks that take one row at a time, because a head reads the end of each row."""
+WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
+"""Methods that compare the trained model with the base model, that is with the adapter disabled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +42,6 @@ class ModelSource:
     revision: str | None = None
     fingerprint: str | None = None
     """Fingerprint of a folder or a GGUF file when the job was planned: see `cloudtune_trainer.fingerprint`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """Which weights are trained."""
-
-    type: str = "lora"
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: str | tuple[str, ...] = "all-linear"
-    virtual_tokens: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +61,7 @@ class Hyperparameters:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     dropout: float | None = None
+    neftune_alpha: float | None = None
     max_grad_norm: float = 1.0
     max_length: int = 1024
     packing: bool = True
@@ -98,6 +90,19 @@ class Preference:
     """KTO's factor of the losses of answers rated good."""
     undesirable_weight: float = 1.0
     """KTO's factor of the losses of answers rated bad."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Additional settings of text classification."""
+
+    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
+    """What the label of a text is: one class, a list of classes, or a number."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
+    all classes have the same sum."""
+    label_smoothing: float = 0.0
+    """The share of the target probability that is divided among all classes, for a single label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +168,14 @@ class RunSpec:
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
+    classification: Classification = Classification()
     policy: Policy | None = None
     """Set if, and only if, the method samples completions and learns from their rewards."""
     teacher: Teacher | None = None
     """Set if, and only if, the method learns from a teacher's distributions."""
-    adapter: Adapter = Adapter()
+    adapter: Adapter = field(default_factory=Adapter)
     hyperparameters: Hyperparameters = Hyperparameters()
+    layers: Layers = field(default_factory=Layers)
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -194,7 +201,7 @@ def read_spec(document: Any) -> RunSpec:
             "Use the trainer of the cloudtune version that wrote it.",
         )
     faults = _unknown_names(document)
-    spec = _read(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
+    spec = read_values(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
     if spec is not None and not faults:
         faults = _faults(spec)
     if faults:
@@ -224,14 +231,18 @@ def _faults(spec: RunSpec) -> list[str]:
         "max_steps": hyper.max_steps if hyper.max_steps is not None else 1,
     }
     found += [f"hyperparameters.{name} is too small" for name, value in at_least_one.items() if value < 1]
+    if hyper.neftune_alpha is not None and not 0 < hyper.neftune_alpha < float("inf"):
+        found.append(f"hyperparameters.neftune_alpha must be a positive, finite number, not {hyper.neftune_alpha}")
     positive = {"learning_rate": hyper.learning_rate, "epochs": hyper.epochs, "adam_epsilon": hyper.adam_epsilon}
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_preference(spec) + _faults_of_policy(spec) + _faults_of_teacher(spec)
-    if TASKS[spec.method] in _UNPACKED and spec.hyperparameters.packing:
-        found.append(f"hyperparameters.packing: rows are not packed by {spec.method}")
+    found += _faults_of_preference(spec)
+    found += _faults_of_classification(spec) + _faults_of_policy(spec) + _faults_of_teacher(spec)
+    if TASKS[spec.method] in (*HEADS, "distillation") and spec.hyperparameters.packing:
+        found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
+    found += faults_of_layers(spec.layers)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
@@ -268,6 +279,26 @@ def _faults_of_preference(spec: RunSpec) -> list[str]:
     return found
 
 
+def _faults_of_classification(spec: RunSpec) -> list[str]:
+    terms = spec.classification
+    if terms == Classification():
+        return []
+    if TASKS[spec.method] != "sequence_classification":
+        return [f"classification: the method {spec.method} does not use it"]
+    found = []
+    if terms.problem != "single_label" and (terms.class_weights is not None or terms.label_smoothing):
+        found.append(f"classification.class_weights and label_smoothing do not apply to {terms.problem}")
+    if not 0 <= terms.label_smoothing < 1:
+        found.append(f"classification.label_smoothing must be at least 0 and less than 1, not {terms.label_smoothing}")
+    weights = terms.class_weights if isinstance(terms.class_weights, dict) else {}
+    found += [
+        f"classification.class_weights.{label} must be a positive, finite number, not {weight}"
+        for label, weight in weights.items()
+        if not 0 < weight < float("inf")
+    ]
+    return found
+
+
 def _faults_of_policy(spec: RunSpec) -> list[str]:
     terms, online = spec.policy, TASKS[spec.method] == "policy_optimization"
     if (terms is not None) is not online:
@@ -297,56 +328,10 @@ def _faults_of_adapter(spec: RunSpec) -> list[str]:
         found.append(f"hyperparameters.packing: rows with a {spec.adapter.type} adapter are not packed")
     if hyper.gradient_checkpointing and not kind.can_checkpoint:
         found.append(f"hyperparameters.gradient_checkpointing: not possible with a {spec.adapter.type} adapter")
-    if spec.adapter.virtual_tokens < 1:
-        found.append("adapter.virtual_tokens must be at least 1")
+    sizes = [name for name in ("virtual_tokens", "bottleneck_size", "rank") if getattr(spec.adapter, name) < 1]
+    found += [f"adapter.{name} must be at least 1" for name in sizes]
+    changes = spec.adapter.bias != "none" or spec.adapter.init in MOVES_BASE
+    if changes and spec.method in WITH_REFERENCE:
+        field = "bias" if spec.adapter.bias != "none" else "init"
+        found.append(f"adapter.{field}: {spec.method} compares with the base model, whose weights this would change")
     return found
-
-
-def _read(cls: type, document: Any, where: str, faults: list[str]) -> Any:
-    if not isinstance(document, dict):
-        faults.append(f"{where or 'spec'} must be an object")
-        return None
-    hints = get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
-    faults += [f"{where}{key}: unknown key" for key in document if key not in known]
-    values = {}
-    for item in dataclasses.fields(cls):
-        place = f"{where}{item.name}"
-        if item.name not in document:
-            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-                faults.append(f"{place}: missing")
-            continue
-        ok, value = _convert(hints[item.name], document[item.name], place, faults)
-        if ok:
-            values[item.name] = value
-        else:
-            faults.append(f"{place}: invalid value {document[item.name]!r}")
-    if faults:
-        return None
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool, Any]:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        for option in get_args(hint):
-            ok, converted = _convert(option, value, place, faults)
-            if ok:
-                return True, converted
-        return False, None
-    if origin is Literal:
-        return value in get_args(hint) and not isinstance(value, bool), value
-    if origin is tuple:
-        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-        return fits, tuple(value) if fits else None
-    if hint is type(None):
-        return value is None, None
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            return False, None
-        return True, _read(hint, value, f"{place}.", faults)  # type: ignore[arg-type]
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool), value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
-    return isinstance(value, hint), value

@@ -21,13 +21,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from cloudtune.methods import METHODS
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune_emulator.aws import buckets
 from cloudtune_providers.aws.training_responses import MODEL_VARIABLE
 from cloudtune_trainer.folder import SPEC_VERSION
-from cloudtune_trainer.submit.preference import PAIRED
 from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class SageMakerWorld(TrainingWorld):
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
-        paired = changes.get("method", {}).get("name") in PAIRED
-        row, mark = (_pair, "pairs-") if paired else (chat, "")
+        kind = METHODS[changes.get("method", {}).get("name", "sft")].kinds[0]
+        row, mark = {"preference": (_pair, "pairs-"), "rated": (_rated, "rated-")}.get(kind, (chat, ""))
         rows = [row(n, variant) for n in range(12)]
         held_out = [row(n, variant + 100) for n in range(3)]
         document: dict[str, Any] = {"name": f"small-{variant}", "model": str(self.root / "tiny"), "adapter": "lora"}
@@ -187,6 +187,11 @@ class ServerlessWorld(TrainingWorld):
     def packages(self) -> int:
         """How many groups and versions there are."""
         return self.emulator.store.count("package_group") + self.emulator.store.count("package")
+
+
+def _rated(number: int, variant: int) -> dict[str, Any]:
+    pair, good = _pair(number, variant), number % 2 == 0
+    return {"prompt": pair["prompt"], "completion": pair["chosen" if good else "rejected"], "label": good}
 
 
 def _pair(n: int, variant: int) -> dict[str, Any]:

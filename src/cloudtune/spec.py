@@ -195,7 +195,7 @@ class Hyperparameters(Part):
 class EarlyStopping(Part):
     """Stop when the validation metric has not improved for ``patience`` evaluations.
 
-    The metric is the loss, or the macro F1 of a classifier: the one that chooses the best checkpoint.
+    The metric is the loss, or the F1 or accuracy of a classifier: the one that chooses the best checkpoint.
     """
 
     patience: PositiveInt = 3

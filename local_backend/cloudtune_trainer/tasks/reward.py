@@ -43,7 +43,7 @@ class RewardModeling:
     best_metric = BestMetric("accuracy", higher_is_better=True)
     metric_sums = 3
     peft_task_type = "SEQ_CLS"
-    labels = (OUTPUT,)
+    labels: tuple[str, ...] = (OUTPUT,)
     can_pack = False
     packed = False
     needs_reference = False

@@ -29,9 +29,11 @@ from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
 from cloudtune_local.tuned_model import tuned_model
 from cloudtune_trainer.submit import inference, rows
+from cloudtune_trainer.submit.distillation import find_teacher
 from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.submit.plan import row_limit
+from cloudtune_trainer.submit.policy import find_reward
 from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lines
 
 if TYPE_CHECKING:
@@ -90,6 +92,10 @@ class LocalBackend:
             "gpus": len(devices.visible_gpus()),
         }
         identity = {"model": model.fingerprint}
+        if (reward := find_reward(spec)) is not None:
+            facts["reward"], identity["reward"] = reward, reward["fingerprint"]
+        if (teacher := find_teacher(spec, NAME)) is not None:
+            facts["teacher"], identity["teacher"] = teacher, teacher["fingerprint"]
         limit = row_limit(spec, facts["model"])
         return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloudtune.config.option_types import Program, Protection, Safe, WrittenPath
-from cloudtune.spec import PositiveInt, Seconds
+from cloudtune.spec_types import PositiveInt, Seconds
+from cloudtune_trainer.submit.policy import PolicyOverrides
 from cloudtune_trainer.submit.preference import PreferenceOverrides
 
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -63,3 +64,7 @@ class Overrides(BaseModel):
     """Run Python code that comes with the model. Only for models whose authors you trust."""
     preference: PreferenceOverrides | None = None
     """For preference methods: the loss of dpo, label smoothing, SimPO's margin."""
+    teacher: str | None = Field(default=None, min_length=1)
+    """For ``distill``: the folder of the larger model, an absolute path."""
+    policy: PolicyOverrides | None = None
+    """For policy optimization: steps per batch of completions, clipping, scaling and normalization."""

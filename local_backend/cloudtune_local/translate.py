@@ -8,8 +8,8 @@ from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
+from cloudtune_trainer.submit import distillation, policy, preference
 from cloudtune_trainer.submit.plan import FORMAT, Choices, model_problems, run_spec, warning
-from cloudtune_trainer.submit.preference import KEY
 
 if TYPE_CHECKING:
     from cloudtune.plan import PlanRequest
@@ -87,7 +87,7 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
     """The overrides for the trainer; the others are for the worker (processes) and the model (revision)."""
     derived = {"revision": request.resolved.facts["model"]["revision"]}
     for name in Overrides.model_fields:
-        if name == KEY:  # set by its terms
+        if name in (preference.KEY, policy.KEY, distillation.KEY):  # set by their terms
             continue
         value = derived.get(name) or getattr(own, name)
         if value is not None:

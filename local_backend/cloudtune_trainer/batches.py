@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left, insort
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,11 +53,13 @@ class Schedule:
     batch_size: int
     seed: int
     total_steps: int
+    repeats: int = 1
+    """How many consecutive steps use the same sequences."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass; the last one of a pass may be smaller."""
-        return math.ceil(len(self.sequences) / self.batch_size)
+        return math.ceil(len(self.sequences) / self.batch_size) * self.repeats
 
     def epoch_at(self, step: int) -> float:
         """Completed passes after that many steps."""
@@ -66,6 +68,7 @@ class Schedule:
     def sequences_of(self, step: int) -> list[tuple[int, ...]]:
         """The sequences of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
+        place //= self.repeats
         order = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         return [self.sequences[i] for i in order]
 
@@ -87,12 +90,14 @@ def schedule_of(
     epochs: float,
     max_steps: int | None,
     seed: int,
+    repeats: int = 1,
 ) -> Schedule:
     """Plan the whole run. ``max_steps`` overrides ``epochs``."""
     bins = pack(lengths, capacity) if packing else [[i] for i in range(len(lengths))]
     sequences = tuple(tuple(samples) for samples in bins)
-    steps = max_steps if max_steps is not None else math.ceil(epochs * math.ceil(len(sequences) / batch_size) - 1e-9)
-    return Schedule(sequences, batch_size, seed, max(1, steps))
+    whole = Schedule(sequences, batch_size, seed, 1, repeats)
+    steps = max_steps if max_steps is not None else math.ceil(epochs * whole.steps_per_epoch - 1e-9)
+    return replace(whole, total_steps=max(1, steps))
 
 
 def chunks_of(lengths: Sequence[int], token_budget: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,8 @@ from cloudtune_trainer.problems import TrainingProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
 
 _LEAVE_S = 60
 """Seconds that a process waits for the others at the end."""
@@ -70,6 +73,12 @@ class Devices:
         counts = [int(each) for each in self._gathered(torch.tensor([len(values)]))]
         filled = F.pad(values, (0, 0, 0, max(counts) - len(values)))
         return torch.cat([each[:count] for each, count in zip(self._gathered(filled), counts, strict=True)])
+
+    def joined(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The element-wise sum over all processes, exact for values that all but one process leave at 0."""
+        if self.world == 1:
+            return array
+        return np.asarray(self._summed(array.reshape(-1).tolist())).reshape(array.shape).astype(array.dtype)
 
     def agree(self, request: str | None) -> str | None:
         """The first process's value: all processes must leave the loop at the same step."""

@@ -169,8 +169,6 @@ class Model:
     def _batch(
         self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float, ear: TokenStreamer | None = None
     ) -> list[Answer]:
-        from transformers import GenerationConfig
-
         ids = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         if not all(ids):
             raise TrainingProblem("bad_data", "a prompt is empty", "Enter at least one word.")
@@ -179,29 +177,48 @@ class Model:
             if len(texts) > 1:  # each prompt has its own limit
                 return [self._batch([text], max_tokens, temperature, top_p)[0] for text in texts]
             max_tokens = limit - width
-        rows = torch.tensor([[self._padding] * (width - len(row)) + row for row in ids])  # left padding
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
-        config = GenerationConfig(
-            do_sample=temperature > 0,
-            max_new_tokens=max_tokens,
-            pad_token_id=self._padding,
-            eos_token_id=self._ends or None,
-            **sampling,
-        )
-        device = self._network.get_input_embeddings().weight.device
+        streaming = {"streamer": ear, "stopping_criteria": [ear.has_left]} if ear else {}
         with torch.inference_mode():
-            out = self._network.generate(
-                input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, streamer=ear,
-                stopping_criteria=[ear.has_left] if ear else None,
+            rows = answer_tokens(
+                self._network, ids, ends=self._ends, padding=self._padding, max_tokens=max_tokens, sampling=sampling,
+                **streaming,
             )  # fmt: skip
         answers = []
-        for prompt, row in zip(ids, out[:, width:].tolist(), strict=True):
-            end = next((place for place, token in enumerate(row) if token in self._ends), None)
-            words = row if end is None else row[:end]
+        for prompt, row in zip(ids, rows, strict=True):
+            ended = row[-1] in self._ends
+            words = row[:-1] if ended else row
             text = self._tokenizer.decode(words, skip_special_tokens=True)
-            answers.append(Answer(text, "length" if end is None else "stop", len(prompt), len(words)))
+            answers.append(Answer(text, "stop" if ended else "length", len(prompt), len(words)))
         return answers
+
+
+def answer_tokens(
+    network: Any, prompts: Sequence[Sequence[int]], *, ends: Sequence[int], padding: int, max_tokens: int,
+    sampling: Mapping[str, Any], **options: Any,
+) -> list[list[int]]:  # fmt: skip
+    """The tokens of each prompt's answer, with the end token if the model ended it within ``max_tokens``.
+
+    ``sampling`` are settings of transformers' `GenerationConfig`; without any, the most likely token is picked.
+    """
+    from transformers import GenerationConfig
+
+    width = max(map(len, prompts))
+    rows = torch.tensor([[padding] * (width - len(row)) + list(row) for row in prompts])  # left padding
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
+    config = GenerationConfig(
+        do_sample=bool(sampling), max_new_tokens=max_tokens, pad_token_id=padding, eos_token_id=list(ends) or None,
+        **sampling,
+    )  # fmt: skip
+    device = network.get_input_embeddings().weight.device
+    out = network.generate(
+        input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, **options
+    )
+    found = []
+    for row in out[:, width:].tolist():
+        end = next((place for place, token in enumerate(row) if token in ends), None)
+        found.append(row if end is None else row[: end + 1])
+    return found
 
 
 def load_tuned(

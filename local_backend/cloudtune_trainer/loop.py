@@ -20,10 +20,10 @@ from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.meters import Clock, Meter, added
 from cloudtune_trainer.optimizer import rate_at
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.tasks.task import MeasuresRows, UsesStepMean
+from cloudtune_trainer.tasks.task import MeasuresRows, OnlineTask, UsesStepMean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cloudtune_trainer.devices import Devices
@@ -66,7 +66,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     """Run to the end or to the first reason to stop. Returns the final state; the last checkpoint is saved."""
     spec, report, devices, schedule = job.spec, job.report, job.devices, job.schedule
     hyper = spec.hyperparameters
-    trained = [p for p in job.model.parameters() if p.requires_grad]
+    trained = [p for group in job.optimizer.param_groups for p in group["params"]]
     clock, meter = Clock(job.progress.seconds), Meter()
     total = schedule.total_steps
     started = job.progress.step
@@ -96,8 +96,13 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         rate = rate_at(step, total, hyper)
         for group in job.optimizer.param_groups:
             group["lr"] = rate
-        parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
-        batches = [job.task.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
+        samples, sequences = job.train, schedule.sequences_of(step)
+        if isinstance(job.task, OnlineTask):
+            chosen = [i for sequence in sequences for i in sequence]
+            samples = _made(job, samples, chosen, step=step)
+            sequences = [(i,) for i in range(len(samples))]
+        parts = parts_of(devices.share(sequences), hyper.gradient_accumulation_steps)
+        batches = [job.task.collate(samples, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
         _set_step_mean(job, batches)
         loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
@@ -155,6 +160,8 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     """
     rows: list[torch.Tensor] = []
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
+    if isinstance(job.task, OnlineTask):
+        samples = _made(job, samples, range(len(samples)), step=None, clock=clock)
     groups, lengths = samples.groups, samples.lengths.tolist()
     sizes = [sum([lengths[i] for i in group]) for group in groups]
     budget = job.spec.hyperparameters.token_budget
@@ -187,6 +194,17 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
         mine = torch.cat([torch.zeros(0, job.task.row_values, dtype=torch.float64), *rows])
         values |= job.task.row_metrics(job.devices.rows(mine))
     return values
+
+
+def _made(
+    job: Job, samples: Samples, chosen: Sequence[int], *, step: int | None, clock: Clock | None = None
+) -> Samples:
+    """The samples that the task makes with the current model. With a clock, it checks for requests."""
+    assert isinstance(job.task, OnlineTask)
+    return job.task.make_samples(
+        job.model, samples, chosen, step=step, devices=job.devices,
+        check=lambda: None if clock is None else _give_way(job, clock),
+    )  # fmt: skip
 
 
 def _set_step_mean(job: Job, batches: Iterable[Any]) -> None:

@@ -12,6 +12,7 @@ from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
+from cloudtune_trainer.tasks.task import OnlineTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,9 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
 
 def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
     hyper = spec.hyperparameters
-    train = loaded.splits["train"]
+    train, trained = loaded.splits["train"], loaded.model
+    if isinstance(loaded.task, OnlineTask) and loaded.task.head is not None:
+        trained = torch.nn.ModuleList([loaded.model, loaded.task.head.to(loaded.devices.device)])
     schedule = schedule_of(
         train.lengths.tolist(),
         batch_size=hyper.batch_size,
@@ -80,6 +83,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         epochs=hyper.epochs,
         max_steps=hyper.max_steps,
         seed=spec.seed,
+        repeats=loaded.task.steps_per_batch if isinstance(loaded.task, OnlineTask) else 1,
     )
     if (hyper.warmup_steps or 0) >= schedule.total_steps:
         report.warning(
@@ -97,7 +101,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         device=str(loaded.devices.device),
         processes=loaded.devices.world,
         compute=str(loaded.devices.compute).removeprefix("torch."),
-        trained_parameters=sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
+        trained_parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
     )
     job = loop.Job(
         run=run,
@@ -105,7 +109,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         report=report,
         devices=loaded.devices,
         model=loaded.model,
-        optimizer=optimizer_for(loaded.model, hyper, loaded.devices.device),
+        optimizer=optimizer_for(trained, hyper, loaded.devices.device),
         task=loaded.task,
         train=train,
         validation=loaded.splits.get("validation"),

@@ -85,6 +85,10 @@ class Renderer:
         sample = self._by_difference(plain, turns)
         return [sample] if sample is not None else [self._alone(plain, turn) for turn in turns]
 
+    def prompt(self, messages: Sequence[dict[str, Any]]) -> str:
+        """The text after which the assistant's answer begins."""
+        return self._text(Dialogue([_plain(message) for message in messages], None), prompt=True)
+
     def _learnt_turns(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if self._loss_on == "last_assistant":

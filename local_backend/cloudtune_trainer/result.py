@@ -11,6 +11,7 @@ from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.folder import sync_directory, write_json
 from cloudtune_trainer.generation_settings import save_for_answers
 from cloudtune_trainer.optimizer import optimizer_tensors, restore_optimizer
+from cloudtune_trainer.tasks.task import OnlineTask
 from cloudtune_trainer.tuned import TUNED
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str,
     tensors |= {f"random.{name}": value for name, value in random_states.items()}
     if job.devices.scaler is not None:
         tensors |= job.devices.scaler_state()
+    if isinstance(loaded.task, OnlineTask):
+        tensors |= {f"task.{name}": value for name, value in loaded.task.state().items()}
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / checkpoints.STATE)
 
 
@@ -44,6 +47,8 @@ def restore_state(saved: Saved, job: Job) -> None:
     job.devices.set_random_state(parts["random"])
     if "scaler" in parts:
         job.devices.set_scaler_state(parts["scaler"])
+    if isinstance(job.task, OnlineTask):
+        job.task.restore(parts.get("task", {}))
 
 
 def chosen(job: Job) -> Saved:

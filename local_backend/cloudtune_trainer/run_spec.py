@@ -14,11 +14,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.heads import HEADS
+from cloudtune_trainer.policy_spec import Policy, policy_faults
 from cloudtune_trainer.problems import TrainingProblem
 
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
+    "grpo": "policy_optimization", "rloo": "policy_optimization", "ppo": "policy_optimization",
+    "distill": "distillation",
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
     "question_answering": "question_answering", "seq2seq": "seq2seq",
@@ -111,6 +114,17 @@ class Classification:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Additional settings of distillation."""
+
+    path: str
+    """The folder of the teacher's model."""
+    fingerprint: str | None = None
+    """Its fingerprint when the job was planned."""
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
     """Stop when the validation metric that chooses the best checkpoint no longer improves."""
 
@@ -163,6 +177,10 @@ class RunSpec:
     preference: Preference | None = None
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
     classification: Classification = Classification()
+    policy: Policy | None = None
+    """Set if, and only if, the method samples completions and learns from their rewards."""
+    teacher: Teacher | None = None
+    """Set if, and only if, the method learns from a teacher's distributions."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     validation: Validation = Validation()
@@ -224,9 +242,9 @@ def _faults(spec: RunSpec) -> list[str]:
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_preference(spec)
+    found += _faults_of_preference(spec) + _faults_of_policy(spec) + _faults_of_teacher(spec)
     found += _faults_of_classification(spec)
-    if TASKS[spec.method] in HEADS and spec.hyperparameters.packing:
+    if TASKS[spec.method] in (*HEADS, "distillation") and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
     if not 0 <= spec.seed < 1 << 32:
@@ -283,6 +301,29 @@ def _faults_of_classification(spec: RunSpec) -> list[str]:
         if not 0 < weight < float("inf")
     ]
     return found
+
+
+def _faults_of_policy(spec: RunSpec) -> list[str]:
+    terms, online = spec.policy, TASKS[spec.method] == "policy_optimization"
+    if (terms is not None) is not online:
+        return [f"policy: the method {spec.method} {'requires it' if online else 'does not use it'}"]
+    if terms is None:
+        return []
+    found = policy_faults(terms, one_each=spec.method == "ppo")
+    if terms.max_new_tokens >= spec.hyperparameters.max_length:
+        found.append("policy.max_new_tokens leaves no token of hyperparameters.max_length to the prompt")
+    if spec.hyperparameters.packing:
+        found.append("hyperparameters.packing: completions are not packed")
+    return found
+
+
+def _faults_of_teacher(spec: RunSpec) -> list[str]:
+    needed = TASKS[spec.method] == "distillation"
+    if (spec.teacher is not None) is not needed:
+        return [f"teacher: the method {spec.method} {'requires it' if needed else 'does not use it'}"]
+    if spec.teacher is not None and not 1e-3 <= spec.teacher.temperature < float("inf"):
+        return [f"teacher.temperature must be at least 0.001 and finite, not {spec.teacher.temperature}"]
+    return []
 
 
 def _faults_of_adapter(spec: RunSpec) -> list[str]:

@@ -193,12 +193,13 @@ class AsyncClient:
         again: bool = False,
         resume: bool = False,
         trust_remote_code: bool = False,
+        trust_reward: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> AsyncJob:
         """See `Client.submit`. ``on_step`` is called in the worker thread."""
         job = await asyncio.to_thread(
             self._client.submit, spec, backend=backend, again=again, resume=resume,
-            trust_remote_code=trust_remote_code, on_step=on_step,
+            trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_step=on_step,
         )  # fmt: skip
         return AsyncJob(job)
 

@@ -213,6 +213,7 @@ class Client:
         again: bool = False,
         resume: bool = False,
         trust_remote_code: bool = False,
+        trust_reward: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> Job:
         """Create the job, or return the existing one if the same spec and data were submitted before.
@@ -225,15 +226,16 @@ class Client:
             again: See `plan`.
             resume: See `plan`.
             trust_remote_code: Confirm that code from the model's repository can run.
+            trust_reward: Confirm that the spec's reward function can run, or that its endpoint gets the rows.
             on_step: Called with every step of the submission.
 
         Raises:
-            PolicyRefused: The spec requests remote code and the call does not confirm it.
+            PolicyRefused: The spec requests remote code or a reward, and the call does not confirm it.
         """
         plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
         if plan.purpose != "job":
             raise InputError(f"this plan is to {plan.purpose} a model, not to create a job")
-        check_trust(plan, confirmed=trust_remote_code)
+        check_trust(plan, confirmed=trust_remote_code, reward_confirmed=trust_reward)
         # Continue the recorded plan. Only the location of the rows may have changed.
         runner = self._runner(self.backend(plan.backend))
         return Job(self, runner.submit(plan, spec_of(plan), on_step))
@@ -279,7 +281,8 @@ class Client:
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
         fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
         plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref)
-        return self.submit(plan, trust_remote_code=True, on_step=on_step)  # confirmed when ``ref`` was submitted
+        # both were confirmed when ``ref`` was submitted
+        return self.submit(plan, trust_remote_code=True, trust_reward=True, on_step=on_step)
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 MethodName = Literal[
-    "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "rft", "grpo", "rloo", "distill", "classification",
-    "token_classification", "question_answering", "seq2seq", "image_classification", "speech_recognition",
+    "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "rft", "grpo", "rloo", "ppo", "distill",
+    "classification", "token_classification", "question_answering", "seq2seq", "image_classification",
+    "speech_recognition",
 ]  # fmt: skip
 TaskName = Literal[
-    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "distillation",
-    "sequence_classification", "token_classification", "question_answering", "seq2seq", "image_classification",
-    "speech_recognition",
+    "causal_lm", "preference", "unpaired_preference", "reward_model", "reinforcement", "policy_optimization",
+    "distillation", "sequence_classification", "token_classification", "question_answering", "seq2seq",
+    "image_classification", "speech_recognition",
 ]  # fmt: skip
 
 LabelProblem = Literal["single_label", "multi_label", "regression"]
@@ -52,9 +53,10 @@ METHODS: dict[str, TrainingMethod] = {
     "simpo": TrainingMethod("preference", ("preference",), pairs=True, beta=True),
     "kto": TrainingMethod("unpaired_preference", ("rated",), reference=True, beta=True),
     "reward": TrainingMethod("reward_model", ("preference",), pairs=True),
-    "rft": TrainingMethod("policy_optimization", ("item",), reward=True),
+    "rft": TrainingMethod("reinforcement", ("item",), reward=True),
     "grpo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "rloo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
+    "ppo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "distill": TrainingMethod("distillation", ("chat", "item"), teacher=True),
     "classification": TrainingMethod("sequence_classification", ("text_label",), labels=True),
     "token_classification": TrainingMethod("token_classification", ("tags",), labels=True),
@@ -65,8 +67,8 @@ METHODS: dict[str, TrainingMethod] = {
 }
 DEFAULT_METHOD: MethodName = "sft"
 TRAINER_TASKS: tuple[TaskName, ...] = (
-    "causal_lm", "preference", "unpaired_preference", "reward_model", "sequence_classification", "token_classification",
-    "question_answering", "seq2seq",
+    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "distillation",
+    "sequence_classification", "token_classification", "question_answering", "seq2seq",
 )  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 

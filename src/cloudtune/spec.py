@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import re
 from string import Formatter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from cloudtune.clock import duration
-from cloudtune.methods import DEFAULT_METHOD, METHODS, LabelProblem, MethodName
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from cloudtune.methods import METHODS, MethodName
+from cloudtune.spec_method import Method
+from cloudtune.spec_types import (
+    Fraction,
+    NaturalFloat,
+    NaturalInt,
+    Part,
+    PositiveFloat,
+    PositiveInt,
+    Seconds,
+    Seed,
+    short,
+)
 
 SPEC_VERSION = 1
 MOST_EPOCHS = 10_000
@@ -40,13 +48,6 @@ Feature = Literal[
 FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx", "text"]
 
 
-def _not_bool(value: Any) -> Any:
-    # pydantic reads `epochs: yes` as 1, which is certainly a mistake.
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
-    return value
-
-
 def _known_kind(value: str) -> str:
     if value not in DATA_KINDS:
         from cloudtune.plugins import ROW_KINDS
@@ -54,85 +55,6 @@ def _known_kind(value: str) -> str:
         if value not in ROW_KINDS.plugins:
             raise PydanticKnownError("literal_error", {"expected": ", ".join((*DATA_KINDS, *ROW_KINDS.plugins))})
     return value
-
-
-def _seconds(value: Any) -> Any:
-    if not isinstance(value, str):
-        return _not_bool(value)
-    return duration(value)
-
-
-LARGEST_INT = 2**53 - 1
-"""The largest integer that every JSON parser represents exactly."""
-LARGEST_SEED = 2**32 - 1
-"""NumPy accepts no larger seed (numpy.org, RandomState.seed, seen 2026-11-28)."""
-
-PositiveInt = Annotated[int, BeforeValidator(_not_bool), Field(gt=0, le=LARGEST_INT)]
-NaturalInt = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=LARGEST_INT)]
-Seed = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=LARGEST_SEED)]
-PositiveFloat = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)]
-NaturalFloat = Annotated[float, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, BeforeValidator(_not_bool), Field(ge=0, lt=1, allow_inf_nan=False)]
-Seconds = Annotated[
-    float,
-    BeforeValidator(_seconds, json_schema_input_type=float | str),
-    Field(gt=0, allow_inf_nan=False),
-]
-
-
-def _short(key: str, accepts: Any) -> Any:
-    return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=accepts
-    )
-
-
-class Part(BaseModel):
-    """Base of the spec's parts: frozen, rejects unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_nul(cls, value: Any) -> Any:
-        # No file system, database or vendor accepts one.
-        place = next(_nul_places(value, ""), None)
-        if place is not None:
-            raise ValueError(f"a NUL character is not allowed{f', in {place}' if place else ''}")
-        return value
-
-
-def _nul_places(value: Any, place: str) -> Iterator[str]:
-    if isinstance(value, str) and "\0" in value:
-        yield place
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _nul_places(key, place)
-            yield from _nul_places(item, f"{place}.{key}".strip("."))
-    if isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            yield from _nul_places(item, f"{place}.{number}".strip("."))
-
-
-class Method(Part):
-    """Training method. ``method: sft`` is short for ``method: {name: sft}``."""
-
-    name: MethodName = DEFAULT_METHOD
-    loss_on: Literal["assistant", "last_assistant", "all"] | None = None
-    """Tokens that contribute to the loss: all assistant turns, the last one, or every token of the record."""
-    beta: PositiveFloat | None = None
-    """Strength of the penalty for deviating from the reference model, for preference methods."""
-    problem: LabelProblem | None = None
-    """What the label of a text is, for ``classification``: one class (default), a list of classes, or a number."""
-    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
-    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
-    all classes have the same sum."""
-    label_smoothing: Fraction | None = None
-    """The share of the target probability that is divided among all classes, for a single label."""
-
-    @property
-    def label_problem(self) -> LabelProblem | None:
-        """The problem of the method that learns labels of texts; None for other methods."""
-        return (self.problem or "single_label") if METHODS[self.name].task == "sequence_classification" else None
 
 
 class Adapter(Part):
@@ -195,7 +117,8 @@ class Hyperparameters(Part):
 class EarlyStopping(Part):
     """Stop when the validation metric has not improved for ``patience`` evaluations.
 
-    The metric is the loss, or the F1 or accuracy of a classifier: the one that chooses the best checkpoint.
+    The metric is the loss, the F1 or accuracy of a classifier, or the mean reward: the one that chooses the best
+    checkpoint.
     """
 
     patience: PositiveInt = 3
@@ -256,7 +179,7 @@ class Source(Part):
     kind: Annotated[str, AfterValidator(_known_kind), Field(examples=list(DATA_KINDS))] = "auto"
     columns: dict[str, str] = {}
     """Maps columns of the file to field names, e.g. ``{question: prompt, answer: completion}``."""
-    template: Annotated[dict[str, str] | None, _short("text", dict[str, str] | str)] = None
+    template: Annotated[dict[str, str] | None, short("text", dict[str, str] | str)] = None
     """Builds rows from columns: ``{prompt: "Q: {question}", completion: "{answer}"}``, or one string for plain text."""
 
     @field_validator("*", mode="before")
@@ -350,9 +273,9 @@ class JobSpec(Part):
     """Default back end. The command line and the environment override it. Not part of the job's identity."""
     model: Annotated[str, Field(min_length=1)] | dict[str, str]
     """The base model, or one per back end: ``{local: ./smollm2, openai: gpt-4.1-mini-2025-04-14}``."""
-    method: Annotated[Method, _short("name", Method | MethodName)] = Method()
+    method: Annotated[Method, short("name", Method | MethodName)] = Method()
     data: Data
-    adapter: Annotated[Adapter, _short("type", Adapter | AdapterName)] | None = None
+    adapter: Annotated[Adapter, short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from cloudtune.methods import METHODS
+from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
@@ -90,8 +90,8 @@ class SageMakerWorld(TrainingWorld):
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
-        kind = METHODS[changes.get("method", {}).get("name", "sft")].kinds[0]
-        row, mark = {"preference": (_pair, "pairs-"), "rated": (_rated, "rated-")}.get(kind, (chat, ""))
+        kind = METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].kinds[0]
+        row, mark = _BY_KIND.get(kind, chat), f"{kind}-" if kind in _BY_KIND else ""
         rows = [row(n, variant) for n in range(12)]
         held_out = [row(n, variant + 100) for n in range(3)]
         document: dict[str, Any] = {"name": f"small-{variant}", "model": str(self.root / "tiny"), "adapter": "lora"}
@@ -189,11 +189,6 @@ class ServerlessWorld(TrainingWorld):
         return self.emulator.store.count("package_group") + self.emulator.store.count("package")
 
 
-def _rated(number: int, variant: int) -> dict[str, Any]:
-    pair, good = _pair(number, variant), number % 2 == 0
-    return {"prompt": pair["prompt"], "completion": pair["chosen" if good else "rejected"], "label": good}
-
-
 def _pair(n: int, variant: int) -> dict[str, Any]:
     return {"prompt": f"{n} + {variant}?", "chosen": f"{n + variant}", "rejected": f"{n - variant - 1}"}
 
@@ -202,6 +197,11 @@ def _item(n: int, variant: int) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": f"{n} + {variant}?"}], "reference_answer": f"{n + variant}"}
 
 
+def _rated(n: int, variant: int) -> dict[str, Any]:
+    return {"prompt": f"{n} + {variant}?", "completion": f"{n + variant}", "label": n % 2 == 0}
+
+
+_BY_KIND = {"preference": _pair, "rated": _rated}
 _ROWS = {"sft": chat, "dpo": _pair, "rft": _item}
 
 

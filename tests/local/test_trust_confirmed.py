@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudtune import Client, Job, JobSpec, PolicyRefused
+from cloudtune.document.specfile import parse_spec
 from cloudtune.registry import open_backend
 
 pytestmark = pytest.mark.starts_trainer
@@ -66,3 +67,34 @@ def test_the_command_needs_its_own_flag(tmp_path: Path, document: dict[str, obje
     assert said("plan").returncode == 0
     done = said("run", "--yes", "--trust-remote-code")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_reward_function_needs_confirmation(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('it-ran').touch()\n"
+        "def score(prompts, completions, answer):\n    return [float(len(one[0]['content'])) for one in completions]\n"
+    )
+    item = {"messages": [{"role": "user", "content": "1+1?"}], "answer": "2"}
+    (tmp_path / "rows.jsonl").write_text((json.dumps(item) + "\n") * 4, encoding="utf-8")
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
+    values = {
+        "model": "tiny.json", "data": {"train": "rows.jsonl"}, "hyperparameters": {"max_steps": 1},
+        "method": {"name": "grpo", "reward": "rewards.py:score", "num_generations": 2, "max_new_tokens": 4},
+    }  # fmt: skip
+    here, spec = client(tmp_path), parse_spec(values, folder=tmp_path)
+    plan = here.plan(spec)
+    assert "trust_reward" in [problem.code for problem in plan.warnings]
+    for confirmed in ({}, {"trust_remote_code": True}):
+        with pytest.raises(PolicyRefused, match=r"method\.reward\.function runs a Python function") as refused:
+            here.submit(plan, **confirmed)
+        assert "--trust-reward" in str(refused.value.hint)
+    assert here.ledger.attempts() == []
+    assert not (tmp_path / "it-ran").exists()
+
+    job = here.submit(plan, trust_reward=True)
+    job.wait(timeout=100)
+    assert (tmp_path / "it-ran").exists()
+    assert [metric.values["reward"] > 0 for metric in job.metrics()] == [True]
+    assert len(list(job.generate(["1+1?"]))) == 1
+    (tmp_path / "rewards.py").write_text("def score(): ...\n")
+    assert here.plan(spec).key != plan.key, "another function is another job"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tests.syntax import nodes
 
-from cloudtune.spec import LARGEST_INT, LARGEST_SEED, JobSpec
-from cloudtune.trust import trust_fields, trust_warnings
+from cloudtune.spec import JobSpec
+from cloudtune.spec_types import LARGEST_INT, LARGEST_SEED
+from cloudtune.trust import reward_fields, trust_fields, trust_warnings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOTS = ("src", "providers", "local_backend", "examples")
@@ -34,6 +35,15 @@ def test_what_is_off_asks_for_nothing(value: object) -> None:
 def test_other_back_ends_do_not_count() -> None:
     assert not trust_fields({"overrides": {"local": {"trust_remote_code": True}}}, "sagemaker")
     assert not trust_fields({}, "sagemaker")
+
+
+def test_a_reward_that_runs_or_sends_something_asks_for_trust() -> None:
+    for name, asks in {"function": True, "url": True, "model": False}.items():
+        spec = {"method": {"name": "grpo", "reward": {name: "x"}}}
+        fields = (f"method.reward.{name}",) if asks else ()
+        assert reward_fields(spec) == fields
+        assert tuple(problem.field for problem in trust_warnings(spec, "local")) == fields
+    assert not reward_fields({})
 
 
 UNSANDBOXED = {"Environment", "NativeEnvironment", "NativeTemplate", "Template"}

@@ -16,6 +16,7 @@ from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
+from cloudtune_trainer.submit import distillation, policy
 from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def run_spec(
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
         **_classification(spec, choices),
+        **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
+        **distillation.terms(spec, choices, request.resolved.facts.get("teacher")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         "validation": _validation(request, choices),
         "checkpoints": {
@@ -157,7 +160,7 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
     values = {name: pick(name, default) for name, default in defaults.items()}
     method = request.spec.method.name
     rate, by = ADAPTERS[adapter].learning_rate, f"{adapter} training"
-    if method in PREFERRING:
+    if method in PREFERRING or method in policy.POLICY:
         rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
@@ -194,6 +197,7 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
+    found += policy.too_long(document, length)
     found += [*_wrong_family(request, model), *_strange_targets(request, model.get("modules") or ())]
     task = METHODS[request.spec.method.name].task
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
@@ -276,7 +280,8 @@ def unsupported_features() -> dict[str, str]:
 
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
-    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
+    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend), *policy.misused(spec, backend)]
+    found += distillation.misused(spec, backend)
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 

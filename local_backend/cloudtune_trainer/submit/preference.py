@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from cloudtune.errors import Problem
 from cloudtune.methods import METHODS, methods_of
-from cloudtune.spec import Fraction, NaturalFloat, Part
+from cloudtune.spec_types import Fraction, NaturalFloat, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,7 +84,7 @@ def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
     name = spec.method.name
     if name in PREFERRING:
         yield from _of_rows(spec)
-    elif spec.method.beta is not None:
+    elif spec.method.beta is not None and not METHODS[name].beta:
         message = f"{name} uses no reference model"
         yield Problem(code="no_effect", field="method.beta", message=message, fix=f"remove it, or use {PAIRED[0]}")
     try:

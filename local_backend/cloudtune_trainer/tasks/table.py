@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
+from cloudtune_trainer.tasks.distillation import Distillation
+from cloudtune_trainer.tasks.ppo import policy_task
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
 from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
@@ -35,6 +37,8 @@ class TaskEntry(NamedTuple):
 TASKS: dict[str, TaskEntry] = {
     "causal_lm": TaskEntry(CausalLM, Model),
     "preference": TaskEntry(Preferences, Model),
+    "distillation": TaskEntry(Distillation, Model),
+    "policy_optimization": TaskEntry(policy_task, Model),
     "unpaired_preference": TaskEntry(UnpairedPreferences, Model),
     "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from cloudtune_trainer.devices import Devices
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
@@ -92,6 +93,33 @@ class Task(Protocol):
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """Metrics from sums over a step or a split, including ``loss`` and the best metric."""
+
+
+@runtime_checkable
+class OnlineTask(Protocol):
+    """A task that makes its samples during training, with the model as it is at that step."""
+
+    steps_per_batch: int
+    """How many consecutive optimizer steps use the same samples."""
+    head: torch.nn.Module | None
+    """Weights that are trained beside the model, and that the result does not need."""
+
+    def make_samples(
+        self, model: Any, samples: Any, chosen: Sequence[int], *, step: int | None, devices: Devices,
+        check: Callable[[], None],
+    ) -> Samples:  # fmt: skip
+        """New samples for those of ``samples``, in the same order, an equal number of new ones for each.
+
+        ``step`` is the optimizer step, counted from 0, or None for an evaluation. The result is a function of the step,
+        the weights and the spec's seed, and the same in all processes, which must call this together. ``check`` is
+        called between two batches in all processes; it may raise.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold besides the model, the optimizer and the random state."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Restore the result of `state`."""
 
 
 @runtime_checkable

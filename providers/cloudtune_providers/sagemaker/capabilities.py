@@ -10,6 +10,7 @@ from cloudtune.methods import methods_of
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+from cloudtune_trainer.submit import policy
 from cloudtune_trainer.submit.plan import contradictions, unsupported_features
 
 if TYPE_CHECKING:
@@ -33,16 +34,20 @@ _OTHER = {
         ("method.problem", "method.class_weights", "method.label_smoothing"),
         "it belongs to text classification, which is not supported here",
     ),
+    "method:distill": "its containers get one model, without a teacher: use the local back end",
     "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
     "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",
 }
+_REWARDS = "rewards are computed where the job runs, and its containers get rows alone: use the local back end"
 _HERE = {"verb:deploy": "local test runs have no endpoints; the model runs in this process"}
 
 
 def capabilities(options: SageMakerOptions) -> Capabilities:
     """The capabilities with these settings."""
-    reasons = _OTHER | unsupported_features() | (_HERE if options.compute == "local" else {})
+    reasons = (
+        _OTHER | policy.unsupported(_REWARDS) | unsupported_features() | (_HERE if options.compute == "local" else {})
+    )
     return Capabilities(
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,

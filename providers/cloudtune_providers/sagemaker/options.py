@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cloudtune.config.option_types import Credential, Endpoint, Program, Protection, Safe, WrittenPath
-from cloudtune.spec import Seconds
+from cloudtune.spec_types import Seconds
 from cloudtune_providers.aws.options import AwsOptions
 from cloudtune_trainer.submit.preference import PreferenceOverrides
 

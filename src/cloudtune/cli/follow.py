@@ -33,7 +33,7 @@ def planned(session: Session, file: SpecFile, *, again: bool, resume: bool) -> P
         raise
 
 
-def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False) -> Job:
+def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False, trust_reward: bool = False) -> Job:
     """Submit the plan, report its steps and print the job's reference."""
     from cloudtune.cli.render_watch import step_line
 
@@ -45,7 +45,7 @@ def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False) 
         if update.what != "begun" or session.verbose:
             session.say(step_line(update))
 
-    job = session.client.submit(plan, trust_remote_code=trust_remote_code, on_step=tell)
+    job = session.client.submit(plan, trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_step=tell)
     if not begun:
         session.say("already submitted: this is the existing job (after it ends, --again creates a new one)")
     session.put(str(job.ref))

@@ -116,3 +116,7 @@ trust_option = click.option(
     "--trust-remote-code", is_flag=True, help="Allow Python code in the model's repository to run. Use it only for "
     "models from authors you trust.",
 )  # fmt: skip
+trust_reward_option = click.option(
+    "--trust-reward", is_flag=True, help="Allow the spec's reward function to run, or its endpoint to get the prompts "
+    "and completions.",
+)  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.options import command, spec_argument, trust_option, watch_options, yes_option
+from cloudtune.cli.options import command, spec_argument, trust_option, trust_reward_option, watch_options, yes_option
 from cloudtune.cli.terminal import one_line
 
 if TYPE_CHECKING:
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 @command("run")
 @spec_argument
 @trust_option
+@trust_reward_option
 @yes_option
 @watch_options
 @click.option("--requests", is_flag=True, help="Include the exact requests in the plan.")
 def run(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool, yes: bool,
-    waiting: Waiting, requests: bool, trust_remote_code: bool,
+    waiting: Waiting, requests: bool, trust_remote_code: bool, trust_reward: bool,
 ) -> None:  # fmt: skip
     """Plan a job, ask for confirmation, submit it and watch it until it ends.
 
@@ -39,10 +40,10 @@ def run(
     made = planned(session, file, again=again, resume=resume)
     session.say(plan_text(made, requests=requests, settings=not yes or session.verbose > 0))
     session.say()
-    check_trust(made, confirmed=trust_remote_code)
+    check_trust(made, confirmed=trust_remote_code, reward_confirmed=trust_reward)
     if not yes:
         ask("Submit this?")
-    job = submitted(session, made, trust_remote_code=trust_remote_code)
+    job = submitted(session, made, trust_remote_code=trust_remote_code, trust_reward=trust_reward)
     waiting["stall_after"] = waiting["stall_after"] or file.spec.limits.stall_after
     try:
         snapshot = follow(session, job, waiting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune.cli.options import command, spec_argument, trust_option
+from cloudtune.cli.options import command, spec_argument, trust_option, trust_reward_option
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 @command("submit")
 @spec_argument
 @trust_option
+@trust_reward_option
 def submit(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
-    trust_remote_code: bool,
+    trust_remote_code: bool, trust_reward: bool,
 ) -> None:  # fmt: skip
     """Submit a job and print its reference.
 
@@ -29,7 +30,7 @@ def submit(
     made = planned(session, session.open_spec(spec, sets, unsupported), again=again, resume=resume)
     if made.warnings:
         session.say(warnings_text(made.warnings))
-    job = submitted(session, made, trust_remote_code=trust_remote_code)
+    job = submitted(session, made, trust_remote_code=trust_remote_code, trust_reward=trust_reward)
     if session.json:
         session.result(job_json(job.snapshot()))
     session.say(f"watch it with: cloudtune watch {job.ref}")

@@ -26,7 +26,7 @@ from cloudtune.spec import SPEC_VERSION, JobSpec
 
 _SHORT_FOR: dict[Path_, str] = {
     ("method",): "name", ("adapter",): "type", ("data",): "train", ("data", "train"): "path",
-    ("data", "validation"): "path", ("data", "test"): "path",
+    ("data", "validation"): "path", ("data", "test"): "path", ("method", "reward"): "function",
 }  # fmt: skip
 _ALIASES = {
     "base_model": "model", "model_name_or_path": "model", "train_file": "data.train", "training_file": "data.train",
@@ -237,6 +237,9 @@ def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
             key: _source_path(value, ("data", key), base) if key in ("train", "validation", "test", "mix") else value
             for key, value in data.items()
         }
+    method = found.get("method")
+    if isinstance(method, Mapping) and "reward" in method:
+        found["method"] = {**method, "reward": _reward_path(method["reward"], base)}
     model = found.get("model")
     if isinstance(model, str):
         found["model"] = _model_path(model, base(("model",)))
@@ -256,6 +259,19 @@ def _source_path(value: Any, path: Path_, base: Callable[[Path_], Path]) -> Any:
     if isinstance(value, Mapping) and "path" in value:
         return {**value, "path": _source_path(value["path"], (*path, "path"), base)}
     return value
+
+
+def _reward_path(value: Any, base: Callable[[Path_], Path]) -> Any:
+    """The paths of a reward: a function's file, and a model's folder."""
+    reward = dict(value) if isinstance(value, Mapping) else {"function": value}
+    for name, text in reward.items():
+        folder = base(("method", "reward", name))
+        file, colon, function = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+        if name == "function" and file.endswith(".py"):
+            reward[name] = f"{_absolute(file, folder)}{colon}{function}"
+        elif name == "model" and isinstance(text, str):
+            reward[name] = _model_path(text, folder)
+    return reward
 
 
 def _model_path(model: str, folder: Path) -> str:

@@ -59,6 +59,10 @@ _REFUSED = {
         ("method.problem", "method.class_weights", "method.label_smoothing"),
         "it belongs to classification, which is not offered",
     ),
+    **dict.fromkeys(
+        ("method.reward", "method.num_generations", "method.temperature", "method.max_new_tokens"),
+        "it belongs to policy optimization, which is not offered",
+    ),
     "method.beta": "it belongs to preference methods, which are not offered",
     "adapter.virtual_tokens": "it belongs to prefix adapters, which are not offered",
     "hyperparameters.gradient_accumulation_steps": "the vendor divides batches as it likes",

@@ -121,6 +121,8 @@ class LocalWorld:
                 "validation": self._rows(f"{mark}v-{variant}", held_out),
             },
         }
+        if METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].teacher:
+            document["overrides"] = {"local": {"teacher": str(self.root / "tiny")}}
         return JobSpec.model_validate(document | changes)
 
     def _rows(self, name: str, rows: list[dict[str, Any]]) -> str:
@@ -213,6 +215,8 @@ def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
     if kind == "rated":
         return {"prompt": question, "completion": f"{answer}", "label": answer % 4 == 0}
+    if kind == "item":
+        return {"messages": [{"role": "user", "content": question}], "reference_answer": f"{answer}"}
     if kind == "text_label":
         return {"text": question, "label": str(answer % 2)}
     if kind == "tags":

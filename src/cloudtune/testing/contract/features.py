@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.methods import METHODS, methods_of
+from cloudtune.methods import DEFAULT_METHOD, METHODS, methods_of
 from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "method.problem": ("regression",),
     "method.class_weights": ("balanced",),
     "method.label_smoothing": (0.07,),
+    "method.reward": ({"url": "http://127.0.0.1:9/other", "timeout": 77.0},),
+    "method.num_generations": (5,),
+    "method.temperature": (0.77,),
+    "method.max_new_tokens": (33,),
     "adapter.rank": (5, 16),
     "adapter.alpha": (11.0, 128.0),
     "adapter.dropout": (0.07,),
@@ -57,6 +61,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 
 _OF_LABELS = {"method.problem", "method.class_weights", "method.label_smoothing"}
+REWARD = {"url": "http://127.0.0.1:9/reward"}
+_OF_REWARDS = {"method.reward", "method.num_generations", "method.temperature", "method.max_new_tokens"}
 
 
 def values_of(feature: str) -> tuple[Any, ...]:
@@ -86,6 +92,9 @@ def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> d
     for feature, value in wanted.items():
         if ":" in feature:
             changes[feature.partition(":")[0]] = value
+    method = changes.get("method", {})
+    if METHODS[method.get("name", DEFAULT_METHOD)].reward and capabilities.can("method.reward"):
+        changes["method"] = {"reward": REWARD, **method}
     return world.spec(8, **changes).model_dump(mode="json", exclude_none=True)
 
 
@@ -103,6 +112,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     classifiers = [name for name in methods_of("sequence_classification") if capabilities.can(f"method:{name}")]
     if not _OF_LABELS.isdisjoint(wanted) and classifiers:
         changes["method"] = {"name": classifiers[0]}
+    rewarded = [name for name, method in METHODS.items() if method.reward and capabilities.can(f"method:{name}")]
+    if not _OF_REWARDS.isdisjoint(wanted) and rewarded:
+        changes["method"] = {"name": rewarded[0]}
     return changes
 
 

@@ -1,0 +1,243 @@
+"""The reward of a completion: from the user's own function or endpoint, or from a reward model.
+
+A function has the convention of trl's reward functions: ``reward(prompts, completions, **columns)``, with one entry in
+each list for each completion, returns a list of numbers. A prompt is a list of messages, a completion a list with the
+assistant's message, and the columns are the fields of the rows. A function without ``**columns`` gets the columns that
+it names.
+
+The function runs in the trainer's process with the user's permissions. Only a spec that the user has confirmed
+contains one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer.fingerprint import check_fingerprint
+from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cloudtune_trainer.policy_spec import Reward
+
+    _Score = Callable[[list[Any], list[Any], dict[str, list[Any]]], Any]
+
+_LARGEST_REPLY = 64 << 20
+_ATTEMPTS = 3
+_SHOWN = 10
+"""How many rows a message names."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The completions of one call."""
+
+    rows: Sequence[int]
+    """Each completion's row in the file, counted from 1."""
+    prompts: Sequence[Sequence[dict[str, Any]]]
+    completions: Sequence[str]
+    fields: Sequence[dict[str, Any]]
+    """The other fields of each row."""
+
+
+class _TooSlow(Exception):
+    """A call did not return within its time."""
+
+
+class RewardCall:
+    """A reward, called with a time limit. Every failure is one `TrainingProblem` ``bad_reward``."""
+
+    def __init__(self, source: Reward, device: str = "auto") -> None:
+        """``device`` is that of a reward model."""
+        self.name = f"the reward {source.function or source.url or source.model}"
+        self._limit = source.timeout
+        if source.function is not None:
+            self._score = _function(source.function, source.fingerprint)
+        elif source.url is not None:
+            self._score = _endpoint(source.url, source.timeout)
+        else:
+            assert source.model is not None  # `read_spec` checks it
+            self._score = _model(Path(source.model), source.fingerprint, device)
+        self._timed = self._call if source.function is None else self._call_in_thread
+
+    def __call__(self, scored: Scored) -> list[float]:
+        """One finite number for each completion."""
+        if not scored.rows:
+            return []
+        try:
+            rewards = self._timed(scored)
+        except _TooSlow:
+            raise self._problem(f"did not return within {self._limit:g} s for {_listed(scored.rows)}",
+                                "Make it faster, or raise method.reward.timeout.") from None  # fmt: skip
+        except TrainingProblem:
+            raise
+        except Exception as error:
+            where = self._first_failing(scored)
+            raise self._problem(f"raised {type(error).__name__}: {error} for {where}", "Fix it, then resume the job: "
+                                "a reward must accept every completion, an empty one too.") from error  # fmt: skip
+        return self._checked(rewards, scored)
+
+    def _call(self, scored: Scored) -> Any:
+        return self._score(*_arguments(scored))
+
+    def _call_in_thread(self, scored: Scored) -> Any:
+        """A call that never returns ends with the process."""
+        outcome: list[Any] = []
+
+        def run() -> None:
+            try:
+                outcome.append((self._call(scored), None))
+            except Exception as error:  # noqa: BLE001 - any failure of the user's code
+                outcome.append((None, error))
+            except SystemExit as error:
+                outcome.append((None, RuntimeError(f"SystemExit: {error}")))
+
+        thread = threading.Thread(target=run, name="reward", daemon=True)
+        thread.start()
+        thread.join(self._limit)
+        if not outcome:
+            raise _TooSlow
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value
+
+    def _first_failing(self, scored: Scored) -> str:
+        """The row whose completion fails alone, if there is one."""
+        deadline = time.monotonic() + self._limit
+        for place, row in enumerate(scored.rows):
+            if time.monotonic() > deadline:
+                break
+            alone = Scored(*([list_[place]] for list_ in vars(scored).values()))
+            try:
+                self._timed(alone)
+            except Exception:  # noqa: BLE001 - any failure of the user's code
+                return f"row {row}, completion {json.dumps(scored.completions[place][:200], ensure_ascii=False)}"
+        return _listed(scored.rows)
+
+    def _checked(self, rewards: Any, scored: Scored) -> list[float]:
+        try:
+            values = list(rewards)
+        except TypeError:
+            raise self._problem(f"returned {type(rewards).__name__} instead of a list of numbers",
+                                "Return one number for each completion.") from None  # fmt: skip
+        if len(values) != len(scored.rows):
+            raise self._problem(f"returned {len(values)} numbers for {len(scored.rows)} completions of "
+                                f"{_listed(scored.rows)}", "Return one number for each completion.")  # fmt: skip
+        found = []
+        for row, value in zip(scored.rows, values, strict=True):
+            try:
+                number = math.nan if isinstance(value, str) else float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            if not math.isfinite(number):
+                raise self._problem(f"returned {value!r} for row {row}", "Return a finite number for every completion.")
+            found.append(number)
+        return found
+
+    def _problem(self, what: str, hint: str) -> TrainingProblem:
+        return TrainingProblem("bad_reward", f"{self.name} {what}", hint)
+
+
+def _arguments(scored: Scored) -> tuple[list[Any], list[Any], dict[str, list[Any]]]:
+    names = dict.fromkeys(name for fields in scored.fields for name in fields)
+    completions = [[{"role": "assistant", "content": text}] for text in scored.completions]
+    columns = {name: [fields.get(name) for fields in scored.fields] for name in names}
+    return [list(prompt) for prompt in scored.prompts], completions, columns
+
+
+def _function(source: str, fingerprint: str | None) -> _Score:
+    place, _, name = source.rpartition(":")
+    try:
+        module = _file_module(Path(place), fingerprint) if place.endswith(".py") else importlib.import_module(place)
+        function = getattr(module, name)
+    except TrainingProblem:
+        raise
+    except BaseException as error:
+        what = f"cannot load the reward {source}: {type(error).__name__}: {error}"
+        raise TrainingProblem("bad_reward", what, "Fix the module, or method.reward.function.") from error
+    if not callable(function):
+        raise TrainingProblem("bad_reward", f"the reward {source} is not a function", "Fix method.reward.function.")
+    parameters = inspect.signature(function).parameters.values()
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    taken = {one.name for one in parameters}
+
+    def score(prompts: list[Any], completions: list[Any], columns: dict[str, list[Any]]) -> Any:
+        given = columns if takes_all else {name: column for name, column in columns.items() if name in taken}
+        return function(prompts=prompts, completions=completions, **given)
+
+    return score
+
+
+def _file_module(path: Path, fingerprint: str | None) -> Any:
+    if fingerprint is not None and hashlib.sha256(path.read_bytes()).hexdigest() != fingerprint:
+        raise TrainingProblem("bad_reward", f"{path} has changed since the job was submitted",
+                              "Put the original back, or submit the spec as a new job.")  # fmt: skip
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # noqa: PT018 - the name ends with .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    sys.path.append(str(path.parent))  # for modules beside it
+    spec.loader.exec_module(module)
+    return module
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Rows go to the endpoint in the spec and nowhere else."""
+
+
+def _endpoint(url: str, timeout: float) -> _Score:
+    """POST ``{"prompts": [...], "completions": [...], "columns": {...}}``; the reply is ``{"rewards": [...]}``."""
+    opener = urllib.request.build_opener(_NoRedirect)
+
+    def score(prompts: list[Any], completions: list[Any], columns: dict[str, list[Any]]) -> Any:
+        body = json.dumps({"prompts": prompts, "completions": completions, "columns": columns}).encode()
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - checked: http
+        attempt, document = 0, None
+        while document is None:
+            try:
+                with opener.open(request, timeout=timeout) as reply:
+                    document = json.loads(reply.read(_LARGEST_REPLY)) or {}
+            except (urllib.error.URLError, ConnectionError) as error:
+                attempt += 1
+                if attempt == _ATTEMPTS or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
+                    raise
+                time.sleep(2**attempt)
+        if not isinstance(document, dict) or not isinstance(document.get("rewards"), list):
+            raise ValueError('the reply is not {"rewards": [...]}')  # noqa: TRY004 - the endpoint's fault
+        return document["rewards"]
+
+    return score
+
+
+def _model(folder: Path, fingerprint: str | None, device: str) -> _Score:
+    from cloudtune_trainer.tasks.reward import RewardModel
+
+    check_fingerprint(folder, fingerprint, since="the job was submitted")
+    model = RewardModel.open(folder, device=device)
+
+    def score(prompts: list[Any], completions: list[Any], _: dict[str, list[Any]]) -> list[float]:
+        return model.score([[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)])
+
+    return score
+
+
+def _listed(rows: Sequence[int]) -> str:
+    different = sorted(set(rows))
+    more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+    return f"row{'s' if len(different) > 1 else ''} {', '.join(map(str, different[:_SHOWN]))}{more}"

@@ -29,6 +29,7 @@ from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
 from cloudtune_local.tuned_model import tuned_model
 from cloudtune_trainer.submit import inference, rows
+from cloudtune_trainer.submit.adapter_facts import find_adapter
 from cloudtune_trainer.submit.distillation import find_teacher
 from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.model_facts import find_model
@@ -92,6 +93,8 @@ class LocalBackend:
             "gpus": len(devices.visible_gpus()),
         }
         identity = {"model": model.fingerprint}
+        if (adapter := find_adapter(spec)) is not None:
+            facts["adapter"], identity["adapter"] = adapter, adapter["fingerprint"]
         if (reward := find_reward(spec)) is not None:
             facts["reward"], identity["reward"] = reward, reward["fingerprint"]
         if (teacher := find_teacher(spec, NAME)) is not None:

@@ -6,6 +6,7 @@ correctly. Omitted weights are reported with the reason.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -36,7 +37,10 @@ _NOTABLE = 0.1
 class Targets:
     """The targets for peft, and the omitted weights."""
 
+    names: list[str] = field(default_factory=list)
+    """The linear layers, by their full names."""
     modules: list[str] = field(default_factory=list)
+    """The shortest ends of these names that identify them."""
     parameters: list[str] = field(default_factory=list)
     """Weights outside linear layers, e.g. stacks of experts."""
     skipped: dict[str, Skipped] = field(default_factory=dict)
@@ -59,8 +63,11 @@ class Skipped:
     """The number of parameters."""
 
 
-def choose_targets(network: Any, *, dropout: float = 0.0) -> Targets:
-    """Choose the targets in ``network``, a model without adapters."""
+def choose_targets(network: Any, *, not_stacked: str | None = None) -> Targets:
+    """Choose the targets in ``network``, a model without adapters.
+
+    ``not_stacked`` is the reason why an adapter is not possible on weights outside linear layers.
+    """
     from transformers.pytorch_utils import Conv1D
 
     linear = {name: m for name, m in network.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
@@ -76,8 +83,8 @@ def choose_targets(network: Any, *, dropout: float = 0.0) -> Targets:
             continue
         reason = _reason_against(network, name, module, shared=uses[id(module.weight)] > 1, output=outputs.get(name))
         by_parameter = renamed and name.rpartition(".")[2] in _SPLIT_NAMES
-        if reason is None and by_parameter and dropout:
-            reason = "adapter.dropout is not possible there"
+        if reason is None and by_parameter:
+            reason = not_stacked
         if reason is not None:
             targets.skip(name, module.weight, reason)
         elif by_parameter:
@@ -86,14 +93,15 @@ def choose_targets(network: Any, *, dropout: float = 0.0) -> Targets:
             chosen.append(name)
     for name, parameter in network.named_parameters():
         if parameter.dim() == 3 and _is_expert(network, name):
-            if dropout:
-                targets.skip(name, parameter, "adapter.dropout is not possible for stacked experts")
+            if not_stacked is not None:
+                targets.skip(name, parameter, not_stacked)
             else:
                 parameters.append(name)
         elif (
             parameter.dim() == 2 and _is_expert(network, name) and not (name.endswith("bias") or _owner(name) in linear)
         ):
             targets.skip(name, parameter, "these experts are stored as one matrix")
+    targets.names = chosen
     targets.modules = _shortest_names(chosen, [name for name, _ in network.named_modules()])
     targets.parameters = _shortest_names(parameters, [name for name, _ in network.named_parameters()])
     return targets
@@ -120,12 +128,18 @@ def coverage_of(tuned: Any) -> Coverage:
     for name, module in tuned.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer):
             weight = module.get_param() if hasattr(module, "get_param") else module.get_base_layer().weight
-            adapted[id(weight)] = weight.numel()
+            adapted[id(weight)] = _size(weight)
             suffix = f".{module.parameter_name}" if hasattr(module, "parameter_name") else ""
             names.add(_grouped(name.replace(".base_layer", "") + suffix))
     trained = {id(p): p.numel() for p in tuned.parameters() if p.requires_grad}
-    frozen = {id(p): p.numel() for p in tuned.parameters() if not p.requires_grad}
+    frozen = {id(p): _size(p) for p in tuned.parameters() if not p.requires_grad}
     return Coverage(sum(trained.values()), sum(adapted.values()), sum(frozen.values()), tuple(sorted(names)))
+
+
+def _size(weight: Any) -> int:
+    """The number of parameters; a quantized weight stores two in a byte."""
+    state = getattr(weight, "quant_state", None)
+    return math.prod(weight.shape if state is None else state.shape)
 
 
 def report_coverage(report: Report, tuned: Any, skipped: Mapping[str, Skipped]) -> None:

@@ -44,6 +44,8 @@ class Progress:
     """Loss and best metric of the latest evaluation, if they are finite."""
     labels: list[str] = field(default_factory=list)
     """The names of a classifier's outputs, in order."""
+    stage: int = 0
+    """Stage of the layer schedule in the latest step, counted from 0."""
     evaluated: int | None = None
     """Step of the latest evaluation."""
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.generation_settings import end_where_answers_end
@@ -30,7 +31,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     to.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
     try:
-        if merged and tuned["adapter"] != "full" and not tuned["merged"]:
+        if merged and not is_whole_model(tuned["adapter"]) and not tuned["merged"]:
             check_mergeable(tuned["adapter"])
             _merge(folder, tuned, aside, trust_remote_code=trust_remote_code)
         else:
@@ -55,7 +56,12 @@ def _copy(folder: Path, to: Path) -> None:
 def _bring_base(folder: Path, tuned: dict[str, Any], to: Path) -> None:
     """Copy a base model that was built for the job: it cannot be rebuilt, and is deleted with the job."""
     base = folder / tuned["base_folder"]
-    if tuned["adapter"] == "full" or tuned["base"]["source"] != "config" or not base.is_dir() or (to / "base").is_dir():
+    if (
+        is_whole_model(tuned["adapter"])
+        or tuned["base"]["source"] != "config"
+        or not base.is_dir()
+        or (to / "base").is_dir()
+    ):
         return
     check_base(tuned, base)
     _copy(base, to / "base")
@@ -73,7 +79,7 @@ def _merge(folder: Path, tuned: dict[str, Any], to: Path, *, trust_remote_code: 
     base = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     with found(base):
         stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
-    network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code, for_merging=True)
     tokenizer = load_tokenizer(BaseModel(str(folder)))
     end_where_answers_end(network.get_base_model(), tokenizer)
     merge_into(to, network, stored)

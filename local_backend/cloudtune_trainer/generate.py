@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 
 from cloudtune_trainer import models
+from cloudtune_trainer.adapters import ADAPTERS, is_whole_model
 from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens, padding_of
 from cloudtune_trainer.heads import HEADS, Head
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.quantization import quantize, round_weights
 from cloudtune_trainer.rendering import text_start
 from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
-from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,9 +213,12 @@ def answer_tokens(
         **sampling,
     )  # fmt: skip
     device = network.get_input_embeddings().weight.device
-    out = network.generate(
-        input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, **options
-    )
+    with warnings.catch_warnings():
+        # with a prompt adapter, positions follow from the cache
+        warnings.filterwarnings("ignore", "Position ids are not supported")
+        out = network.generate(
+            input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, **options
+        )
     found = []
     for row in out[:, width:].tolist():
         end = next((place for place, token in enumerate(row) if token in ends), None)
@@ -222,24 +227,26 @@ def answer_tokens(
 
 
 def load_tuned(
-    folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False
-) -> Any:
-    """The network, with its adapter if it has one."""
+    folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False,
+    for_merging: bool = False,
+) -> Any:  # fmt: skip
+    """The network, with its adapter if it has one.
+
+    ``for_merging``: a base model that was quantized has its rounded weights, in ``dtype``.
+    """
     head = _head_of(folder, tuned)
-    if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
+    if (is_whole_model(tuned["adapter"]) or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     new_head = set[str]() if head is not None and head.starts_random else None
     network = models.load_model(origin, dtype=dtype, head=head, new_head=new_head)
     if base:
         return network
-    from peft import PeftModel
-
     check_adapter(folder)
+    if tuned["adapter"] in ADAPTERS and ADAPTERS[tuned["adapter"]].quantized:
+        (round_weights if for_merging else quantize)(network)
     with models.found(models.BaseModel(str(folder))):
-        adapted = PeftModel.from_pretrained(network, folder)
-        check_adapter_weights(adapted, folder)
-        return adapted
+        return models.load_adapter(network, folder)
 
 
 def _head_of(folder: Path, tuned: dict[str, Any]) -> Head | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer import checkpoints, models
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, is_whole_model
 from cloudtune_trainer.causality import check_causal
 from cloudtune_trainer.fingerprint import base_fingerprint, check_fingerprint
 from cloudtune_trainer.generation_settings import end_where_answers_end
@@ -60,7 +60,7 @@ class Loaded:
     @property
     def adapted(self) -> bool:
         """Whether an adapter is trained instead of the base model's own weights."""
-        return self.spec.adapter.type != "full"
+        return not is_whole_model(self.spec.adapter.type)
 
 
 def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stopping: Callable[[], bool]) -> Loaded:
@@ -75,7 +75,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         if "strftime_now" in str(tokenizer.chat_template):
             report.warning("the chat template writes the current date: rows have other tokens on another day")
         report.state("loading", "weights")
-        full = spec.adapter.type == "full"
+        full = is_whole_model(spec.adapter.type)
         # a method that first evaluates the base model loads the checkpoint's weights after that
         at_once = start is not None and full and not task.needs_reference
         network = task.load_model(

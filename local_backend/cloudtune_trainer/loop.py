@@ -18,7 +18,7 @@ from cloudtune_trainer import checkpoints
 from cloudtune_trainer.batches import Schedule, chunks_of, parts_of
 from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.meters import Clock, Meter, added
-from cloudtune_trainer.optimizer import rate_at
+from cloudtune_trainer.optimizer import rate_at, set_rate
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tasks.task import MeasuresRows, OnlineTask, UsesStepMean
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from cloudtune_trainer.devices import Devices
     from cloudtune_trainer.folder import RunFolder
+    from cloudtune_trainer.layer_schedule import LayerSchedule
     from cloudtune_trainer.reporting import Report
     from cloudtune_trainer.run_spec import RunSpec
     from cloudtune_trainer.samples import Samples
@@ -44,6 +45,7 @@ class Job:
     devices: Devices
     model: Any
     """The trained model, adapter included."""
+    layers: LayerSchedule
     optimizer: torch.optim.Optimizer
     task: Task
     train: Samples
@@ -66,7 +68,6 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     """Run to the end or to the first reason to stop. Returns the final state; the last checkpoint is saved."""
     spec, report, devices, schedule = job.spec, job.report, job.devices, job.schedule
     hyper = spec.hyperparameters
-    trained = [p for group in job.optimizer.param_groups for p in group["params"]]
     clock, meter = Clock(job.progress.seconds), Meter()
     total = schedule.total_steps
     started = job.progress.step
@@ -94,8 +95,8 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         meter.begin()
         step = job.progress.step
         rate = rate_at(step, total, hyper)
-        for group in job.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(job.optimizer, rate)
+        trained = job.layers.trained_at(step, report)
         samples, sequences = job.train, schedule.sequences_of(step)
         if isinstance(job.task, OnlineTask):
             chosen = [i for sequence in sequences for i in sequence]
@@ -115,12 +116,15 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
             metric_sums = added(metric_sums, sums.metric_sums.tolist())
         loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
         _check_finite(loss / count, "loss", step)
+        job.layers.discard_other_gradients()
         norm = devices.finish_gradients(trained, hyper.max_grad_norm, job.optimizer)
         if devices.scaler is None:
             _check_finite(norm, "gradient norm", step)
         devices.step(job.optimizer)
         job.optimizer.zero_grad(set_to_none=True)
-        job.progress = replace(job.progress, step=step + 1, tokens=job.progress.tokens + int(tokens))
+        job.progress = replace(
+            job.progress, step=step + 1, tokens=job.progress.tokens + int(tokens), stage=job.layers.stage_at(step)
+        )
         meter.end(loss, metric_sums, count, int(tokens))
 
         # --- measure, evaluate, save

@@ -15,20 +15,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
+from cloudtune_trainer.adapter_conversion import initial_factors
 from cloudtune_trainer.adapter_targets import Targets, choose_targets, report_coverage
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE, is_whole_model
+from cloudtune_trainer.bottleneck import (
+    PEFT_TYPE,
+    add_bottlenecks,
+    load_bottlenecks,
+    restore_bottlenecks,
+    save_bottlenecks,
+)
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
+from cloudtune_trainer.fingerprint import check_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.heads import Head, auto_model, renamed_weights
+from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
+from cloudtune_trainer.model_config import check_kernels, set_dropout
 from cloudtune_trainer.model_folder import check_model_folder, publish
 from cloudtune_trainer.problems import TrainingProblem, recognized
+from cloudtune_trainer.quantization import quantize
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
-from cloudtune_trainer.weights import check_adapter_weights, load_checked
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNED, check_adapter, read_object, read_tuned
+from cloudtune_trainer.weights import check_adapter_weights, head_weights, load_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,17 +50,11 @@ if TYPE_CHECKING:
     from cloudtune_trainer.checkpoints import Saved
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.reporting import Report
-    from cloudtune_trainer.run_spec import Adapter, ModelSource, RunSpec
+    from cloudtune_trainer.run_spec import ModelSource, RunSpec
+    from cloudtune_trainer.spec_trained import Adapter
 
-_DROPOUTS = (
-    "attention_dropout", "attn_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout",
-    "embedding_dropout", "embed_dropout", "dropout", "activation_dropout", "attention_probs_dropout_prob",
-    "hidden_dropout_prob", "residual_dropout", "dropout_rate", "classifier_dropout", "seq_classif_dropout",
-    "qa_dropout",
-)  # fmt: skip
-"""The names of dropout settings in transformers' configurations."""
-
-
+_ENCODER = "prompt_encoder.safetensors"
+"""In a checkpoint: the weights from which p-tuning computes the adapter."""
 _TOLD = 500
 """Characters of a library's own message that are shown."""
 
@@ -169,10 +177,10 @@ def load_model(
     with found(base):
         _check_folder(base.path if weights is None else str(weights))
         config = AutoConfig.from_pretrained(base.path, **base.loading)
-        _check_kernels(base, config)
+        check_kernels(base, config)
         auto = auto_model(config, head, own_code=base.trust_remote_code)
         if dropout is not None:
-            _set_dropout(config, dropout)
+            set_dropout(config, dropout)
         if head is not None:
             head.write_to(config)
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
@@ -196,33 +204,6 @@ def _check_folder(path: str) -> None:
         )
 
 
-def _check_kernels(base: BaseModel, config: Any) -> None:
-    """Refuse a configuration that names compiled code on the hub: transformers would fetch and load it."""
-    if base.trust_remote_code:
-        return
-    parts = [config, *(part for part in vars(config).values() if hasattr(part, "_attn_implementation"))]
-    for name in ("attn_implementation", "experts_implementation"):
-        for kernel in [getattr(part, f"_{name}", None) for part in parts]:
-            if isinstance(kernel, str) and "/" in kernel:
-                raise TrainingProblem(
-                    "model_not_found",
-                    f"{base.path}: config.json requests compiled code from the hub, {name} {kernel[:100]!a}",
-                    f"Remove {name} from config.json, or use trust_remote_code if you trust its authors.",
-                )
-
-
-def _set_dropout(config: Any, dropout: float) -> None:
-    names = [name for name in _DROPOUTS if isinstance(getattr(config, name, None), int | float)]
-    if not names and dropout > 0:
-        raise TrainingProblem(
-            "bad_spec",
-            f"a {config.model_type} model has no dropout setting",
-            "Remove hyperparameters.dropout, or use adapter.dropout.",
-        )
-    for name in names:
-        setattr(config, name, dropout)
-
-
 def add_adapter(
     model: Any, adapter: Adapter, base: BaseModel, task_type: str, report: Report | None = None
 ) -> Any:  # fmt: skip
@@ -235,10 +216,15 @@ def add_adapter(
     from peft import get_peft_model
 
     kind = ADAPTERS[adapter.type]
-    assert kind.config is not None
+    if adapter.path is not None:
+        return _given_adapter(model, adapter, base, task_type)
+    if kind.config is None:
+        return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
     by_default = has_targets and adapter.targets == "all-linear"
-    targets = choose_targets(model, dropout=adapter.dropout) if by_default else Targets()
+    targets = choose_targets(model, not_stacked=_against_stacked(adapter)) if by_default else Targets()
+    if kind.quantized:
+        quantize(model)
     chosen: dict[str, Any] = {}
     if by_default:
         chosen = {"target_modules": targets.modules, "target_parameters": targets.parameters or None}
@@ -249,9 +235,13 @@ def add_adapter(
             tuned = get_peft_model(model, config)
     except ValueError as error:
         remove_adapter_layers(model)  # of targets that peft found before the refused one
-        possible = choose_targets(model, dropout=adapter.dropout).modules if has_targets else ()
+        possible = choose_targets(model, not_stacked=_against_stacked(adapter)).modules if has_targets else ()
         hint = f"Targets that this model has: {', '.join(possible)}; or use all-linear."
-        raise TrainingProblem("bad_spec", f"adapter.targets: {error}", hint) from error
+        raise TrainingProblem("bad_spec", f"adapter: {error}", hint) from error
+    if adapter.init in MOVES_BASE:
+        tuned.initial_factors = initial_factors(tuned)
+    elif adapter.init != "default":
+        config.init_lora_weights = True  # it affects new adapters only
     if report is not None and has_targets:
         report_coverage(report, tuned, targets.skipped)
         ends = (tuned.get_input_embeddings(), tuned.get_output_embeddings())
@@ -270,8 +260,10 @@ def make_trainable(
         # transformers 5 renamed the argument; the values are the same
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    if spec.adapter.type == "full":
-        model.requires_grad_(True)
+    if is_whole_model(spec.adapter.type):
+        model.requires_grad_(spec.adapter.type == "full")
+        if spec.adapter.type == "head_only":
+            _train_head(model)
         return model
     torch.manual_seed(spec.seed)  # the same initial adapter, however the base was loaded
     tuned = add_adapter(model, spec.adapter, base, task_type, report)
@@ -280,24 +272,93 @@ def make_trainable(
     return tuned
 
 
+def _against_stacked(adapter: Adapter) -> str | None:
+    """Why that adapter is not possible on weights outside linear layers; None if it is."""
+    if not ADAPTERS[adapter.type].stacked_experts:
+        return f"a {adapter.type} adapter is not possible there"
+    if adapter.init not in ("default", "gaussian"):
+        return f"adapter.init {adapter.init} is not possible there"
+    return "adapter.dropout is not possible there" if adapter.dropout else None
+
+
+def _train_head(model: Any) -> None:
+    """Train what follows the last layer: the norm and the head."""
+    if not head_weights(model):
+        what = f"adapter.type head_only: {type(model).__name__} has no head of its own"
+        hint = "Its output layer is the embeddings' weight. Use layers.freeze_depth, or a classification method."
+        raise TrainingProblem("bad_spec", what, hint)
+    levels = levels_of(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(levels.of[name] > levels.layers)
+
+
+def _given_adapter(model: Any, adapter: Adapter, base: BaseModel, task_type: str) -> Any:
+    """The model with the adapter of another job or program, from which training continues."""
+    assert adapter.path is not None
+    folder = Path(adapter.path)
+    check_adapter(folder)
+    if fingerprint([folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS]) != (adapter.fingerprint or ""):
+        what = f"the adapter {folder} has changed since the job was submitted"
+        raise TrainingProblem("base_changed", what, "Put the original adapter back, or submit the job again.")
+    tuned = read_tuned(folder) if (folder / TUNED).is_file() else None
+    if tuned is not None:
+        check_base(tuned, Path(base.path))
+    trained_for = read_object(folder / ADAPTER_CONFIG).get("task_type") or "CAUSAL_LM"
+    if trained_for != task_type:
+        what = f"adapter.path: {folder} was trained for {trained_for}, and this job trains {task_type}"
+        raise TrainingProblem("bad_spec", what, "Use an adapter of the same task.")
+    labels = list((model.config.id2label or {}).values()) if task_type != "CAUSAL_LM" else []
+    if labels and (tuned is None or tuned.get("labels") != labels):
+        what = f"adapter.path: {folder} does not have the labels of the training rows, {', '.join(labels)}"
+        raise TrainingProblem("bad_spec", what, "Use an adapter that cloudtune trained with the same labels.")
+    if ADAPTERS[adapter.type].quantized:
+        quantize(model)
+    with found(BaseModel(str(folder))):
+        return load_adapter(model, folder, trainable=True)
+
+
+def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
+    """The base model with the adapter that training saved in that folder, after `check_adapter`."""
+    from peft import PeftModel
+
+    if read_object(folder / ADAPTER_CONFIG)["peft_type"] == PEFT_TYPE:
+        return load_bottlenecks(model, folder)
+    tuned = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    check_adapter_weights(tuned, folder)
+    return tuned
+
+
 def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's."""
-    if adapted:
+    if hasattr(model, "bottlenecks"):
+        save_bottlenecks(model, folder / ADAPTER)
+    elif adapted:
         model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+        if _computes_prompts(model):
+            save_file(model.prompt_encoder.state_dict(), folder / _ENCODER)
     else:
         model.save_pretrained(folder / MODEL)
 
 
 def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     """Restore the weights that `save_weights` wrote, bit for bit."""
-    from safetensors.torch import load_file
-
+    if hasattr(model, "bottlenecks"):
+        restore_bottlenecks(model, folder)
+        return
     if adapted:
         from peft import set_peft_model_state_dict
 
         check_adapter_weights(model, folder)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        if _computes_prompts(model):
+            model.prompt_encoder.load_state_dict(load_file(folder.parent / _ENCODER))
         return
     _check_folder(str(folder))
     kept = load_checked(type(model), str(folder), config=model.config, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(kept.state_dict())
+
+
+def _computes_prompts(model: Any) -> bool:
+    """Whether the saved adapter is computed from other weights."""
+    saved = model.active_peft_config.peft_type.value
+    return any(kind.computed and kind.peft_type == saved for kind in ADAPTERS.values())

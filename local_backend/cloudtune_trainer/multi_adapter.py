@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cloudtune_trainer import models
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generate import Model, base_of
 from cloudtune_trainer.merging import remove_adapter_layers
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, check_mergeable, read_tuned
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, check_mergeable, read_object, read_tuned
 from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ class MultiAdapterModel:
             raise TrainingProblem("base_changed", what, "Use the base model of the adapter.")
         check_mergeable(tuned["adapter"])  # only such adapters can share a base model's layers
         check_adapter(folder)
+        if tuned["adapter"] in ADAPTERS and ADAPTERS[tuned["adapter"]].quantized:
+            what = f"{folder.name} was trained on a quantized base model"
+            raise TrainingProblem("bad_spec", what, "Serve it alone, or merge it.")
+        if read_object(folder / ADAPTER_CONFIG).get("bias", "none") != "none":
+            what = f"{folder.name} trains biases of the base model, which other adapters would get too"
+            raise TrainingProblem("bad_spec", what, "Serve it alone.")
         with self._lock, models.found(models.BaseModel(str(folder))):
             if name in self._adapted:
                 return

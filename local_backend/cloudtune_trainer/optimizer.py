@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from cloudtune_trainer.layer_schedule import LayerSchedule
     from cloudtune_trainer.run_spec import Hyperparameters
 
 
@@ -23,15 +24,16 @@ def rate_at(step: int, total_steps: int, hyper: Hyperparameters) -> float:
     return hyper.learning_rate * max(0.0, share)
 
 
-def optimizer_for(model: torch.nn.Module, hyper: Hyperparameters, device: torch.device) -> torch.optim.Optimizer:
+def optimizer_for(layers: LayerSchedule, hyper: Hyperparameters, device: torch.device) -> torch.optim.Optimizer:
     """AdamW over the trained weights. Vectors, that is norms and biases, have no weight decay."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": hyper.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for name, parameter in layers.trained.items():
+        decays, factor = parameter.ndim >= 2, layers.factor(name)
+        decay = hyper.weight_decay if decays else 0.0
+        group = groups.setdefault((decays, factor), {"params": [], "weight_decay": decay, "rate_factor": factor})
+        group["params"].append((name, parameter))
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        sorted(groups.values(), key=lambda group: group["weight_decay"] == 0.0),
         lr=hyper.learning_rate,
         betas=(hyper.adam_beta1, hyper.adam_beta2),
         eps=hyper.adam_epsilon,
@@ -39,16 +41,30 @@ def optimizer_for(model: torch.nn.Module, hyper: Hyperparameters, device: torch.
     )
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all weights, each with its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as named tensors, for safetensors."""
+    """The optimizer's state as named tensors, for safetensors: ``<parameter>.<name of the value>``."""
+    names = _names(optimizer)
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+    return {f"{names[index]}.{name}": value for index, entry in state.items() for name, value in entry.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Restore the state from `optimizer_tensors`."""
+    """Restore the state from `optimizer_tensors`. Weights that had no state, or are not trained now, start without."""
+    numbers = {name: index for index, name in enumerate(_names(optimizer))}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+        parameter, _, name = key.rpartition(".")
+        if parameter in numbers:
+            state.setdefault(numbers[parameter], {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _names(optimizer: torch.optim.Optimizer) -> list[str]:
+    """The parameters' names, in the order of the optimizer's state."""
+    return [name for group in optimizer.param_groups for name in group["param_names"]]

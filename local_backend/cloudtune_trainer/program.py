@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from cloudtune_trainer import checkpoints, loop, models, result
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
+from cloudtune_trainer.embedding_noise import add_embedding_noise
+from cloudtune_trainer.layer_schedule import LayerSchedule
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
 from cloudtune_trainer.tasks.task import OnlineTask
@@ -27,7 +30,11 @@ def import_libraries(spec: RunSpec) -> None:
     """Import early the modules that loading the model needs."""
     import transformers.modeling_utils  # noqa: F401
 
-    if spec.adapter.type != "full":
+    if ADAPTERS[spec.adapter.type].quantized:
+        from cloudtune_trainer.quantization import import_library
+
+        import_library()
+    if ADAPTERS[spec.adapter.type].config is not None:
         import peft  # noqa: F401
 
 
@@ -72,9 +79,9 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
 
 def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
     hyper = spec.hyperparameters
-    train, trained = loaded.splits["train"], loaded.model
+    train, head = loaded.splits["train"], None
     if isinstance(loaded.task, OnlineTask) and loaded.task.head is not None:
-        trained = torch.nn.ModuleList([loaded.model, loaded.task.head.to(loaded.devices.device)])
+        head = loaded.task.head.to(loaded.devices.device)
     schedule = schedule_of(
         train.lengths.tolist(),
         batch_size=hyper.batch_size,
@@ -90,6 +97,9 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
             "the learning rate never reaches its peak: "
             f"the warmup takes {hyper.warmup_steps} of {schedule.total_steps} steps"
         )
+    if hyper.neftune_alpha is not None:
+        add_embedding_noise(loaded.model, hyper.neftune_alpha)
+    layers = LayerSchedule(loaded.model, spec.layers, hyper.learning_rate, schedule, head=head)
     report.event(
         "message",
         f"{len(train)} samples in {len(schedule.sequences)} sequences, {schedule.total_steps} steps",
@@ -101,15 +111,20 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         device=str(loaded.devices.device),
         processes=loaded.devices.world,
         compute=str(loaded.devices.compute).removeprefix("torch."),
-        trained_parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
+        trained_parameters=sum(p.numel() for p in layers.trained.values()),
     )
+    if schedule.total_steps <= layers.last_start:
+        report.warning(
+            f"the last stage of layers.unfreeze starts at step {layers.last_start}, after the end of the run"
+        )
     job = loop.Job(
         run=run,
         spec=spec,
         report=report,
         devices=loaded.devices,
         model=loaded.model,
-        optimizer=optimizer_for(trained, hyper, loaded.devices.device),
+        layers=layers,
+        optimizer=optimizer_for(layers, hyper, loaded.devices.device),
         task=loaded.task,
         train=train,
         validation=loaded.splits.get("validation"),
@@ -139,5 +154,5 @@ def _finish(job: loop.Job, loaded: Loaded) -> None:
         if "test" in loaded.splits and step != job.progress.step:
             models.restore_weights(saved.weights, loaded.model, adapted=loaded.adapted)
     if "test" in loaded.splits:
-        job.devices.spread([p for p in job.model.parameters() if p.requires_grad])
+        job.devices.spread(list(job.layers.trained.values()))
         job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))

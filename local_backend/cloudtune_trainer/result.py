@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save_file
 
 from cloudtune_trainer import checkpoints, models
+from cloudtune_trainer.adapter_conversion import make_plain
 from cloudtune_trainer.folder import sync_directory, write_json
 from cloudtune_trainer.generation_settings import save_for_answers
 from cloudtune_trainer.optimizer import optimizer_tensors, restore_optimizer
@@ -65,6 +66,8 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         shutil.copytree(saved.weights, aside)
+        if (initial := getattr(loaded.model, "initial_factors", None)) is not None:
+            make_plain(aside, initial)
         if loaded.task.peft_task_type == "CAUSAL_LM":
             save_for_answers(loaded.model, loaded.tokenizer, aside, continues=spec.method == "cpt")
         else:

@@ -33,17 +33,21 @@ def switch_length(config: Any) -> int | None:
 
 
 def logits_by_length(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:
-    """The logits of padded rows, each the same as for the row alone. ``inputs`` has an ``attention_mask``."""
+    """The logits of padded rows, each the same as for the row alone. ``inputs`` has an ``attention_mask``.
+
+    Logits of the virtual tokens that an adapter puts before a row are left out.
+    """
     switch = switch_length(model.config)
     lengths = inputs["attention_mask"].sum(1)
     groups = [] if switch is None else [mask for mask in (lengths > switch, lengths <= switch) if mask.any()]
     if len(groups) < 2:
-        return head_outputs(model(**inputs, **options))
+        logits = head_outputs(model(**inputs, **options))
+        return logits[:, -inputs["input_ids"].shape[1] :] if logits.dim() == 3 else logits
     full_width = inputs["input_ids"].shape[1]
     parts = []
     for mask in groups:
         width = int(lengths[mask].max())
         logits = head_outputs(model(**{name: value[mask, :width] for name, value in inputs.items()}, **options))
-        parts.append(F.pad(logits, (0, 0, 0, full_width - width)) if logits.dim() == 3 else logits)
+        parts.append(F.pad(logits[:, -width:], (0, 0, 0, full_width - width)) if logits.dim() == 3 else logits)
     order = torch.cat([mask.nonzero()[:, 0] for mask in groups])
     return torch.cat(parts)[order.argsort()]

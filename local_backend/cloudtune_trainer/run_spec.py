@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.policy_spec import Policy, policy_faults
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.spec_trained import Adapter, Layers, faults_of_layers
+from cloudtune_trainer.spec_values import read_values
 
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
@@ -27,6 +28,8 @@ TASKS = {
     "question_answering": "question_answering", "seq2seq": "seq2seq",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
+WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
+"""Methods that compare the trained model with the base model, that is with the adapter disabled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +42,6 @@ class ModelSource:
     revision: str | None = None
     fingerprint: str | None = None
     """Fingerprint of a folder or a GGUF file when the job was planned: see `cloudtune_trainer.fingerprint`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """Which weights are trained."""
-
-    type: str = "lora"
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: str | tuple[str, ...] = "all-linear"
-    virtual_tokens: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +61,7 @@ class Hyperparameters:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     dropout: float | None = None
+    neftune_alpha: float | None = None
     max_grad_norm: float = 1.0
     max_length: int = 1024
     packing: bool = True
@@ -181,8 +173,9 @@ class RunSpec:
     """Set if, and only if, the method samples completions and learns from their rewards."""
     teacher: Teacher | None = None
     """Set if, and only if, the method learns from a teacher's distributions."""
-    adapter: Adapter = Adapter()
+    adapter: Adapter = field(default_factory=Adapter)
     hyperparameters: Hyperparameters = Hyperparameters()
+    layers: Layers = field(default_factory=Layers)
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -208,7 +201,7 @@ def read_spec(document: Any) -> RunSpec:
             "Use the trainer of the cloudtune version that wrote it.",
         )
     faults = _unknown_names(document)
-    spec = _read(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
+    spec = read_values(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
     if spec is not None and not faults:
         faults = _faults(spec)
     if faults:
@@ -238,15 +231,18 @@ def _faults(spec: RunSpec) -> list[str]:
         "max_steps": hyper.max_steps if hyper.max_steps is not None else 1,
     }
     found += [f"hyperparameters.{name} is too small" for name, value in at_least_one.items() if value < 1]
+    if hyper.neftune_alpha is not None and not 0 < hyper.neftune_alpha < float("inf"):
+        found.append(f"hyperparameters.neftune_alpha must be a positive, finite number, not {hyper.neftune_alpha}")
     positive = {"learning_rate": hyper.learning_rate, "epochs": hyper.epochs, "adam_epsilon": hyper.adam_epsilon}
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_preference(spec) + _faults_of_policy(spec) + _faults_of_teacher(spec)
-    found += _faults_of_classification(spec)
+    found += _faults_of_preference(spec)
+    found += _faults_of_classification(spec) + _faults_of_policy(spec) + _faults_of_teacher(spec)
     if TASKS[spec.method] in (*HEADS, "distillation") and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
+    found += faults_of_layers(spec.layers)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
@@ -332,61 +328,10 @@ def _faults_of_adapter(spec: RunSpec) -> list[str]:
         found.append(f"hyperparameters.packing: rows with a {spec.adapter.type} adapter are not packed")
     if hyper.gradient_checkpointing and not kind.can_checkpoint:
         found.append(f"hyperparameters.gradient_checkpointing: not possible with a {spec.adapter.type} adapter")
-    if spec.adapter.virtual_tokens < 1:
-        found.append("adapter.virtual_tokens must be at least 1")
+    sizes = [name for name in ("virtual_tokens", "bottleneck_size", "rank") if getattr(spec.adapter, name) < 1]
+    found += [f"adapter.{name} must be at least 1" for name in sizes]
+    changes = spec.adapter.bias != "none" or spec.adapter.init in MOVES_BASE
+    if changes and spec.method in WITH_REFERENCE:
+        field = "bias" if spec.adapter.bias != "none" else "init"
+        found.append(f"adapter.{field}: {spec.method} compares with the base model, whose weights this would change")
     return found
-
-
-def _read(cls: type, document: Any, where: str, faults: list[str]) -> Any:
-    if not isinstance(document, dict):
-        faults.append(f"{where or 'spec'} must be an object")
-        return None
-    hints = get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
-    faults += [f"{where}{key}: unknown key" for key in document if key not in known]
-    values = {}
-    for item in dataclasses.fields(cls):
-        place = f"{where}{item.name}"
-        if item.name not in document:
-            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-                faults.append(f"{place}: missing")
-            continue
-        ok, value = _convert(hints[item.name], document[item.name], place, faults)
-        if ok:
-            values[item.name] = value
-        else:
-            faults.append(f"{place}: invalid value {document[item.name]!r}")
-    if faults:
-        return None
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool, Any]:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        for option in get_args(hint):
-            ok, converted = _convert(option, value, place, faults)
-            if ok:
-                return True, converted
-        return False, None
-    if origin is Literal:
-        return value in get_args(hint) and not isinstance(value, bool), value
-    if origin is tuple:
-        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-        return fits, tuple(value) if fits else None
-    if origin is dict:
-        fits = isinstance(value, dict) and all(
-            _convert(get_args(hint)[1], one, place, faults)[0] for one in value.values()
-        )
-        return fits, value
-    if hint is type(None):
-        return value is None, None
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            return False, None
-        return True, _read(hint, value, f"{place}.", faults)  # type: ignore[arg-type]
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool), value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
-    return isinstance(value, hint), value

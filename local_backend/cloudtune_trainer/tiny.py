@@ -60,8 +60,9 @@ def write_tiny_model(
 ) -> Path:
     """Write a model folder in transformers' format: config, weights, tokenizer, chat template.
 
-    ``model`` overrides fields of `TINY_LLAMA` (``model_type`` may name any causal LM, encoder or encoder-decoder of
-    transformers). Without ``vocab_texts`` the tokenizer has single bytes only. The same arguments give the same files.
+    ``model`` overrides fields of `TINY_LLAMA` (``model_type`` may name any causal LM, encoder or encoder-decoder that
+    transformers has). Without ``vocab_texts`` the tokenizer has single bytes only. The same arguments give the same
+    files.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM

@@ -21,7 +21,9 @@ TUNED = "tuned.json"
 LABEL_PROBLEMS = ("single_label", "multi_label", "regression")
 """What the label of a text can be: see ``tasks.label_problems``."""
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LARGEST = 16 << 20
+_SIZES = ("r", "size", "num_virtual_tokens", "token_dim", "num_layers", "encoder_hidden_size", "encoder_num_layers")
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 """A branch, a tag or a commit. The hub's library uses it as a path below its cache and in URLs."""
 _SOURCES = ("folder", "gguf", "hub", "config")
@@ -86,7 +88,7 @@ def check_adapter(folder: Path) -> None:
     peft_type = config.get("peft_type")
     if not isinstance(peft_type, str) or peft_type not in known:
         raise _damaged(path, f"peft_type is not one of {', '.join(known)}")
-    fields = known[peft_type].saved
+    fields, values = known[peft_type].saved, known[peft_type].values
     for name, value in config.items():
         if not value and not isinstance(value, int):
             continue
@@ -97,11 +99,13 @@ def check_adapter(folder: Path) -> None:
             raise _damaged(path, f"the field {name[:100]!a} is not allowed")
         if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             raise _damaged(path, f"{name} has the wrong type")
-    sizes = {name: config[name] for name in ("r", "num_virtual_tokens", "token_dim", "num_layers") if config.get(name)}
+        if name in values and value not in values[name]:
+            raise _damaged(path, f"{name} is not one of {', '.join(values[name])}")
+    sizes = {name: config[name] for name in _SIZES if config.get(name)}
     for name, size in sizes.items():
         if not 0 < size <= 1 << 16:
             raise _damaged(path, f"{name} is not a possible size")
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not (folder / ADAPTER_WEIGHTS).is_file():
         raise _damaged(path, "its weights, adapter_model.safetensors, are missing")
 
 

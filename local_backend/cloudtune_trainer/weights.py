@@ -15,7 +15,7 @@ import torch
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _SHOWN = 5
 """Number of tensor names in a message."""
@@ -115,6 +115,11 @@ def check_adapter_weights(network: Any, folder: Path, adapter: str = "default") 
     needed = {name: list(tensor.shape) for name, tensor in state.items()}
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
         stored = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
+    check_tensors(str(folder), needed, stored)
+
+
+def check_tensors(source: str, needed: Mapping[str, list[int]], stored: Mapping[str, list[int]]) -> None:
+    """Check that the stored tensors are the needed ones, by name and shape. Raises ``model_not_found``."""
     other = [
         f"{name} has shape {stored[name]}, the model requires {needed[name]}"
         for name in sorted(needed.keys() & stored.keys())
@@ -122,7 +127,7 @@ def check_adapter_weights(network: Any, folder: Path, adapter: str = "default") 
     ]
     missing, unexpected = needed.keys() - stored.keys(), stored.keys() - needed.keys()
     if missing or unexpected or other:
-        raise _mismatch(str(folder), missing, unexpected, other)
+        raise _mismatch(source, missing, unexpected, other)
 
 
 def _in_head(network: Any, name: str) -> bool:

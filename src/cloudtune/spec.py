@@ -15,6 +15,7 @@ from pydantic_core import PydanticKnownError
 
 from cloudtune.methods import METHODS, MethodName
 from cloudtune.spec_method import Method
+from cloudtune.spec_trained import Adapter, AdapterName, Layers
 from cloudtune.spec_types import (
     Fraction,
     NaturalFloat,
@@ -24,6 +25,7 @@ from cloudtune.spec_types import (
     PositiveInt,
     Seconds,
     Seed,
+    as_sequence,
     short,
 )
 
@@ -31,9 +33,6 @@ SPEC_VERSION = 1
 MOST_EPOCHS = 10_000
 """More is certainly a mistake."""
 
-AdapterName = Literal[
-    "full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "p_tuning", "bottleneck", "head_only",
-]  # fmt: skip
 DATA_KINDS = (
     "auto", "chat", "prompt_completion", "prompt", "instruction", "instruction_response", "query_response", "sharegpt",
     "conversation", "text", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair", "speech",
@@ -55,22 +54,6 @@ def _known_kind(value: str) -> str:
         if value not in ROW_KINDS.plugins:
             raise PydanticKnownError("literal_error", {"expected": ", ".join((*DATA_KINDS, *ROW_KINDS.plugins))})
     return value
-
-
-class Adapter(Part):
-    """Trained weights. ``adapter: lora`` is short for ``adapter: {type: lora}``."""
-
-    type: AdapterName = "lora"
-    rank: PositiveInt | None = None
-    """LoRA rank (r)."""
-    alpha: PositiveFloat | None = None
-    """LoRA alpha: the update is scaled by alpha / rank."""
-    dropout: Fraction | None = None
-    """Dropout on the adapter's input."""
-    targets: Literal["all-linear"] | tuple[str, ...] | None = None
-    """Names of the modules that get an adapter, or ``all-linear``."""
-    virtual_tokens: PositiveInt | None = None
-    """For ``prefix``: how many trained tokens every attention layer sees before the row."""
 
 
 class Hyperparameters(Part):
@@ -97,6 +80,8 @@ class Hyperparameters(Part):
     adam_epsilon: PositiveFloat | None = None
     dropout: Fraction | None = None
     """Dropout of the model (attention, residual), if it has any. The adapter has a separate setting."""
+    neftune_alpha: PositiveFloat | None = None
+    """Strength of random noise on the embeddings in training (NEFTune), against overfitting. Usual values: 5 to 15."""
     max_grad_norm: NaturalFloat | None = None
     """Maximum gradient norm. 0 disables clipping."""
     max_length: PositiveInt | None = None
@@ -117,8 +102,7 @@ class Hyperparameters(Part):
 class EarlyStopping(Part):
     """Stop when the validation metric has not improved for ``patience`` evaluations.
 
-    The metric is the loss, the F1 or accuracy of a classifier, or the mean reward: the one that chooses the best
-    checkpoint.
+    The metric is the loss, the macro F1 of a classifier, or the mean reward: the one that chooses the best checkpoint.
     """
 
     patience: PositiveInt = 3
@@ -221,17 +205,13 @@ class MixedIn(Source):
     """Rows per training row: 0.25 adds one after every fourth. An exhausted source starts over."""
 
 
-def _sequence(value: Any) -> Any:
-    return [value] if isinstance(value, dict | MixedIn) else value
-
-
 class Data(Part):
     """The training data and the held-out data."""
 
     train: SourceField
     mix: Annotated[
         tuple[MixedIn, ...] | None,
-        BeforeValidator(_sequence, json_schema_input_type=tuple[MixedIn, ...] | MixedIn | None),
+        BeforeValidator(as_sequence, json_schema_input_type=tuple[MixedIn, ...] | MixedIn | None),
     ] = None
     """Other sources, by weight. Rows are chosen by hash, never held out, and never equal to a held-out row."""
     validation: HeldOut | None = None
@@ -277,6 +257,7 @@ class JobSpec(Part):
     data: Data
     adapter: Annotated[Adapter, short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
+    layers: Annotated[Layers | None, BeforeValidator(lambda value: value or None)] = None
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -315,6 +296,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "method": ("name",),
     "adapter": ("type",),
     "hyperparameters": (),
+    "layers": (),
     "validation": (),
     "checkpoints": (),
     "limits": ("stall_after",),  # handled by the watch, on any back end
@@ -325,8 +307,8 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
 def spec_features() -> tuple[str, ...]:
     """Return every feature name that a spec can use. A back end declares each as supported, or why not."""
     parts: dict[str, type[Part]] = {
-        "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "validation": Validation,
-        "checkpoints": Checkpoints, "limits": Limits, "data": Data,
+        "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "layers": Layers,
+        "validation": Validation, "checkpoints": Checkpoints, "limits": Limits, "data": Data,
     }  # fmt: skip
     names = [f"method:{name}" for name in METHODS]
     names += [f"adapter:{name}" for name in AdapterName.__args__]  # type: ignore[attr-defined]

@@ -75,3 +75,8 @@ def _nul_places(value: Any, place: str) -> Iterator[str]:
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from _nul_places(item, f"{place}.{number}".strip("."))
+
+
+def as_sequence(value: Any) -> Any:
+    """A list, also of a single value."""
+    return [value] if isinstance(value, str | dict | Part) else value

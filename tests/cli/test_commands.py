@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from cloudtune.cli.main import COMMANDS, EPILOG, cli
 from cloudtune.errors import CloudtuneError
+from cloudtune.methods import METHODS
 from cloudtune.state import JobRef
 from cloudtune.testing import Script, faults
 
@@ -101,6 +102,7 @@ def test_every_answer_under_json_is_one_object(slow: Desk) -> None:
     commands: dict[str, tuple[str, ...]] = {
         "plan": ("job.yaml",), "submit": ("job.yaml",), "show": (ref,), "pause": (ref,), "resume": (ref,),
         "cancel": (ref,), "jobs": (), "logs": (ref,), "metrics": (ref,), "checkpoints": (ref,), "backends": (),
+        "methods": (),
         "config": ("show",), "doctor": (), "schema": (), "init": ("new.yaml", "--model", "m", "--train", "rows.jsonl"),
     }  # fmt: skip
     for name, words in commands.items():
@@ -493,6 +495,24 @@ def test_backends_say_what_they_can_and_why_not(desk: Desk) -> None:
     assert document["origin"] == "scripted"
     assert not set(document["supports"]) & set(document["reasons"])
     assert desk.run("backends", "scriptd").code == 2
+
+
+def test_methods_are_listed_with_their_adapters_and_reasons(desk: Desk) -> None:
+    found = desk.run("methods", "--backend", "local", "--json").json["methods"]
+    assert tuple(found) == tuple(METHODS)
+    for name, row in found.items():
+        assert row["task"] == METHODS[name].task
+        assert row["trains"] is (row["reason"] is None)
+        for adapter, cell in row["adapters"].items():
+            assert cell["trains"] is (cell["reason"] is None), (name, adapter)
+            assert not cell["layers"] or cell["trains"], (name, adapter)
+    assert found["sft"]["adapters"]["lora"] == {"trains": True, "layers": True, "reason": None}
+    assert found["sft"]["adapters"]["prompt"] == {"trains": True, "layers": False, "reason": None}
+    text = desk.run("methods").out  # of the scripted vendor, which trains few
+    assert "the vendor" in text or "scripted vendor" in text
+    lines = desk.run("methods", "--backend", "local").out.splitlines()
+    (line,) = [line for line in lines if line.startswith("sft ")]
+    assert line.split()[:4] == ["sft", "causal_lm", "layers", "layers"]
 
 
 def test_a_back_end_that_cannot_be_used_is_listed_with_its_reason(desk: Desk) -> None:

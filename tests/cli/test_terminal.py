@@ -36,7 +36,7 @@ WORDS: dict[str, list[str]] = {
     "deployments": [], "undeploy": ["x{NAMED}"], "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
     "predict": ["{ref}", "Is it {NAMED}?"],
     "import": ["folder{NAMED}", "--yes"], "export": ["{ref}", "to{NAMED}"],
-    "backends": [], "schema": [], "config": ["show"],
+    "backends": [], "methods": [], "schema": [], "config": ["show"],
     "doctor": ["scripted"], "emulate": ["--fault", "x{NAMED}"],
     "data check": ["{rows}"], "data convert": ["{rows}", "--to", "x{NAMED}"], "data split": ["{rows}", "--x{NAMED}"],
     "data dedupe": ["{rows}", "--x{NAMED}"], "data balance": ["{rows}", "--x{NAMED}"],

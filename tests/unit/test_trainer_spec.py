@@ -7,9 +7,9 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
-from cloudtune.spec import Adapter, AdapterName
 from cloudtune.spec_method import Reward
-from cloudtune_trainer import policy_spec, run_spec
+from cloudtune.spec_trained import Adapter, AdapterName, Layers, Stage
+from cloudtune_trainer import policy_spec, run_spec, spec_trained
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import policy, preference
@@ -24,11 +24,26 @@ def test_tasks_of_methods_are_the_trainers() -> None:
 
 
 def test_adapters_are_the_specs() -> None:
-    fields = {field.name: field.default for field in dataclasses.fields(run_spec.Adapter) if field.name != "type"}
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(run_spec.Adapter)
+        if field.name not in ("type", "fingerprint")
+    }
     assert set(ADAPTERS) <= set(get_args(AdapterName))
     for entry in ADAPTERS.values():
         assert entry.settings.items() <= fields.items()
+        assert set(entry.options) <= fields.keys() - entry.settings.keys()
     assert set(fields) == set(Adapter.model_fields) - {"type"}
+
+
+def test_methods_with_a_reference_are_the_trainers() -> None:
+    referred = {name for name in core.TRAINED if METHODS[name].reference}
+    assert referred == set(core.TRAINED) & set(run_spec.WITH_REFERENCE)
+
+
+def test_layers_are_the_specs() -> None:
+    for ours, theirs in ((spec_trained.Layers, Layers), (spec_trained.Stage, Stage)):
+        assert {field.name for field in dataclasses.fields(ours)} == set(theirs.model_fields)
 
 
 def test_pairs_are_the_trainers() -> None:

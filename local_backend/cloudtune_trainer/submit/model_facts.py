@@ -59,6 +59,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int | None = None
     modules: list[str] = []
     """Layers with a weight matrix, as their paths after the number of the block: ``self_attn.q_proj``."""
+    weight_groups: dict[str, list[int]] = {}
+    """Name of a weight -> in how many layers it is, and the number of parameters. ``*`` stands for the number of a
+    layer, ``#`` for any other number."""
 
 
 def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
@@ -145,14 +148,17 @@ def _of_template(template: str) -> dict[str, Any]:
 
 def _of_weights(weights: list[Path]) -> dict[str, Any]:
     """Counted from the headers of safetensors files; None for other formats, which would have to be loaded."""
-    total, modules = 0, set[str]()
+    total, modules, groups = 0, set[str](), dict[str, list[int]]()
     for file in weights:
         if file.suffix != ".safetensors":
             return {}
         tensors = _tensors(file)
         total += sum(math.prod(tensor.shape) for tensor in tensors.values())
+        for name, tensor in tensors.items():
+            layers, size = groups.get(group := _grouped(name), [0, 0])
+            groups[group] = [layers + 1, size + math.prod(tensor.shape)]
         modules |= {_module(name) for name, tensor in tensors.items() if len(tensor.shape) == 2}
-    return {"parameters": total, "modules": sorted(modules)}
+    return {"parameters": total, "modules": sorted(modules), "weight_groups": groups}
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -166,6 +172,13 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             return safetensors_head(read, file.stat().st_size)
         except ValueError as error:
             raise _unknown(f"{file} is damaged: {error}", "download the model again") from error
+
+
+def _grouped(tensor: str) -> str:
+    parts = ["#" if part.isdecimal() else part for part in tensor.split(".")]
+    if "#" in parts:
+        parts[parts.index("#")] = "*"
+    return ".".join(parts)
 
 
 def _module(tensor: str) -> str:

@@ -14,9 +14,11 @@ from cloudtune.errors import Problem
 from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
-from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
 from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.submit import distillation, policy
+from cloudtune_trainer.submit.adapter_facts import given_adapter
+from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
 from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
+    from cloudtune.spec_trained import Adapter
 
 RUN_SPEC_VERSION = 2
 """The version of ``spec.json``; the trainer refuses any other."""
@@ -47,6 +50,7 @@ _HYPERPARAMETERS: dict[str, Any] = {
     "adam_beta2": 0.999,
     "adam_epsilon": 1e-8,
     "dropout": None,
+    "neftune_alpha": None,
     "max_grad_norm": 1.0,
     "precision": "auto",
     "gradient_checkpointing": False,
@@ -113,6 +117,7 @@ def run_spec(
         **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
         **distillation.terms(spec, choices, request.resolved.facts.get("teacher")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
+        **layer_settings(spec, choices, adapter["type"], model),
         "validation": _validation(request, choices),
         "checkpoints": {
             "every": choices.pick("checkpoints.every", spec.checkpoints.every, "epoch"),
@@ -129,10 +134,14 @@ def run_spec(
 def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     given = request.spec.adapter
     kind = choices.pick("adapter.type", given.type if given else None, DEFAULT_ADAPTER)
+    if given is not None and given.path is not None:
+        choices.note("adapter.path", given.path, "spec")
+        return given_adapter(kind, request.resolved.facts["adapter"], choices)
     picked = {
         name: choices.pick(f"adapter.{name}", getattr(given, name, None), default)
-        for name, default in ADAPTERS[kind].settings.items()
+        for name, default in (ADAPTERS[kind].settings | dict.fromkeys(ADAPTERS[kind].options)).items()
     }
+    picked = {name: value for name, value in picked.items() if value is not None}
     return {"type": kind, **picked}
 
 
@@ -200,6 +209,7 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
     found += policy.too_long(document, length)
     found += [*_wrong_family(request, model), *_strange_targets(request, model.get("modules") or ())]
     task = METHODS[request.spec.method.name].task
+    found += layer_problems(request.spec, document["adapter"]["type"], model)
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
     if chat and task != "seq2seq" and model.get("chat_template") is False:
         message = (
@@ -280,8 +290,9 @@ def unsupported_features() -> dict[str, str]:
 
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
-    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend), *policy.misused(spec, backend)]
-    found += distillation.misused(spec, backend)
+    adapter = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
+    found = [*_of_adapter(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
+    found += [*policy.misused(spec, backend), *distillation.misused(spec, backend)]
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 
@@ -289,18 +300,37 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
     kind = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
     if kind not in ADAPTERS:
         return  # refused already
-    settings, hyper = ADAPTERS[kind].settings, spec.hyperparameters
+    settings, hyper = {"path", *ADAPTERS[kind].settings, *ADAPTERS[kind].options}, spec.hyperparameters
+    if spec.adapter is not None and spec.adapter.path is not None:
+        yield from _of_given_adapter(spec.adapter)
     for name in type(spec.adapter).model_fields if spec.adapter is not None else ():
         if name != "type" and name not in settings and getattr(spec.adapter, name) is not None:
-            others = [other for other, entry in ADAPTERS.items() if name in entry.settings]
+            others = [other for other, entry in ADAPTERS.items() if name in (*entry.settings, *entry.options)]
             fix = f"take it out, or use {' or '.join(others)}"
             yield Problem(code="no_effect", field=f"adapter.{name}", message=f"{kind} training has no {name}", fix=fix)
+    given = spec.adapter
+    if given is not None and METHODS[spec.method.name].reference:
+        changing = {"bias": given.bias not in (None, "none"), "init": given.init in MOVES_BASE}
+        for field in (name for name, changes in changing.items() if changes):
+            message = f"{spec.method.name} compares with the base model, whose weights this changes"
+            yield Problem(code="contradiction", field=f"adapter.{field}", message=message, fix="remove it")
     if hyper.packing and not ADAPTERS[kind].can_pack:
         message = f"rows with a {kind} adapter are not packed: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if hyper.gradient_checkpointing and not ADAPTERS[kind].can_checkpoint:
         field, message = "hyperparameters.gradient_checkpointing", f"it is not possible with a {kind} adapter"
         yield Problem(code="contradiction", field=field, message=message, fix="take it out, or use lora")
+
+
+def _of_given_adapter(adapter: Adapter) -> Iterator[Problem]:
+    kind = ADAPTERS[adapter.type]
+    if not kind.peft_type or not kind.in_layers:
+        message = f"training with adapter {adapter.type} cannot continue from a saved adapter"
+        yield Problem(code="contradiction", field="adapter.path", message=message, fix="remove it")
+    for name in type(adapter).model_fields:
+        if name not in ("type", "path") and getattr(adapter, name) is not None:
+            message = "the adapter in adapter.path decides it"
+            yield Problem(code="no_effect", field=f"adapter.{name}", message=message, fix="remove it")
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:

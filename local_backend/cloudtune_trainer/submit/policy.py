@@ -14,6 +14,7 @@ from cloudtune.files.regular_file import read_regular
 from cloudtune.methods import METHODS, methods_of
 from cloudtune.spec_types import NaturalFloat, Part, PositiveFloat, PositiveInt
 from cloudtune.state import JobRef
+from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.fingerprint import weights_fingerprint
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tuned import read_tuned
@@ -85,7 +86,7 @@ def terms(spec: JobSpec, choices: Choices, adapter: str, reward_file: Mapping[st
     if found["beta"]:
         how = (
             "a frozen copy: the memory of the weights twice; `method.beta: 0` trains without it"
-            if adapter == "full"
+            if is_whole_model(adapter)
             else "the same weights with the adapter disabled: one more forward pass per step, no second copy"
         )
         choices.note("reference", "the base model", f"derived: {how}")

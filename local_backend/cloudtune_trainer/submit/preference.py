@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from cloudtune.errors import Problem
 from cloudtune.methods import METHODS, methods_of
 from cloudtune.spec_types import Fraction, NaturalFloat, Part
+from cloudtune_trainer.adapters import is_whole_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
     if METHODS[name].reference:
         how = (
             "computed before the first step: one pass over the rows at every start, 8 bytes per row"
-            if adapter == "full"
+            if is_whole_model(adapter)
             else "the same weights with the adapter disabled: one more forward pass per step, no second copy"
         )
         choices.note("reference", "the base model", f"derived: {how}")

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.advantages import group_advantages, leave_one_out_advantages
 from cloudtune_trainer.completions import CompletionBatch, Completions, batch_of, by_token, with_completions
 from cloudtune_trainer.generation_settings import answer_ends, padding_of
@@ -82,7 +83,7 @@ class PolicyOptimization:
         """See `Task.load_model`."""
         self._reward = RewardCall(self._terms.reward, self.spec.device)
         network = load_model(base, dtype=dtype, weights=weights, dropout=dropout)
-        if self._terms.beta and self.spec.adapter.type == "full":
+        if self._terms.beta and is_whole_model(self.spec.adapter.type):
             start = copy.deepcopy(network) if weights is None else load_model(base, dtype=dtype)
             self._reference = start.requires_grad_(False).eval()
         self._tokenizer = tokenizer
@@ -132,7 +133,7 @@ class PolicyOptimization:
             mine = devices.share(range(first, min(first + size, len(tokens))))
             owners = [chosen[place // each] for place in mine]
             found[list(mine)] = self._reward(Scored(
-                rows=[int(prompts.row_numbers[i]) for i in owners],
+                rows=[int(prompts.numbers[i]) for i in owners],
                 prompts=[prompts.records[i]["messages"] for i in owners],
                 completions=[self._tokenizer.decode(self._words(tokens[place]), skip_special_tokens=True)
                              for place in mine],

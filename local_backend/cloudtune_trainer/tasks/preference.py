@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.models import load_model
 from cloudtune_trainer.tasks.answers import AnswerBatch, answer_likelihoods, initial_likelihoods, lay_out_answers
 from cloudtune_trainer.tasks.pairs import Pairs, encode_pairs
@@ -50,7 +51,7 @@ class Preferences:
         self._kind = terms.loss if spec.method == "dpo" else spec.method
         self._referred = self._kind not in _WITHOUT_REFERENCE
         self.metric_sums = 5 if self._referred else 4
-        self.needs_reference = self._referred and spec.adapter.type == "full"
+        self.needs_reference = self._referred and is_whole_model(spec.adapter.type)
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.models import load_model
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tasks.answers import AnswerBatch, answer_likelihoods, initial_likelihoods, lay_out_answers
@@ -61,7 +62,7 @@ class UnpairedPreferences:
         self.spec = spec
         self._terms = spec.preference
         self.packed = False
-        self.needs_reference = spec.adapter.type == "full"
+        self.needs_reference = is_whole_model(spec.adapter.type)
         self.step_mean = 0.0
         """See `UsesStepMean`: the mean log ratio of mismatched answers."""
 

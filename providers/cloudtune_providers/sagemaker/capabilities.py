@@ -24,6 +24,7 @@ LEAST_SECONDS = 60
 _OTHER = {
     "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
+    "method:distill": "its containers get one model, without a teacher: use the local back end",
     **{
         f"method:{name}": "its endpoints serve causal language models: train this method on the local back end"
         for name in methods_of(
@@ -34,9 +35,28 @@ _OTHER = {
         ("method.problem", "method.class_weights", "method.label_smoothing"),
         "it belongs to text classification, which is not supported here",
     ),
-    "method:distill": "its containers get one model, without a teacher: use the local back end",
-    "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
-    "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
+    "adapter.path": "an adapter's files are not uploaded: train on the local back end, or resume the job",
+    "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
+    **dict.fromkeys(
+        (
+            "adapter:dora",
+            "adapter:ia3",
+            "adapter:prefix",
+            "adapter:prompt",
+            "adapter:p_tuning",
+            "adapter:bottleneck",
+            "adapter:qlora",
+        ),
+        "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
+    ),
+    **dict.fromkeys(
+        ("adapter.virtual_tokens", "adapter.bottleneck_size", "adapter.placement"),
+        "only adapters that are not supported here use it",
+    ),
+    **dict.fromkeys(
+        ("adapter.modules_to_save", "adapter.bias"),
+        "its endpoints load low-rank weights only: train on the local back end, and export merged weights",
+    ),
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",
 }
 _REWARDS = "rewards are computed where the job runs, and its containers get rows alone: use the local back end"

@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",
     "backends": "List the back ends and what they support.",
+    "methods": "Show which methods and adapters can be combined, and why others cannot.",
     "schema": "Print the JSON Schema of a job spec.",
     "config": "Show settings and their sources; trust a project's configuration file.",
     "ledger": "Check and repair the ledger, the local record of jobs.",

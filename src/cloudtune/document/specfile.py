@@ -237,6 +237,8 @@ def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
             key: _source_path(value, ("data", key), base) if key in ("train", "validation", "test", "mix") else value
             for key, value in data.items()
         }
+    if isinstance(adapter := found.get("adapter"), Mapping):
+        found["adapter"] = _source_path(adapter, ("adapter",), base)
     method = found.get("method")
     if isinstance(method, Mapping) and "reward" in method:
         found["method"] = {**method, "reward": _reward_path(method["reward"], base)}

@@ -54,6 +54,9 @@ LATEST_S = 2 * TIMEOUT_S
 """How long after sending a request may still be executed: twice the client's timeout."""
 DEFAULTS = {"hyperparameters.epochs": 3.0, "hyperparameters.learning_rate": 1e-4, "hyperparameters.batch_size": 8}
 _METHODS, _ADAPTERS = methods_of("causal_lm"), ("full", "lora")
+_OTHER_SETTINGS = (
+    "path", "virtual_tokens", "rslora", "init", "modules_to_save", "bias", "bottleneck_size", "placement",
+)  # fmt: skip
 _REFUSED = {
     **dict.fromkeys(
         ("method.problem", "method.class_weights", "method.label_smoothing"),
@@ -64,7 +67,6 @@ _REFUSED = {
         "it belongs to policy optimization, which is not offered",
     ),
     "method.beta": "it belongs to preference methods, which are not offered",
-    "adapter.virtual_tokens": "it belongs to prefix adapters, which are not offered",
     "hyperparameters.gradient_accumulation_steps": "the vendor divides batches as it likes",
     "hyperparameters.gradient_checkpointing": "the vendor decides what it keeps in memory",
     "hyperparameters.packing": "the vendor always packs",
@@ -82,6 +84,10 @@ def capabilities() -> Capabilities:
     reasons = dict(_REFUSED)
     for feature in spec_features():
         kind, _, name = feature.partition(":")
+        if feature.removeprefix("adapter.") in _OTHER_SETTINGS:
+            reasons[feature] = "it belongs to adapters that are not offered"
+        if feature.startswith("layers."):
+            reasons[feature] = "the vendor trains all layers alike"
         if kind == "method" and name and name not in _METHODS:
             reasons[feature] = f"the scripted vendor knows {' and '.join(_METHODS)} only"
         if kind == "adapter" and name and name not in _ADAPTERS:

@@ -67,6 +67,7 @@ def test_the_whole_plan_of_a_small_job(tmp_path):
                 "epochs": 1.0, "max_steps": None, "batch_size": 8, "gradient_accumulation_steps": 1,
                 "learning_rate": 0.0002, "scheduler": "linear", "warmup_steps": None, "warmup_ratio": 0.03,
                 "weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-08, "dropout": None,
+                "neftune_alpha": None,
                 "max_grad_norm": 1.0, "max_length": 1024, "packing": False, "precision": "auto",
                 "gradient_checkpointing": False,
             },
@@ -244,3 +245,79 @@ def test_a_target_that_the_model_does_not_have_is_refused_with_the_nearest(tmp_p
     assert "'v_prj'" in first.message
     assert "v_proj" in (first.fix or "")
     assert "'proj'" in second.message
+
+
+GROUPS = {
+    "model.embed_tokens.weight": (1, 600), "model.layers.*.self_attn.q_proj.weight": (4, 200),
+    "model.layers.*.norm.weight": (4, 40), "model.norm.weight": (1, 10),
+}  # fmt: skip
+
+
+def with_weights(made, groups=GROUPS):
+    facts = {**made.resolved.facts, "model": {**made.resolved.facts["model"], "weight_groups": groups}}
+    return msgspec.structs.replace(made, resolved=msgspec.structs.replace(made.resolved, facts=facts))
+
+
+@pytest.mark.parametrize(("layers", "trained"), [
+    ({"freeze_depth": 3}, "70 of 850 weights (8.2%)"), ({"freeze": "layers.[01]"}, "730 of 850 weights (85.9%)"),
+    ({"freeze": ["*norm*"], "unfreeze": {"epochs": 1}}, "800 of 850 weights (94.1%)"),
+    ({"decay": 0.9}, "850 of 850 weights (100.0%)"),
+])  # fmt: skip
+def test_the_plan_shows_which_share_of_the_weights_is_trained(tmp_path, layers, trained):
+    plan = LocalBackend(Options(root=tmp_path)).plan(with_weights(request(tmp_path, adapter="full", layers=layers)))
+    (setting,) = [setting for setting in plan.settings if setting.field == "trained"]
+    assert setting.value == trained
+    document = spec_json(plan)
+    read_spec(document | {"data": {"train": "t"}, "model": {**document["model"], "path": "/m"}})
+
+
+@pytest.mark.parametrize(("layers", "message"), [
+    ({"freeze_depth": 5}, "the model has 4 layers, not 5"),
+    ({"unfreeze": [{"layers": 9, "share": 0.2}]}, "the model has 4 layers, not 9"),
+    ({"freeze": ["layers.4"]}, "no weight that matches 'layers.4'"),
+    ({"learning_rates": {"q_prj": 1e-3}}, "no weight that matches 'q_prj'"),
+    ({"freeze": ["*"]}, "no weight is left to train"),
+])  # fmt: skip
+def test_a_layer_schedule_that_does_not_fit_the_model_is_refused(tmp_path, layers, message):
+    with pytest.raises(SpecError, match=message):
+        LocalBackend(Options(root=tmp_path)).plan(with_weights(request(tmp_path, adapter="full", layers=layers)))
+
+
+def test_a_layer_schedule_has_no_effect_on_a_prefix(tmp_path):
+    spec = request(tmp_path, adapter="prefix", layers={"decay": 0.9}).spec
+    (problem,) = LocalBackend(Options(root=tmp_path)).check(spec)
+    assert (problem.code, problem.field) == ("no_effect", "layers.decay")
+
+
+@pytest.mark.parametrize(("method", "adapter", "field"), [
+    ("sft", {"type": "dora", "init": "pissa"}, "adapter.init"), ("sft", {"type": "ia3", "rank": 4}, "adapter.rank"),
+    ("dpo", {"type": "lora", "init": "olora"}, "adapter.init"),
+    ("ipo", {"type": "lora", "bias": "all"}, "adapter.bias"),
+    ("sft", {"type": "head_only", "targets": ["q"]}, "adapter.targets"),
+])  # fmt: skip
+def test_adapter_settings_that_do_not_fit_are_refused(tmp_path, method, adapter, field):
+    spec = request(tmp_path, method=method, adapter=adapter).spec
+    (problem,) = LocalBackend(Options(root=tmp_path)).check(spec)
+    assert (problem.severity, problem.field) == ("error", field)
+
+
+def with_adapter(made, config):
+    facts = {**made.resolved.facts, "adapter": {"path": "/a", "fingerprint": "f", "config": config}}
+    return msgspec.structs.replace(made, resolved=msgspec.structs.replace(made.resolved, facts=facts))
+
+
+def test_a_given_adapter_decides_its_settings(tmp_path):
+    made = with_adapter(request(tmp_path, adapter={"path": "./a"}), {"peft_type": "LORA", "r": 3})
+    plan = LocalBackend(Options(root=tmp_path)).plan(made)
+    assert spec_json(plan)["adapter"] == {"type": "lora", "path": "/a", "fingerprint": "f"}
+    assert sources(plan)["adapter.rank"] == (3, "of the adapter")
+    for kind, config in (("lora", {"peft_type": "LORA", "use_dora": True}), ("ia3", {"peft_type": "LORA"})):
+        made = with_adapter(request(tmp_path, adapter={"type": kind, "path": "./a"}), config)
+        with pytest.raises(SpecError, match=f"and adapter.type is {kind}"):
+            LocalBackend(Options(root=tmp_path)).plan(made)
+    for adapter, field in (
+        ({"path": "a", "rank": 3}, "adapter.rank"), ({"type": "p_tuning", "path": "a"}, "adapter.path"),
+        ({"type": "full", "path": "a"}, "adapter.path"),
+    ):  # fmt: skip
+        (problem,) = LocalBackend(Options(root=tmp_path)).check(request(tmp_path, adapter=adapter).spec)
+        assert problem.field == field

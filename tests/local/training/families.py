@@ -79,7 +79,7 @@ def config_of(family: str, **fields: Any) -> Any:
     there, aliases = kind().to_dict(), getattr(kind, "attribute_map", {})
     sizes = {name: size for name, size in SIZES.items() if name in there or name in aliases}
     sizes = {name: size for name, size in sizes.items() if aliases.get(name) not in sizes}
-    return kind(**{**sizes, **FAMILIES[family], **fields})
+    return kind(**{**sizes, **FAMILIES.get(family, {}), **fields})
 
 
 def write_family(folder: Path, family: str, **fields: Any) -> Path:

@@ -15,7 +15,7 @@ from cloudtune_trainer.adapter_targets import choose_targets, coverage_of
 from cloudtune_trainer.merging import merge_into
 from cloudtune_trainer.models import BaseModel, add_adapter, load_model
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Adapter
+from cloudtune_trainer.spec_trained import Adapter
 
 from .conftest import Runs, events, metrics, sums
 from .families import write_family
@@ -93,7 +93,7 @@ def test_dropout_leaves_experts_out_with_a_warning(tmp_path: Path, runs: Runs) -
     assert runs.train(run) == "succeeded"
     (warning,) = [event for event in events(run, "warning") if event["message"].startswith("no adapter on")]
     assert "experts.gate_up_proj" in warning["message"]
-    assert "adapter.dropout is not possible for stacked experts" in warning["message"]
+    assert "adapter.dropout is not possible there" in warning["message"]
     (covered,) = [event for event in events(run, "message") if event["message"].startswith("the adapter trains")]
     assert 0 < covered["data"]["adapted"] < 0.5 * covered["data"]["total"]
 

@@ -109,7 +109,7 @@ def test_a_teacher_that_does_not_fit_is_refused(runs: Runs, teacher: Path, tmp_p
         "changed": (spec_of(teacher, LORA) | {"teacher": {"path": str(teacher), "fingerprint": "0"}}, "has changed"),
         "missing": (spec_of(teacher, LORA) | {"teacher": None}, "distill requires it"),
         "needless": (spec_of(teacher, LORA) | {"method": "sft"}, "sft does not use it"),
-        "packed": (spec_of(teacher, LORA, packing=True), "rows are not packed by distill"),
+        "packed": (spec_of(teacher, LORA, packing=True), "rows are not packed for distill"),
     }
     for name, (spec, message) in wrong.items():
         with pytest.raises(TrainingProblem, match=message):

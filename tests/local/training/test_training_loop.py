@@ -177,11 +177,16 @@ def test_a_loss_that_is_no_number_is_called_diverged(runs: Runs) -> None:
 
 
 def test_norms_and_biases_are_not_decayed(runs: Runs) -> None:
+    from cloudtune_trainer.batches import schedule_of
+    from cloudtune_trainer.layer_schedule import LayerSchedule
     from cloudtune_trainer.optimizer import optimizer_for
     from cloudtune_trainer.run_spec import Hyperparameters
+    from cloudtune_trainer.spec_trained import Layers
 
+    steps = schedule_of([1], batch_size=1, capacity=1, packing=False, epochs=1, max_steps=None, seed=0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    optimizer = optimizer_for(model, Hyperparameters(weight_decay=0.1), torch.device("cpu"))
+    layers = LayerSchedule(model, Layers(), 1e-3, steps)
+    optimizer = optimizer_for(layers, Hyperparameters(weight_decay=0.1), torch.device("cpu"))
     decayed = [tuple(p.shape) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
     assert decayed == [(3, 3)]
 

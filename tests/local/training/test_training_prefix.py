@@ -14,7 +14,8 @@ from cloudtune_trainer.export import export
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.multi_adapter import MultiAdapterModel
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.spec_trained import Adapter
 from cloudtune_trainer.tasks.table import task_for
 from cloudtune_trainer.tuned import check_adapter
 
@@ -130,7 +131,7 @@ def test_every_method_trains_a_prefix(runs: Runs, method: str) -> None:
     ({"hyperparameters": {"packing": True}}, "rows with a prefix adapter are not packed"),
     ({"hyperparameters": {"packing": False, "gradient_checkpointing": True}}, "not possible with a prefix adapter"),
     ({"adapter": PREFIX | {"virtual_tokens": 0}, "hyperparameters": {"packing": False}}, "virtual_tokens"),
-    ({"adapter": {"type": "suffix"}}, "'suffix' is not one of full, lora, prefix"),
+    ({"adapter": {"type": "suffix"}}, "'suffix' is not one of full, head_only, lora"),
     ({"adapter": PREFIX | {"virtual_tokens": 5000}, "hyperparameters": {"packing": False}}, "model's positions"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(runs: Runs, changes: dict[str, Any], message: str) -> None:

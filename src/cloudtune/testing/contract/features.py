@@ -9,6 +9,7 @@ from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from cloudtune.backend import Capabilities
     from cloudtune.testing.world import World
@@ -29,6 +30,13 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "adapter.dropout": (0.07,),
     "adapter.targets": ("all-linear", ("q_proj",)),
     "adapter.virtual_tokens": (7,),
+    "adapter.path": (),  # a folder of its own: see `asking`
+    "adapter.rslora": (True,),
+    "adapter.init": ("pissa",),
+    "adapter.modules_to_save": (["lm_head"],),
+    "adapter.bias": ("all",),
+    "adapter.bottleneck_size": (12,),
+    "adapter.placement": ("pfeiffer",),
     "hyperparameters.epochs": (7.0, 3.0),
     "hyperparameters.max_steps": (7,),
     "hyperparameters.batch_size": (6, 32),
@@ -42,11 +50,17 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "hyperparameters.adam_beta2": (0.93,),
     "hyperparameters.adam_epsilon": (3e-7,),
     "hyperparameters.dropout": (0.07,),
+    "hyperparameters.neftune_alpha": (4.4,),
     "hyperparameters.max_grad_norm": (0.77,),
     "hyperparameters.max_length": (96, 480),
     "hyperparameters.packing": (True, False),
     "hyperparameters.precision": ("fp32", "bf16", "fp16"),
     "hyperparameters.gradient_checkpointing": (True, False),
+    "layers.freeze": (["*norm*"],),
+    "layers.freeze_depth": (1,),
+    "layers.unfreeze": ([{"layers": 1, "epochs": 1.0}],),
+    "layers.decay": (0.93,),
+    "layers.learning_rates": ({"*proj*": 3e-4},),
     "validation.every": (3, "epoch", "never"),
     "validation.early_stopping": ({"patience": 4},),
     "checkpoints.every": (3, "epoch"),
@@ -61,6 +75,10 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 
 _OF_LABELS = {"method.problem", "method.class_weights", "method.label_smoothing"}
+_ADAPTERS = {
+    "adapter.virtual_tokens": "prefix", "adapter.bottleneck_size": "bottleneck", "adapter.placement": "bottleneck",
+}  # fmt: skip
+"""Settings of a single adapter -> that adapter."""
 REWARD = {"url": "http://127.0.0.1:9/reward"}
 _OF_REWARDS = {"method.reward", "method.num_generations", "method.temperature", "method.max_new_tokens"}
 
@@ -83,8 +101,22 @@ def asking(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> 
         holder = document
         for part in parts:
             holder = holder.setdefault(part, {})
-        holder[last] = {"path": world.spec(9).data.train.path} if value is None else value
+        if value is not None:
+            holder[last] = value
+        elif feature == "adapter.path":
+            holder[last] = _adapter(world.root)
+        else:
+            holder[last] = {"path": world.spec(9).data.train.path}
     return JobSpec.model_validate(document)
+
+
+def _adapter(root: Path) -> str:
+    """A folder with a LoRA adapter without weights, as PEFT writes it."""
+    folder = root / "adapter"
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return str(folder)
 
 
 def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +134,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     """The adapter and method that these features need, by the spec's own keys."""
     changes: dict[str, Any] = {}
     settings = {feature for feature in wanted if feature.startswith("adapter.")}
-    if settings == {"adapter.virtual_tokens"} and capabilities.can("adapter:prefix"):
-        changes["adapter"] = {"type": "prefix"}
+    special = {_ADAPTERS.get(setting) for setting in settings}
+    if len(special) == 1 and (name := special.pop()) and capabilities.can(f"adapter:{name}"):
+        changes["adapter"] = {"type": name}
     elif settings:
         changes["adapter"] = {"type": first_of("adapter", capabilities, last="full")}
     with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]

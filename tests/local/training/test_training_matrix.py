@@ -1,0 +1,105 @@
+"""Every cell of `cloudtune methods` trains, or the trainer refuses it too."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cloudtune.cli.methods import matrix
+from cloudtune_local.backend import LocalBackend
+from cloudtune_local.options import Options
+from cloudtune_trainer import run_spec
+from cloudtune_trainer.adapters import ADAPTERS
+
+from .conftest import Rows, Runs, metrics, sums, texts
+from .families import write_family
+from .test_training_classification import rows as labelled
+from .test_training_kto import TERMS, rated
+from .test_training_policy import items
+from .test_training_policy import spec_of as policy_spec
+from .test_training_preferences import pairs
+from .test_training_preferences import spec_of as preference_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Example = Callable[[str, Path], tuple[Rows, dict[str, Any]]]
+
+REWARD = """
+def digits(prompts, completions, **columns):
+    return [sum(map(ord, words[0]["content"])) % 7 for words in completions]
+"""
+"""Completions of an untrained model get different rewards."""
+SIZES: dict[str, dict[str, Any]] = {"lora": {"rank": 2}, "bottleneck": {"bottleneck_size": 4}}
+
+
+def plain(rows: Callable[[int], Rows]) -> Example:
+    return lambda method, _folder: (rows(4), {"method": method})
+
+
+def paired(method: str, _folder: Path) -> tuple[Rows, dict[str, Any]]:
+    return pairs(4), preference_spec({}, method=method)
+
+
+def judged(method: str, _folder: Path) -> tuple[Rows, dict[str, Any]]:
+    return rated(4), {"method": method, "preference": TERMS}
+
+
+def rewarded(method: str, folder: Path) -> tuple[Rows, dict[str, Any]]:
+    file = folder / "rewards.py"
+    file.write_text(REWARD, encoding="utf-8")
+    policy = {"num_generations": 1, "steps_per_batch": 2} if method == "ppo" else {}
+    return items(4), policy_spec(file, {}, method=method, function="digits", policy=policy)
+
+
+EXAMPLES: dict[str, Example] = {
+    "sft": plain(sums), "cpt": plain(texts), "dpo": paired, "ipo": paired, "orpo": paired, "simpo": paired,
+    "grpo": rewarded, "rloo": rewarded, "ppo": rewarded, "kto": judged, "reward": plain(pairs),
+    "classification": plain(labelled),
+}  # fmt: skip
+"""Rows and settings for each method."""
+COUNT = max(len(EXAMPLES), len(ADAPTERS))
+FAST = set(zip(islice(cycle(EXAMPLES), COUNT), islice(cycle(ADAPTERS), COUNT), strict=True))
+CELLS = [
+    pytest.param(method, adapter, marks=() if (method, adapter) in FAST else pytest.mark.soak)
+    for method in EXAMPLES for adapter in ADAPTERS
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return matrix(LocalBackend(Options(root=tmp_path_factory.mktemp("root"))))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with an output layer of its own."""
+    return write_family(tmp_path_factory.mktemp("model"), "qwen2", tie_word_embeddings=False)
+
+
+def test_the_matrix_has_the_trainers_methods_and_adapters(cells: dict[str, dict[str, Any]]) -> None:
+    assert {name for name, row in cells.items() if row["trains"]} == set(run_spec.TASKS) == set(EXAMPLES)
+    for name in EXAMPLES:
+        offered = {adapter for adapter, cell in cells[name]["adapters"].items() if cell["trains"]}
+        assert offered == set(ADAPTERS)
+        layered = {adapter for adapter, cell in cells[name]["adapters"].items() if cell["layers"]}
+        assert layered == {adapter for adapter, entry in ADAPTERS.items() if entry.in_layers}
+
+
+@pytest.mark.parametrize(("method", "adapter"), CELLS)
+def test_a_cell_trains(
+    runs: Runs, cells: dict[str, dict[str, Any]], model: Path, method: str, adapter: str, tmp_path: Path
+) -> None:
+    if ADAPTERS[adapter].quantized:
+        pytest.importorskip("bitsandbytes")
+    rows, spec = EXAMPLES[method](method, tmp_path)
+    spec |= {"adapter": {"type": adapter, **SIZES.get(adapter, {})}, "model": {"source": "folder", "path": str(model)}}
+    spec["hyperparameters"] = {"packing": False, "max_steps": 2, "batch_size": 4, "learning_rate": 1e-2}
+    if cells[method]["adapters"][adapter]["layers"]:
+        spec["layers"] = {"freeze": ["layers.0"], "decay": 0.5, "unfreeze": [{"layers": 1, "share": 0.5}]}
+    run = runs.make(rows=rows, **spec)
+    assert runs.train(run) == "succeeded"
+    assert all(line["values"]["grad_norm"] > 0 for line in metrics(run))

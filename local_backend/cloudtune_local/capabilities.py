@@ -27,7 +27,7 @@ def capabilities() -> Capabilities:
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,
         translated={
-            "data.validation": "its metric (loss, macro F1 or mean reward) chooses the checkpoint to keep",
+            "data.validation": "its metric (loss, F1, accuracy or mean reward) chooses the checkpoint to keep",
             "data.test": "evaluated once, at the end",
             "limits.max_time": "training stops with a checkpoint and the best model so far; queue time is free",
             "tags": "kept in job.json",

@@ -44,7 +44,6 @@ class RewardModeling:
     metric_sums = 3
     peft_task_type = "SEQ_CLS"
     labels: tuple[str, ...] = (OUTPUT,)
-    random_weights: tuple[str, ...] = ()
     can_pack = False
     packed = False
     needs_reference = False

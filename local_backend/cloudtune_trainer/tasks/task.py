@@ -59,8 +59,6 @@ class Task(Protocol):
     best_metric: BestMetric
     peft_task_type: str
     """peft's task type."""
-    labels: tuple[str, ...]
-    """The names of the model's output classes, if any; loading sets them."""
     random_weights: tuple[str, ...]
     """The names of the weights that are not in the base model's files, if any; loading sets them."""
     can_pack: bool
@@ -69,6 +67,10 @@ class Task(Protocol):
     """Whether batches are packed. Loading sets it, depending on the model and the adapter."""
     needs_reference: bool
     """Whether `Pairs.reference` is needed: the untrained model's log-probabilities of every sample."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the model's outputs, if they have names; they are known once the model is loaded."""
 
     @property
     def metric_sums(self) -> int:

@@ -77,6 +77,9 @@ def shown(given: Input) -> str:
         return given
     if "tokens" in given:
         return " ".join(map(str, given["tokens"]))
+    for name in ("completion", "messages"):
+        if isinstance(turns := given.get(name), list) and turns and isinstance(turns[-1], dict):
+            return str(turns[-1].get("content", ""))
     return next((str(given[name]) for name in ("question", "text", "source") if name in given), json.dumps(dict(given)))
 
 

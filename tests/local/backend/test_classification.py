@@ -86,6 +86,54 @@ def test_labels_are_checked_before_anything_is_submitted(client, spec, changes, 
     assert not client.jobs()
 
 
+@pytest.mark.parametrize(("label", "problem", "message"), [
+    (0.5, None, "the label 0.5 is no class: a class is a text or a whole number"),
+    (["up"], None, "is no class: a class is a text or a whole number"),
+    ("up", "multi_label", "the label 'up' is no list of classes"),
+    (["up", " "], "multi_label", "a class in the list is empty"),
+    ("up", "regression", "the label 'up' is no number"),
+])  # fmt: skip
+def test_labels_that_do_not_fit_the_problem_are_named(client, spec, label, problem, message):
+    method = {"name": "classification"} | ({"problem": problem} if problem else {})
+    with pytest.raises(DataError) as refused:
+        client.plan(spec(train=[{"text": f"t {n}", "label": label} for n in range(4)], method=method))
+    first = refused.value.problems[0]
+    assert message in first.message
+    assert (first.line, first.field) == (1, "label")
+
+
+def test_every_problem_is_planned_with_its_settings(client, spec):
+    numbers = [{"text": f"t {n}", "label": n / 2} for n in range(9)]
+    method = {"name": "classification", "problem": "regression"}
+    planned = client.plan(spec(train=numbers, validation=numbers, method=method))
+    assert {one.field: one.value for one in planned.settings}["method.problem"] == "regression"
+    lists = [{"text": f"t {n}", "label": [["a"], [], ["b", 3]][n % 3]} for n in range(9)]
+    method = {"name": "classification", "problem": "multi_label"}
+    client.plan(spec(train=lists, validation=lists, method=method))
+    with pytest.raises(DataError, match="no training row has these labels of validation: c"):
+        client.plan(spec(train=lists, validation=[{"text": "t", "label": ["a", "c"]}], method=method))
+    weighted = {"name": "classification", "class_weights": {"up": 2.0}, "label_smoothing": 0.1}
+    settings = {one.field: one.value for one in client.plan(spec(method=weighted)).settings}
+    assert settings["method.class_weights"] == {"up": 2.0}
+    assert settings["method.label_smoothing"] == 0.1
+    for wrong in (weighted | {"problem": "regression"}, {"name": "sft", "problem": "regression"}):
+        with pytest.raises(UnsupportedError) as refused:
+            client.plan(spec(train=numbers, method=wrong))
+        assert {problem.code for problem in refused.value.problems} == {"no_effect"}
+    with pytest.raises(DataError, match="all rows have the label 3"):
+        client.plan(spec(train=[{"text": f"t {n}", "label": 3} for n in range(4)], validation=numbers,
+                         method={"name": "classification", "problem": "regression"}))  # fmt: skip
+
+
+def test_equal_ratings_are_refused_when_planned(client, spec):
+    rows = [{"prompt": f"{n}?", "completion": "yes", "label": True} for n in range(4)]
+    with pytest.raises(DataError, match="all rows have the label true"):
+        client.plan(spec(train=rows, validation=rows, method="kto"))
+    mixed = [row | {"label": n % 2 == 0} for n, row in enumerate(rows)]
+    planned = client.plan(spec(train=mixed, validation=rows, method="kto"))
+    assert {one.field: one.value for one in planned.settings}["method.beta"] == 0.1
+
+
 @pytest.mark.parametrize("name", [name for name in backend_names() if name != "local"])
 def test_other_backends_refuse_with_a_reason(name):
     capabilities = open_backend(name, {}).capabilities

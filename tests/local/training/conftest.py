@@ -55,13 +55,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", vocab_texts=words)
 
 
+_DECODER = {
+    "decoder_layers": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+    "decoder_start_token_id": 3, "max_position_embeddings": 256,
+}  # fmt: skip
+_T5 = {"num_decoder_layers": 2, "d_kv": 16, "d_ff": 64, "decoder_start_token_id": 3}
+_LED = {"attention_window": 8, "max_encoder_position_embeddings": 256, "max_decoder_position_embeddings": 256}
 SIZES: dict[str, dict[str, Any]] = {
-    "bert": {"intermediate_size": 64},
-    "t5": {"num_decoder_layers": 2, "d_kv": 16, "d_ff": 64, "decoder_start_token_id": 3},
-    "bart": {"decoder_layers": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-             "decoder_start_token_id": 2, "max_position_embeddings": 256, "init_std": 0.2},
-    "marian": {"decoder_layers": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-               "decoder_start_token_id": 3, "max_position_embeddings": 256},
+    "bert": {"intermediate_size": 64}, "distilbert": {"hidden_dim": 64},
+    "albert": {"intermediate_size": 64, "embedding_size": 16},
+    "t5": _T5, "mt5": _T5, "longt5": _T5, "led": _DECODER | _LED,
+    "bart": _DECODER | {"decoder_start_token_id": 2, "init_std": 0.2},
+    "marian": _DECODER, "pegasus": _DECODER, "mbart": _DECODER, "m2m_100": _DECODER,
 }  # fmt: skip
 """Settings of families besides the usual ones."""
 

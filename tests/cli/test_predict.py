@@ -1,0 +1,54 @@
+"""``cloudtune predict``: what it reads and prints, without a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloudtune.cli.predict import lines_of, read_inputs, shown
+from cloudtune.errors import InputError
+from cloudtune.state import Prediction, Tag
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Desk
+
+TAGS = (Tag(token="see", tag="O", score=1.0), Tag(token="Ada", tag="B-PER", score=0.5))
+FOUND = {
+    "scores": (Prediction(text="up", score=0.9, scores={"up": 0.9, "down": 0.1}), "up  (up 0.900, down 0.100)"),
+    "tags": (Prediction(text="O B-PER", tags=TAGS), "see  O  1.000\nAda  B-PER  0.500"),
+    "answer": (Prediction(text="Ada", score=0.5, start=4, end=7), "Ada  (0.500, characters 4 to 7)"),
+    "nothing": (Prediction(text="", score=0.5), "(no answer)  (0.500)"),
+    "text": (Prediction(text="dos"), "dos"),
+}
+
+
+@pytest.mark.parametrize("kind", FOUND)
+def test_a_prediction_is_shown_with_its_scores(kind: str) -> None:
+    found, expected = FOUND[kind]
+    assert lines_of(found) == expected
+
+
+def test_inputs_are_lines_or_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    assert read_inputs(tmp_path / "a.txt") == ["one", "two"]
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('{"tokens": ["a", "b"]}\n"text"\n{"question": "Who?", "context": "Ada"}\n{"other": 1}\n')
+    found = read_inputs(rows)
+    assert [shown(one) for one in found] == ["a b", "text", "Who?", '{"other": 1}']
+    rows.write_text('{"tokens"\n[1]\n')
+    with pytest.raises(InputError) as refused:
+        read_inputs(rows)
+    assert [problem.line for problem in refused.value.problems] == [1, 2]
+
+
+def test_models_that_only_generate_are_refused(desk: Desk) -> None:
+    ref = desk.submit()
+    desk.finish(ref)
+    done = desk.run("predict", ref, "hello")
+    assert done.code == 2
+    assert "only models that generate text" in done.err
+    assert "use generate" in done.err
+    assert desk.run("predict", ref).code == 2

@@ -244,3 +244,24 @@ def test_a_target_that_the_model_does_not_have_is_refused_with_the_nearest(tmp_p
     assert "'v_prj'" in first.message
     assert "v_proj" in (first.fix or "")
     assert "'proj'" in second.message
+
+
+def test_a_model_of_the_wrong_family_is_refused(tmp_path):
+    pairs, decoder = {**MODEL, "is_encoder_decoder": True}, {**MODEL, "is_encoder_decoder": False}
+    for method, model, message in (
+        ("seq2seq", decoder, "trains an encoder-decoder"), ("sft", pairs, "trains a causal language model"),
+        ("dpo", pairs, "trains a causal language model"),
+    ):  # fmt: skip
+        with pytest.raises(SpecError) as refused:
+            planned(tmp_path, method=method, model=model)
+        (problem,) = refused.value.problems
+        assert (problem.code, problem.field) == ("wrong_family", "model")
+        assert message in problem.message
+    for method, model in (("seq2seq", pairs), ("seq2seq", MODEL), ("classification", pairs), ("sft", decoder)):
+        assert spec_json(planned(tmp_path, method=method, model=model))["method"] == method
+
+
+@pytest.mark.parametrize("method", ["token_classification", "question_answering", "seq2seq"])
+def test_what_has_no_effect_on_rows_with_answers_is_refused(tmp_path, method):
+    found = errors_of(tmp_path, method={"name": method, "loss_on": "last_assistant"}, hyperparameters={"packing": True})
+    assert found.keys() == {"method.loss_on", "hyperparameters.packing"}

@@ -16,7 +16,7 @@ from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, Mode
 from cloudtune_trainer.tasks.seq2seq import decoder_inputs, source_of
 from cloudtune_trainer.tasks.table import open_model, task_for
 
-from .conftest import Rows, Runs, events, metrics, same_bits, weights, write_encoder
+from .conftest import Rows, Runs, check_gradients, events, metrics, same_bits, weights, write_encoder
 
 FULL, LORA = {"type": "full"}, {"type": "lora", "rank": 16, "alpha": 32.0}
 WORDS = {"one": "uno", "two": "dos", "three": "tres", "four": "cuatro"}
@@ -70,9 +70,7 @@ def test_loss_and_gradient_are_those_of_transformers(
     theirs = model(**batch.inputs, labels=batch.labels).loss
     theirs.backward()
     torch.testing.assert_close(together.loss / together.count, theirs, rtol=1e-5, atol=0)
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-7, msg=name)
+    check_gradients(model, gradients)
     parts = [task.forward(model, task.collate(samples, part)) for part in ([0, 3, 6], [1], [2, 4, 5])]
     torch.testing.assert_close(sum(part.loss for part in parts), together.loss, rtol=1e-6, atol=0)
     assert sum(part.count for part in parts) == together.count == samples.learnt_tokens

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cloudtune_trainer import models
+from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.export import export
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, ModelSource, RunSpec
@@ -174,3 +175,31 @@ def test_long_rows_are_cut_and_named(runs: Runs, families: dict[str, Path]) -> N
     assert warning["data"]["rows"] == [4, 5]
     with pytest.raises(TrainingProblem, match=r"input 2: the text has \d+ tokens, and the model's context has 256"):
         list(open_model(run.model).predict(["one", "one " * 300]))
+
+
+def test_fifty_steps_have_the_losses_of_a_plain_loop(runs: Runs, families: dict[str, Path]) -> None:
+    """AdamW over transformers' own loss, with the rows in the same order."""
+    runs.base, data = families["t5"], rows(40)
+    run = runs.make(rows=data, **spec_of(FULL, max_steps=50, batch_size=4))
+    assert runs.train(run) == "succeeded"
+    found = [line["values"]["loss"] for line in metrics(run)]
+
+    tokenizer, model = AutoTokenizer.from_pretrained(runs.base), AutoModelForSeq2SeqLM.from_pretrained(runs.base)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    schedule = schedule_of([1] * 40, batch_size=4, capacity=1, packing=False, epochs=1, max_steps=50, seed=7)
+    expected = []
+    for step in range(50):
+        chosen = [data[place] for (place,) in schedule.sequences_of(step)]
+        inputs = tokenizer([row["source"] for row in chosen], padding=True, return_tensors="pt")
+        targets = [tokenizer(row["target"])["input_ids"] + [tokenizer.eos_token_id] for row in chosen]
+        labels = torch.full((4, max(map(len, targets))), -100)
+        for place, target in enumerate(targets):
+            labels[place, : len(target)] = torch.tensor(target)
+        loss = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert found[-1] < 0.5 * found[0]

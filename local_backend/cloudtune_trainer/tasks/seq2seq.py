@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
-    from cloudtune_trainer.tasks.predictor import Input
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class Writer(Predictor):
         keep_special_tokens(network)
         self._ends = answer_ends(network, tokenizer)
 
-    def read(self, given: Input) -> list[int]:
+    def read(self, given: Any) -> list[int]:
         """See `Predictor.read`. A source is not cut: one that is longer than the model's context is refused."""
         if isinstance(given, list | tuple):
             given = source_of(given)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cloudtune_trainer.problems import TrainingProblem
@@ -64,6 +65,14 @@ class Devices:
     def totals(self, *figures: float) -> list[float]:
         """The sums over all processes."""
         return list(figures) if self.world == 1 else self._summed(figures)
+
+    def rows(self, values: Tensor) -> Tensor:
+        """The rows of all processes, [rows, values]."""
+        if self.world == 1:
+            return values
+        counts = [int(each) for each in self._gathered(torch.tensor([len(values)]))]
+        filled = F.pad(values, (0, 0, 0, max(counts) - len(values)))
+        return torch.cat([each[:count] for each, count in zip(self._gathered(filled), counts, strict=True)])
 
     def joined(self, array: NDArray[Any]) -> NDArray[Any]:
         """The element-wise sum over all processes, exact for values that all but one process leave at 0."""

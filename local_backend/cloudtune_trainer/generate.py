@@ -19,10 +19,11 @@ from cloudtune_trainer.adapters import ADAPTERS, is_whole_model
 from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens, padding_of
+from cloudtune_trainer.heads import HEADS, Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.quantization import quantize, round_weights
 from cloudtune_trainer.rendering import text_start
-from cloudtune_trainer.run_spec import ModelSource
+from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
@@ -237,7 +238,8 @@ def load_tuned(
     if (is_whole_model(tuned["adapter"]) or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(folder, tuned, trust_remote_code=trust_remote_code)
-    network = models.load_model(origin, dtype=dtype, head=head, new_head=None if head is None else set())
+    new_head = set[str]() if head is not None and head.starts_random else None
+    network = models.load_model(origin, dtype=dtype, head=head, new_head=new_head)
     if base:
         return network
     check_adapter(folder)
@@ -247,12 +249,13 @@ def load_tuned(
         return models.load_adapter(network, folder)
 
 
-def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead | None:
-    if not tuned.get("labels"):
+def _head_of(folder: Path, tuned: dict[str, Any]) -> Head | None:
+    task = TASKS.get(tuned["method"], "")
+    if task not in HEADS:
         return None
     tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-    problem = "single_label_classification" if len(tuned["labels"]) > 1 else "regression"
-    return models.ClassificationHead(tuple(tuned["labels"]), padding_of(tokenizer) or 0, problem)
+    labels = tuple(tuned.get("labels", ()))
+    return Head(task, padding_of(tokenizer) or 0, labels, tuned.get("problem") or "single_label")
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

@@ -20,7 +20,7 @@ from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.meters import Clock, Meter, added
 from cloudtune_trainer.optimizer import rate_at, set_rate
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.tasks.task import OnlineTask, UsesStepMean
+from cloudtune_trainer.tasks.task import MeasuresRows, OnlineTask, UsesStepMean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -162,10 +162,14 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     With the run's clock it checks for requests: it pauses on request, and raises `Interrupted` when cancelled or
     interrupted by a signal. A time limit waits for the end, because these metrics choose the best checkpoint.
     """
+    rows: list[torch.Tensor] = []
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     if isinstance(job.task, OnlineTask):
         samples = _made(job, samples, range(len(samples)), step=None, clock=clock)
-    chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
+    groups, lengths = samples.groups, samples.lengths.tolist()
+    sizes = [sum([lengths[i] for i in group]) for group in groups]
+    budget = job.spec.hyperparameters.token_budget
+    chunks = [[i for place in chunk for i in groups[place]] for chunk in chunks_of(sizes, budget)]
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
 
     def batches() -> Iterator[Any]:
@@ -184,10 +188,16 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
                 loss += sums.loss.item()
                 metric_sums = added(metric_sums, sums.metric_sums.tolist())
                 count += sums.count
+                if sums.rows is not None:
+                    rows.append(sums.rows)
     finally:
         job.model.train()
     loss, total, *metric_sums = job.devices.totals(loss, count, *metric_sums)
-    return job.task.metrics(loss, metric_sums, int(total))
+    values = job.task.metrics(loss, metric_sums, int(total))
+    if isinstance(job.task, MeasuresRows) and job.task.row_values:
+        mine = torch.cat([torch.zeros(0, job.task.row_values, dtype=torch.float64), *rows])
+        values |= job.task.row_metrics(job.devices.rows(mine))
+    return values
 
 
 def _made(

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 _DROPOUTS = (
     "attention_dropout", "attn_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout",
     "embedding_dropout", "embed_dropout", "dropout", "activation_dropout", "attention_probs_dropout_prob",
-    "hidden_dropout_prob", "residual_dropout",
+    "hidden_dropout_prob", "residual_dropout", "dropout_rate", "classifier_dropout", "seq_classif_dropout",
+    "qa_dropout",
 )  # fmt: skip
 """The names of dropout settings in transformers' configurations."""
 

@@ -30,6 +30,7 @@ from cloudtune_trainer.bottleneck import (
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.fingerprint import check_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.heads import Head, auto_model, renamed_weights
 from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
 from cloudtune_trainer.model_config import check_kernels, set_dropout
@@ -162,41 +163,22 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-@dataclass(frozen=True)
-class ClassificationHead:
-    """The outputs of a classifier."""
-
-    labels: tuple[str, ...]
-    padding: int
-    """The padding token."""
-    problem: str = "single_label_classification"
-    """transformers' name of the problem, which selects its own loss."""
-
-    def write_to(self, config: Any) -> None:
-        """Set it in a model's configuration."""
-        config.num_labels = len(self.labels)
-        config.id2label = dict(enumerate(self.labels))
-        config.label2id = {label: number for number, label in enumerate(self.labels)}
-        config.problem_type = self.problem
-        config.get_text_config().pad_token_id = config.pad_token_id = self.padding
-        config.get_text_config().use_cache = config.use_cache = False
-
-
 def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
-    head: ClassificationHead | None = None, new_head: set[str] | None = None,
+    head: Head | None = None, new_head: set[str] | None = None,
 ) -> Any:  # fmt: skip
-    """The model, on the CPU: a causal LM, or a classifier with a head. All its weights come from the files.
+    """The model, on the CPU: a causal LM, or a model with that head. All its weights come from the files.
 
-    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the classifier's head may
+    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the model's head may
     start from random values; the names of its weights that do are added to the set.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     with found(base):
         _check_folder(base.path if weights is None else str(weights))
         config = AutoConfig.from_pretrained(base.path, **base.loading)
         check_kernels(base, config)
+        auto = auto_model(config, head, own_code=base.trust_remote_code)
         if dropout is not None:
             set_dropout(config, dropout)
         if head is not None:
@@ -204,8 +186,13 @@ def load_model(
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
         place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
-        auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
-        return load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
+        renamed = renamed_weights(config, head) if weights is None else {}
+        network = load_checked(
+            auto, source, new_head=new_head, config=config, dtype=dtype, key_mapping=renamed, **place
+        )
+        if renamed:
+            network._weight_conversions = network._weight_conversions[len(renamed) :]  # saving would reverse them
+        return network
 
 
 def _check_folder(path: str) -> None:

@@ -68,10 +68,12 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
         shutil.copytree(saved.weights, aside)
         if (initial := getattr(loaded.model, "initial_factors", None)) is not None:
             make_plain(aside, initial)
-        if loaded.task.labels:
-            loaded.tokenizer.save_pretrained(aside)
-        else:
+        if loaded.task.peft_task_type == "CAUSAL_LM":
             save_for_answers(loaded.model, loaded.tokenizer, aside, continues=spec.method == "cpt")
+        else:
+            loaded.tokenizer.save_pretrained(aside)
+            if loaded.model.can_generate():
+                loaded.model.generation_config.save_pretrained(aside)
         write_json(
             aside / TUNED,
             {
@@ -87,6 +89,7 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
                 "merged": False,
                 "method": spec.method,
                 "labels": list(loaded.task.labels),
+                "problem": spec.classification.problem if loaded.task.labels else None,
                 "max_length": spec.hyperparameters.max_length,
                 "step": saved.step,
                 "metrics": saved.metrics,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Prompts(Samples):
     """The prompts of rows, without any token to train on."""
 
-    rows: NDArray[np.int64]
+    numbers: NDArray[np.int64]
     """The row of each prompt, counted from 1."""
     records: tuple[Record, ...]
 
@@ -82,7 +82,9 @@ class Sampler:
                 check()
             owners = [chosen[place // settings.count] for place in places]
             draws = [
-                np.random.default_rng((*settings.seed, int(prompts.rows[owner]), place % settings.count)).random(width)
+                np.random.default_rng((*settings.seed, int(prompts.numbers[owner]), place % settings.count)).random(
+                    width
+                )
                 for owner, place in zip(owners, places, strict=True)
             ]
             with devices.autocast():

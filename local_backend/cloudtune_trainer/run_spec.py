@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
 from cloudtune_trainer.folder import SPEC_VERSION
+from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.spec_trained import Adapter, Layers, faults_of_layers
 from cloudtune_trainer.spec_values import read_values
@@ -21,13 +22,12 @@ TASKS = {
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
     "grpo": "policy_optimization", "rloo": "policy_optimization", "ppo": "policy_optimization",
     "kto": "unpaired_preference", "reward": "reward_model",
-    "classification": "sequence_classification",
+    "classification": "sequence_classification", "token_classification": "token_classification",
+    "question_answering": "question_answering", "seq2seq": "seq2seq",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
 WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
 """Methods that compare the trained model with the base model, that is with the adapter disabled."""
-_UNPACKED = ("reward_model", "sequence_classification")
-"""Tasks that take one row at a time, because a head reads the end of each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,19 @@ class Preference:
     """KTO's factor of the losses of answers rated good."""
     undesirable_weight: float = 1.0
     """KTO's factor of the losses of answers rated bad."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Additional settings of text classification."""
+
+    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
+    """What the label of a text is: one class, a list of classes, or a number."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
+    all classes have the same sum."""
+    label_smoothing: float = 0.0
+    """The share of the target probability that is divided among all classes, for a single label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +198,7 @@ class RunSpec:
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
+    classification: Classification = Classification()
     policy: Policy | None = None
     """Set if, and only if, the method samples completions and learns from their rewards."""
     adapter: Adapter = field(default_factory=Adapter)
@@ -251,9 +265,10 @@ def _faults(spec: RunSpec) -> list[str]:
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
-    found += _faults_of_preference(spec) + _faults_of_policy(spec)
-    if TASKS[spec.method] in _UNPACKED and spec.hyperparameters.packing:
-        found.append(f"hyperparameters.packing: rows are not packed by {spec.method}")
+    found += _faults_of_preference(spec)
+    found += _faults_of_classification(spec) + _faults_of_policy(spec)
+    if TASKS[spec.method] in HEADS and spec.hyperparameters.packing:
+        found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
     found += faults_of_layers(spec.layers)
     if not 0 <= spec.seed < 1 << 32:
@@ -289,6 +304,26 @@ def _faults_of_preference(spec: RunSpec) -> list[str]:
         found.append("hyperparameters.packing: preference rows cannot be packed")
     if spec.loss_on == "all":
         found.append("loss_on: preference methods train on the answers only")
+    return found
+
+
+def _faults_of_classification(spec: RunSpec) -> list[str]:
+    terms = spec.classification
+    if terms == Classification():
+        return []
+    if TASKS[spec.method] != "sequence_classification":
+        return [f"classification: the method {spec.method} does not use it"]
+    found = []
+    if terms.problem != "single_label" and (terms.class_weights is not None or terms.label_smoothing):
+        found.append(f"classification.class_weights and label_smoothing do not apply to {terms.problem}")
+    if not 0 <= terms.label_smoothing < 1:
+        found.append(f"classification.label_smoothing must be at least 0 and less than 1, not {terms.label_smoothing}")
+    weights = terms.class_weights if isinstance(terms.class_weights, dict) else {}
+    found += [
+        f"classification.class_weights.{label} must be a positive, finite number, not {weight}"
+        for label, weight in weights.items()
+        if not 0 < weight < float("inf")
+    ]
     return found
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TUNED = "tuned.json"
+LABEL_PROBLEMS = ("single_label", "multi_label", "regression")
+"""What the label of a text can be: see ``tasks.label_problems``."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LARGEST = 16 << 20
@@ -70,6 +72,8 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     labels, max_length = tuned.get("labels", []), tuned.get("max_length", 1)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise _damaged(path, "labels is not a list of texts")
+    if tuned.get("problem") not in (None, *LABEL_PROBLEMS):
+        raise _damaged(path, f"problem is not one of {', '.join(LABEL_PROBLEMS)}")
     if not isinstance(max_length, int) or max_length < 1:
         raise _damaged(path, "max_length is not a positive number")
     known = {name: base[name] for name in ("source", "path", "revision", "fingerprint") if name in base}

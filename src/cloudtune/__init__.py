@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from cloudtune.state import JobSnapshot as JobSnapshot
     from cloudtune.state import JobState as JobState
     from cloudtune.state import Metric as Metric
+    from cloudtune.state import Prediction as Prediction
     from cloudtune.state import TunedModel as TunedModel
     from cloudtune.watch import Update as Update
 
@@ -85,7 +86,8 @@ _HOMES = {
     "spec": ("JobSpec",),
     "document.specfile": ("load_spec",),
     "state": (
-        "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "TunedModel",
+        "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "Prediction",
+        "TunedModel",
     ),
     "watch": ("Update",),
 }  # fmt: skip
@@ -133,6 +135,7 @@ __all__ = [
     "PermissionDenied",
     "Plan",
     "PolicyRefused",
+    "Prediction",
     "Problem",
     "QuotaExceeded",
     "RateLimited",

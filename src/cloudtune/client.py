@@ -191,7 +191,10 @@ class Client:
         try:
             limit = resolved.row_limit if resolved is not None else None
             known = Verdicts(self.ledger.folder / "verdicts")
-            report = known.prepare(spec.data, method=spec.method.name, limit=limit, target=row_rules(spec, backend))
+            report = known.prepare(
+                spec.data, method=spec.method.name, problem=spec.method.label_problem, limit=limit,
+                target=row_rules(spec, backend),
+            )  # fmt: skip
         except InputError as error:
             problems.append(error)
         if resolved is not None and report is not None:

@@ -18,6 +18,9 @@ TaskName = Literal[
     "image_classification", "speech_recognition",
 ]  # fmt: skip
 
+LabelProblem = Literal["single_label", "multi_label", "regression"]
+"""What the label of a text is: one class, a list of classes, or a number."""
+
 
 class TrainingMethod(NamedTuple):
     """What a method learns, and from what."""
@@ -36,7 +39,7 @@ class TrainingMethod(NamedTuple):
     beta: bool = False
     """``method.beta`` applies to it."""
     labels: bool = False
-    """Each row has one label."""
+    """Each row has one label, or one for each token."""
     every_token: bool = False
     """It learns every token of a row, so that a conversation may end with any turn."""
 
@@ -56,7 +59,7 @@ METHODS: dict[str, TrainingMethod] = {
     "ppo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "distill": TrainingMethod("distillation", ("chat", "item"), teacher=True),
     "classification": TrainingMethod("sequence_classification", ("text_label",), labels=True),
-    "token_classification": TrainingMethod("token_classification", ("tags",)),
+    "token_classification": TrainingMethod("token_classification", ("tags",), labels=True),
     "question_answering": TrainingMethod("question_answering", ("question",)),
     "seq2seq": TrainingMethod("seq2seq", ("pair", "chat")),
     "image_classification": TrainingMethod("image_classification", ("image_label",), labels=True),
@@ -64,8 +67,8 @@ METHODS: dict[str, TrainingMethod] = {
 }
 DEFAULT_METHOD: MethodName = "sft"
 TRAINER_TASKS: tuple[TaskName, ...] = (
-    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization",
-    "sequence_classification",
+    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "sequence_classification",
+    "token_classification", "question_answering", "seq2seq",
 )  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cloudtune.methods import DEFAULT_METHOD, METHODS, MethodName
-from cloudtune.spec_types import NaturalFloat, Part, PositiveFloat, PositiveInt, Seconds, short
+from cloudtune.methods import DEFAULT_METHOD, METHODS, LabelProblem, MethodName
+from cloudtune.spec_types import Fraction, NaturalFloat, Part, PositiveFloat, PositiveInt, Seconds, short
 
 
 class Reward(Part):
@@ -45,6 +45,18 @@ class Method(Part):
     """Sampling temperature of completions."""
     max_new_tokens: PositiveInt | None = None
     """Maximum tokens of a completion."""
+    problem: LabelProblem | None = None
+    """What the label of a text is, for ``classification``: one class (default), a list of classes, or a number."""
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
+    all classes have the same sum."""
+    label_smoothing: Fraction | None = None
+    """The share of the target probability that is divided among all classes, for a single label."""
+
+    @property
+    def label_problem(self) -> LabelProblem | None:
+        """The problem of the method that learns labels of texts; None for other methods."""
+        return (self.problem or "single_label") if METHODS[self.name].task == "sequence_classification" else None
 
     @model_validator(mode="after")
     def _beta_of_pairs(self) -> Self:

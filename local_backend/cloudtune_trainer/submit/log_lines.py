@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 def metric_names(method: str) -> dict[Split, tuple[str, ...]]:
     """The metrics that the trainer reports for each split with that method."""
-    names = _OF_TASK[METHODS[method].task]
+    names = _OF_TASK.get(METHODS[method].task, ("loss",))
     return {"train": (*names, *_OF_STEPS), "validation": names, "test": names}
 
 

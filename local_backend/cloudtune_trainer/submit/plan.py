@@ -15,6 +15,7 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
+from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.submit import policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
@@ -23,7 +24,6 @@ from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune.methods import TaskName
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune.spec_trained import Adapter
@@ -60,13 +60,10 @@ _NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not support."""
 _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
 """Features that reach the model only if its chat template renders them."""
+_NOT_CUT = ("token_classification", "question_answering", "seq2seq")
+"""Tasks whose rows are split, or whose sides each have ``max_length`` tokens."""
 _DIALOGUES = ("chat", "preference", "rated")
 """Kinds of rows that the chat template renders."""
-_BY_ROW: dict[TaskName, str] = {
-    "sequence_classification": "the label of a text",
-    "reward_model": "which of two answers is better",
-}
-"""Tasks that learn something about a row as a whole, and what."""
 
 
 class Choices:
@@ -116,6 +113,7 @@ def run_spec(
         "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
+        **_classification(spec, choices),
         **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         **layer_settings(spec, choices, adapter["type"], model),
@@ -144,6 +142,18 @@ def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     }
     picked = {name: value for name, value in picked.items() if value is not None}
     return {"type": kind, **picked}
+
+
+def _classification(spec: JobSpec, choices: Choices) -> dict[str, Any]:
+    """The part ``classification`` of the trainer's spec; nothing for other methods."""
+    if spec.method.label_problem is None:
+        return {}
+    problem = choices.pick("method.problem", spec.method.problem, "single_label")
+    found: dict[str, Any] = {"problem": problem}
+    if problem == "single_label":
+        found["class_weights"] = choices.pick("method.class_weights", spec.method.class_weights, None)
+        found["label_smoothing"] = choices.pick("method.label_smoothing", spec.method.label_smoothing, 0.0)
+    return {"classification": found}
 
 
 def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,10 +206,11 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
     found += policy.too_long(document, length)
-    found += _strange_targets(request, model.get("modules") or ())
+    found += [*_wrong_family(request, model), *_strange_targets(request, model.get("modules") or ())]
+    task = METHODS[request.spec.method.name].task
     found += layer_problems(request.spec, document["adapter"]["type"], model)
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
-    if chat and model.get("chat_template") is False:
+    if chat and task != "seq2seq" and model.get("chat_template") is False:
         message = (
             "its tokenizer has no chat template; conversations are rendered as `User: ...` and `Assistant: ...` lines"
         )
@@ -211,6 +222,19 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
     found += [_unreadable(unread[name]) for name in _NOT_READ if name in unread]
     shown = model.get("shown", ())
     return found + [_unseen(unread[name]) for name in _SELDOM_SHOWN if name in unread and name not in shown]
+
+
+def _wrong_family(request: PlanRequest, model: Mapping[str, Any]) -> Iterator[Problem]:
+    """An encoder-decoder where the method trains another kind of model, or the reverse."""
+    method = request.spec.method.name
+    pairs = model.get("is_encoder_decoder")
+    task = METHODS[method].task
+    if task == "seq2seq" and pairs is False:
+        message, fix = f"{method} trains an encoder-decoder, and this model is none", "use T5, BART, Marian or the like"
+        yield Problem(code="wrong_family", field="model", message=message, fix=fix)
+    if task not in HEADS and pairs:
+        message = f"{method} trains a causal language model, and this model is an encoder-decoder"
+        yield Problem(code="wrong_family", field="model", message=message, fix="use a decoder, or method: seq2seq")
 
 
 def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
@@ -310,12 +334,22 @@ def _of_given_adapter(adapter: Adapter) -> Iterator[Problem]:
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
-    if method.task in _BY_ROW and spec.method.loss_on is not None:
-        message = f"only {_BY_ROW[method.task]} is learned"
+    if method.task in HEADS and spec.method.loss_on is not None:
+        message = f"{spec.method.name} learns what each row predicts, not turns of a conversation"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
-    if method.task in _BY_ROW and spec.hyperparameters.packing:
-        message = "rows are not packed: a step is `batch_size` rows"
+    if method.task in HEADS and spec.hyperparameters.packing:
+        message = f"rows are not packed for {spec.method.name}: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
+    problem = spec.method.label_problem
+    for name in ("problem", "class_weights", "label_smoothing"):
+        if getattr(spec.method, name) is None:
+            continue
+        if problem is None:
+            message = f"{spec.method.name} does not learn labels of texts"
+            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
+        elif name != "problem" and problem != "single_label":
+            message = f"it applies to a single label, not to {problem}"
+            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it, or use sft")
@@ -353,9 +387,10 @@ def _of_batches(spec: JobSpec) -> Iterator[Problem]:
 def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
     """The row length at which the trainer truncates, if the model's tokenizer is available.
 
-    Running text (cpt) is split into sequences, without loss.
+    Running text (cpt), words with tags and contexts are split, without loss.
     """
-    cut = not METHODS[spec.method.name].every_token
+    method = METHODS[spec.method.name]
+    cut = not method.every_token and method.task not in _NOT_CUT
     if not cut or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
         return None
     tokens = spec.hyperparameters.max_length or default_length(model)

@@ -128,7 +128,7 @@ class PolicyOptimization:
             mine = devices.share(range(first, min(first + size, len(tokens))))
             owners = [chosen[place // each] for place in mine]
             found[list(mine)] = self._reward(Scored(
-                rows=[int(prompts.rows[i]) for i in owners],
+                rows=[int(prompts.numbers[i]) for i in owners],
                 prompts=[prompts.records[i]["messages"] for i in owners],
                 completions=[self._tokenizer.decode(self._words(tokens[place]), skip_special_tokens=True)
                              for place in mine],

@@ -7,31 +7,31 @@ that is not the padding token. The loss of a pair is ``-log sigmoid(score(chosen
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
-from cloudtune_trainer import models
-from cloudtune_trainer.generate import Answer
 from cloudtune_trainer.generation_settings import padding_of
+from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Renderer
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.head_model import HeadModel, padded
+from cloudtune_trainer.tasks.padded import load_with_head, padded
 from cloudtune_trainer.tasks.pairs import Pairs, encode_pairs
+from cloudtune_trainer.tasks.predictor import Prediction, Predictor
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 from cloudtune_trainer.token_spans import SpanEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.predictor import Input
 
 OUTPUT = "reward"
 """The name of the model's only output."""
@@ -51,6 +51,7 @@ class RewardModeling:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
+        self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     def load_model(
@@ -59,13 +60,10 @@ class RewardModeling:
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
         self._padding = padding_of(tokenizer) or 0
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
-        head = models.ClassificationHead(self.labels, self._padding, "regression")
-        random = set[str]()
-        network = models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=random if weights is None else None
+        head = Head("reward_model", self._padding, self.labels)
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
-        self.random_weights = tuple(sorted(random))
         return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
@@ -96,8 +94,15 @@ class RewardModeling:
         }  # fmt: skip
 
 
-class RewardModel(HeadModel):
+class RewardModel(Predictor):
     """A trained reward model. ``RewardModel.open(folder).score(conversations)``."""
+
+    def __init__(self, network: Any, tokenizer: Any, tuned: Mapping[str, Any]) -> None:
+        """Raises ``bad_spec`` for a model of another method."""
+        if tuned["method"] != "reward":
+            what = f"this model was trained by {tuned['method']}: it gives no rewards"
+            raise TrainingProblem("bad_spec", what, "Use the model of a job with method: reward.")
+        super().__init__(network, tokenizer, tuned)
 
     def score(self, conversations: Iterable[Sequence[Mapping[str, Any]]], *, batch_size: int = 8) -> list[float]:
         """The score of each conversation's last turn, which is the assistant's. Higher is better.
@@ -110,31 +115,25 @@ class RewardModel(HeadModel):
                 chat template rejects.
 
         """
-        return [score for _, score in self._scored(conversations, batch_size)]
+        rows = [{"messages": messages} for messages in conversations]
+        return [found.value for found in self.predict(rows, batch_size=batch_size) if found.value is not None]
 
-    def generate(
-        self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
-    ) -> Iterator[Answer]:
-        """The score of each conversation, as text and as a number. Sampling options have no effect."""
-        for tokens, score in self._scored(prompts, batch_size):
-            yield Answer(f"{score:.4f}", "stop", tokens, 0, {OUTPUT: score})
+    def read(self, given: Input) -> list[int]:
+        """See `Predictor.read`: a row with the ``messages`` of a conversation, or with its answer in ``completion``."""
+        row = {} if isinstance(given, str) else given
+        turns = [dict(turn) for name in ("messages", "completion") for turn in row.get(name) or ()]
+        if not turns or turns[-1].get("role") != "assistant":
+            raise TrainingProblem(
+                "bad_data",
+                "it has no answer to score: a reward model scores the assistant's turn at the end of a conversation",
+                'Give messages that end with {"role": "assistant", "content": ...}.',
+            )
+        turns[-1]["weight"] = 1
+        text = Renderer(self.tokenizer, loss_on="last_assistant").render(turns, row.get("tools"))
+        ((ids, _),) = SpanEncoder(self.tokenizer).encode(text)
+        return ids[: self.max_length]
 
-    def _scored(self, conversations: Iterable[Any], batch_size: int) -> Iterator[tuple[int, float]]:
-        """Number of tokens and score of each conversation."""
-        renderer, spans = Renderer(self._tokenizer, loss_on="last_assistant"), SpanEncoder(self._tokenizer)
-        numbered = enumerate(conversations, 1)
-        while chunk := list(itertools.islice(numbered, batch_size)):
-            texts = [renderer.render(_checked(messages, number))[0] for number, messages in chunk]
-            rows = [ids[: self._max_length] for ids, _ in spans.encode(texts)]
-            yield from zip(map(len, rows), self._outputs(rows)[:, 0].tolist(), strict=True)
-
-
-def _checked(messages: Any, number: int) -> list[dict[str, Any]]:
-    turns = [] if isinstance(messages, str) else [dict(message) for message in messages]
-    if not turns or turns[-1].get("role") != "assistant":
-        raise TrainingProblem(
-            "bad_data",
-            f"conversation {number} has no answer to score: a reward model scores the assistant's turn at its end",
-            'Give messages that end with {"role": "assistant", "content": ...}.',
-        )
-    return [*turns[:-1], {**turns[-1], "weight": 1}]
+    def predict_batch(self, rows: Sequence[list[int]]) -> list[Prediction]:
+        """See `Predictor.predict_batch`."""
+        scores = logits_by_length(self.network, self.moved(padded(rows, self.padding)))[:, 0].float().tolist()
+        return [Prediction(f"{score:.4f}", value=score) for score in scores]

@@ -1,4 +1,4 @@
-"""Text classification: one label for each text, from a classification head on the base model."""
+"""Text classification and regression: labels of texts, from a head on the base model. See ``label_problems``."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer
 from cloudtune_trainer.generation_settings import padding_of
+from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
-from cloudtune_trainer.samples import Cuts, Samples, nothing_left
+from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.head_model import HeadModel, padded
-from cloudtune_trainer.tasks.task import BestMetric, Sums
+from cloudtune_trainer.tasks.label_problems import PROBLEMS, LabelProblem, correlations
+from cloudtune_trainer.tasks.padded import encoded, joined, load_with_head, padded
+from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
+from cloudtune_trainer.tasks.task import Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.predictor import Input
 
 
 @dataclass(frozen=True)
 class LabelledSamples(Samples):
-    """Texts, and the number of each one's label."""
+    """Texts, and the label of each as a number: see `LabelProblem.target`."""
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
 
 
 class SequenceClassification:
-    """See the module. The metric sums, for each label: correct rows, predicted rows, actual rows."""
+    """See the module."""
 
-    best_metric = BestMetric("macro_f1", higher_is_better=True)
     peft_task_type = "SEQ_CLS"
     can_pack = False
     packed = False
@@ -48,56 +50,51 @@ class SequenceClassification:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.labels: tuple[str, ...] = ()
+        self._problem: LabelProblem = PROBLEMS[spec.classification.problem](spec.classification)
+        self.best_metric = self._problem.best_metric
+        self.row_values = 2 if spec.classification.problem == "regression" else 0
         self.random_weights: tuple[str, ...] = ()
         self._padding = 0
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """See `Task.labels`."""
+        return self._problem.labels
+
+    @property
     def metric_sums(self) -> int:
         """See `Task.metric_sums`."""
-        return 3 * len(self.labels)
+        return self._problem.metric_sums
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
-        """See `Task.load_model`. The labels are those of the training rows, in the order of their names."""
-        self.labels = tuple(sorted({_label(record, row) for row, record in enumerate(records(), 1)}))
-        if len(self.labels) < 2:
-            raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
+        """See `Task.load_model`."""
+        self._problem.learn(_checked(records()))
         self._padding = padding_of(tokenizer) or 0
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
-        head = models.ClassificationHead(self.labels, self._padding)
-        random = set[str]()
-        network = models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=random if weights is None else None
+        head = Head("sequence_classification", self._padding, self.labels, self.spec.classification.problem)
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
-        self.random_weights = tuple(sorted(random))
         return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long is truncated."""
         texts, labels = [], []
-        for row, record in enumerate(records, 1):
-            label = _label(record, row)
-            if label not in self.labels:
-                what = f"row {row}: no training row has the label {label!r}"
-                raise TrainingProblem("bad_data", what, f"The labels are {', '.join(self.labels)}.")
+        for row, record in enumerate(_checked(records), 1):
             texts.append(record["text"])
-            labels.append(self.labels.index(label))
-        ids, cuts = _encoded(texts, tokenizer, self.spec.hyperparameters.max_length)
+            labels.append(self._problem.target(record, row))
+        max_length = self.spec.hyperparameters.max_length
+        ids, cuts = encoded(texts, tokenizer, max_length)
         kept = [place for place, row in enumerate(ids) if row]
-        if not kept:
-            raise nothing_left(cuts, self.spec.hyperparameters.max_length)
         cuts.unlearnt += [place + 1 for place, row in enumerate(ids) if not row]
-        starts = np.zeros(len(kept) + 1, dtype=np.int64)
-        np.cumsum([len(ids[place]) for place in kept], out=starts[1:])
-        tokens = np.concatenate([np.asarray(ids[place], dtype=np.int32) for place in kept])
-        return LabelledSamples(tokens, np.zeros(len(tokens), dtype=np.bool_), starts, cuts, np.asarray(labels)[kept])
+        rows = joined([ids[place] for place in kept], cuts, max_length)
+        return LabelledSamples(*rows, np.asarray(labels)[kept])
 
     def collate(self, samples: LabelledSamples, chosen: Sequence[int]) -> Batch:
         """See `Task.collate`. Rows are padded on the right."""
-        rows = [samples.ids[samples.starts[i] : samples.starts[i + 1]] for i in chosen]
+        rows = samples.rows(chosen)
         return Batch(
             inputs=padded(rows, self._padding), labels=torch.from_numpy(samples.labels[np.asarray(chosen)]),
             tokens=sum(map(len, rows)), count=len(rows),
@@ -106,66 +103,54 @@ class SequenceClassification:
     def forward(self, model: Any, batch: Batch) -> Sums:
         """See `Task.forward`."""
         logits = logits_by_length(model, batch.inputs).float()
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        predicted = F.one_hot(logits.detach().argmax(-1), len(self.labels))
-        actual = F.one_hot(batch.labels, len(self.labels))
-        sums = torch.cat([(predicted * actual).sum(0), predicted.sum(0), actual.sum(0)])
-        return Sums(loss, sums, batch.count)
+        loss = self._problem.loss(logits, batch.labels)
+        with torch.no_grad():
+            sums = self._problem.sums(logits, batch.labels)
+            values = [logits[:, 0], batch.labels] if self.row_values else []
+            rows = torch.stack([each.double() for each in values], 1).cpu() if values else None
+        return Sums(loss, sums, batch.count, rows)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
-        """See `Task.metrics`. Macro F1 is the mean over the labels that any row has or is predicted to have."""
-        right, predicted, actual = np.asarray(metric_sums, dtype=float).reshape(3, -1)
-        seen = predicted + actual > 0
-        f1 = 2 * right[seen] / (predicted + actual)[seen]
-        return {
-            "loss": loss / max(1, count), "accuracy": float(right.sum()) / max(1, count),
-            "macro_f1": float(f1.mean()) if seen.any() else 0.0,
-        }  # fmt: skip
+        """See `Task.metrics`."""
+        return {"loss": loss / max(1, count), **self._problem.metrics(metric_sums, count)}
+
+    def row_metrics(self, rows: Tensor) -> dict[str, float]:
+        """See `MeasuresRows`: how well the predicted numbers correlate with the labels."""
+        return correlations(rows[:, 0].numpy(), rows[:, 1].numpy())
 
 
-class Classifier(HeadModel):
-    """A trained classifier."""
+class Classifier(Predictor):
+    """A trained classifier, or a model that predicts numbers."""
+
+    def __init__(self, network: Any, tokenizer: Any, tuned: Mapping[str, Any]) -> None:
+        super().__init__(network, tokenizer, tuned)
+        self._problem = PROBLEMS[tuned.get("problem") or "single_label"]
+
+    def read(self, given: Input) -> str:
+        """See `Predictor.read`."""
+        return text_of(given)
+
+    def predict_batch(self, rows: Sequence[str]) -> list[Prediction]:
+        """See `Predictor.predict_batch`."""
+        ids, _ = encoded(rows, self.tokenizer, self.max_length)
+        if not all(ids):
+            raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
+        logits = logits_by_length(self.network, self.moved(padded(ids, self.padding)))
+        return self._problem.predictions(logits.float(), self.labels)
 
     def generate(
         self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
     ) -> Iterator[Answer]:
-        """The most likely label of each text, with the probability of every label. Sampling options have no effect."""
-        texts = [_text(prompt) for prompt in prompts]
-        for first in range(0, len(texts), batch_size):
-            yield from self._batch(texts[first : first + batch_size])
-
-    def _batch(self, texts: Sequence[str]) -> list[Answer]:
-        ids, _ = _encoded(texts, self._tokenizer, self._max_length)
-        if not all(ids):
-            raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
-        answers = []
-        for row, scores in zip(ids, torch.softmax(self._outputs(ids), -1).tolist(), strict=True):
-            by_label = dict(sorted(zip(self._labels, scores, strict=True), key=lambda item: -item[1]))
-            answers.append(Answer(next(iter(by_label)), "stop", len(row), 0, by_label))
-        return answers
+        """The predictions as answers. Sampling options have no effect."""
+        texts = [text_of(prompt) for prompt in prompts]
+        for text, found in zip(texts, self.predict(texts, batch_size=batch_size), strict=True):
+            length = len(encoded([text], self.tokenizer, self.max_length)[0][0])
+            yield Answer(found.text, "stop", length, 0, found.scores)
 
 
-def _encoded(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], Cuts]:
-    """Token ids of each text with the tokenizer's own special tokens, and which texts were cut."""
-    cuts = Cuts()
-    ids = [list(row) for row in tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]]
-    for place, row in enumerate(ids):
-        if len(row) > max_length:
-            cuts.truncated.append(place + 1)
-            ids[place] = list(tokenizer(texts[place], truncation=True, max_length=max_length)["input_ids"])
-    return ids, cuts
-
-
-def _label(record: Record, row: int) -> str:
-    label = record.get("label")
-    if not isinstance(record.get("text"), str) or not isinstance(label, str | int) or isinstance(label, bool):
-        raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label", a string or a number')
-    return str(label)
-
-
-def _text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    if len(prompt) != 1 or not isinstance(prompt[0].get("content"), str):
-        raise TrainingProblem("bad_data", "a classifier takes one text, not a conversation")
-    return str(prompt[0]["content"])
+def _checked(records: Iterable[Record]) -> Iterator[Record]:
+    """The records. Raises ``bad_data`` for one without a text or a label."""
+    for row, record in enumerate(records, 1):
+        if not isinstance(record.get("text"), str) or "label" not in record:
+            raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label"')
+        yield record

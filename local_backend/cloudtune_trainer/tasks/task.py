@@ -34,6 +34,8 @@ class Sums:
     """The sums for the task's metrics, in the task's own order."""
     count: int
     """The number of tokens, rows or pairs in the loss sum."""
+    rows: Tensor | None = None
+    """The values of each row for `MeasuresRows`, [rows, values], in fp64 on the CPU."""
 
 
 class BestMetric(NamedTuple):
@@ -131,3 +133,14 @@ class UsesStepMean(Protocol):
 
     def step_sum(self, model: Any, batch: Any) -> Tensor:
         """The sum over a batch of the value whose mean is needed. Called without gradients and without dropout."""
+
+
+@runtime_checkable
+class MeasuresRows(Protocol):
+    """A task with metrics of a split that are not sums over rows, such as a correlation."""
+
+    row_values: int
+    """The number of values of each row in `Sums.rows`; 0 if there are none."""
+
+    def row_metrics(self, rows: Tensor) -> dict[str, float]:
+        """Metrics from `Sums.rows` of all rows of a split."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
+from cloudtune.methods import methods_of
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
@@ -23,9 +24,18 @@ LEAST_SECONDS = 60
 _OTHER = {
     "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
+    **{
+        f"method:{name}": "its endpoints serve causal language models: train this method on the local back end"
+        for name in methods_of(
+            "reward_model", "sequence_classification", "token_classification", "question_answering", "seq2seq"
+        )
+    },
+    **dict.fromkeys(
+        ("method.problem", "method.class_weights", "method.label_smoothing"),
+        "it belongs to text classification, which is not supported here",
+    ),
     "adapter.path": "an adapter's files are not uploaded: train on the local back end, or resume the job",
     "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
-    "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
     **dict.fromkeys(
         (
             "adapter:dora",

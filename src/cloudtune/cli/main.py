@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "deployments": "List deployed models and their cost.",
     "undeploy": "Delete a deployment.",
     "generate": "Generate text with a tuned model.",
+    "predict": "Predict labels, tags or answers with a tuned model.",
     "import": "Import a model that was trained elsewhere.",
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",

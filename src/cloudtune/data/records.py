@@ -169,10 +169,10 @@ class Item(Record):
 
 
 class Labelled(Record):
-    """A text and its class."""
+    """A text and its class, its classes, or a number."""
 
     text: str
-    label: str | int
+    label: str | int | float | list[str | int]
 
 
 class Tagged(Record):

@@ -8,7 +8,7 @@ import msgspec
 
 from cloudtune.data.split import Shares
 from cloudtune.errors import Problem
-from cloudtune.methods import DEFAULT_METHOD
+from cloudtune.methods import DEFAULT_METHOD, LabelProblem
 
 MAX_CLASSES = 1000
 """Different labels of a classifier. Where there are more, another column was meant."""
@@ -41,6 +41,8 @@ class Task(msgspec.Struct, frozen=True):
     """Look for template tokens, control characters and broken text."""
     items: bool = False
     """Conversations are tasks for a grader: their other keys are its fields."""
+    problem: LabelProblem | None = None
+    """Check that the labels of texts fit this problem."""
 
 
 class Side(msgspec.Struct):
@@ -55,7 +57,7 @@ class Side(msgspec.Struct):
     places: bytes = b""
     """Which of the batch's records these are, 4 bytes each, where the batch has several sides."""
     classes: set[str] = set()
-    """The labels of these records, for methods that learn one for each row."""
+    """The labels or ratings of these records, for methods that learn them."""
 
 
 class Scanned(msgspec.Struct):

@@ -59,6 +59,10 @@ _OTHER_SETTINGS = (
 )  # fmt: skip
 _REFUSED = {
     **dict.fromkeys(
+        ("method.problem", "method.class_weights", "method.label_smoothing"),
+        "it belongs to classification, which is not offered",
+    ),
+    **dict.fromkeys(
         ("method.reward", "method.num_generations", "method.temperature", "method.max_new_tokens"),
         "it belongs to policy optimization, which is not offered",
     ),

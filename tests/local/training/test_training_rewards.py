@@ -111,9 +111,10 @@ def test_a_reward_model_learns_and_its_files_are_plain(runs: Runs, tmp_path: Pat
     scores = found.score(conversations)
     assert scores == pytest.approx([found.score([one])[0] for one in conversations], abs=1e-5)
     assert all(good > bad for good, bad in zip(scores[0::2], scores[1::2], strict=True))
-    answer = next(iter(open_model(folder).generate(conversations[:1])))
-    assert answer.scores == {"reward": pytest.approx(scores[0], abs=1e-5)}
-    assert float(answer.text) == pytest.approx(scores[0], abs=1e-4)
+    rated = {"messages": tests[0]["messages"], "completion": tests[0]["chosen"], "label": True}
+    (predicted,) = open_model(folder).predict([rated])
+    assert predicted.value == pytest.approx(scores[0], abs=1e-5)
+    assert float(predicted.text) == pytest.approx(scores[0], abs=1e-4)
 
     export(folder, tmp_path / "merged", merged=True)
     assert RewardModel.open(tmp_path / "merged").score(conversations) == pytest.approx(scores, abs=1e-4)
@@ -144,14 +145,16 @@ def test_what_a_reward_model_cannot_take_is_refused(runs: Runs) -> None:
     run = runs.make(rows=pairs(4), **spec_of(LORA, max_steps=1))
     assert runs.train(run) == "succeeded"
     model = open_model(run.model)
-    for prompt in ("2 + 2?", [{"role": "user", "content": "2 + 2?"}]):
-        with pytest.raises(TrainingProblem, match="conversation 1 has no answer to score"):
-            list(model.generate([prompt]))
-    with pytest.raises(TrainingProblem, match="the base model has no trained head"):
+    for given in ("2 + 2?", {"messages": [{"role": "user", "content": "2 + 2?"}]}):
+        with pytest.raises(TrainingProblem, match="input 1: it has no answer to score"):
+            list(model.predict([given]))
+    with pytest.raises(TrainingProblem, match="writes no text"):
+        list(model.generate(["2 + 2?"]))
+    with pytest.raises(TrainingProblem, match="is not trained for reward"):
         open_model(run.model, base=True)
     with pytest.raises(TrainingProblem, match="not packed"):
         runs.train(runs.make("packed", rows=pairs(4), **spec_of(LORA, packing=True)))
     other = runs.make("sft", method="sft", adapter={"type": "lora"}, hyperparameters={"max_steps": 1})
     assert runs.train(other) == "succeeded"
-    with pytest.raises(TrainingProblem, match="no model with a trained head, but a model of the method sft"):
+    with pytest.raises(TrainingProblem, match="was trained by sft: it gives no rewards"):
         RewardModel.open(other.model)

@@ -288,7 +288,7 @@ def test_a_bomb_is_told_by_its_ratio(suffix: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("cloudtune.data.read.opening.MAX_RATIO", 50)
     line = b'"a","b"\n' if suffix == "csv.gz" else ROW + (b"," if suffix.startswith("json.") else b"\n")
     head = {"csv.gz": b"prompt,completion\n"}.get(suffix, b"[" if suffix.startswith("json.") else b"")
-    content = head + line * (400_000 if suffix == "csv.gz" else 40_000)
+    content = head + line * (200_000 if suffix == "csv.gz" else 40_000)
     path = tmp_path / f"rows.{suffix}"
     if suffix.endswith("zst"):
         pyarrow = pytest.importorskip("pyarrow")

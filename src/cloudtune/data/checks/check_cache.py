@@ -32,6 +32,7 @@ from cloudtune.plugins import FORMATS, ROW_KINDS, TOKENIZERS
 if TYPE_CHECKING:
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.read.opening import File
+    from cloudtune.methods import LabelProblem
     from cloudtune.plan import RowLimit
     from cloudtune.spec import Data
 
@@ -56,17 +57,18 @@ class Verdicts:
         self.folder = folder
 
     def prepare(
-        self, data: Data, *, method: str = DEFAULT_METHOD, limit: RowLimit | None = None, target: Target | None = None
-    ) -> DataReport:
+        self, data: Data, *, method: str = DEFAULT_METHOD, problem: LabelProblem | None = None,
+        limit: RowLimit | None = None, target: Target | None = None,
+    ) -> DataReport:  # fmt: skip
         """As `cloudtune.data.prepare`, or its cached result for the same bytes and rules."""
         before = _prints(data)
-        key = _key(data, method, limit, target) if before is not None else None
+        key = _key(data, method, problem, limit, target) if before is not None else None
         if key is not None and (known := self._read(key)) is not None:
             if known.report is None:
                 raise DataError(known.problems)
             return known.report
         try:
-            report = prepare(data, method=method, limit=limit, target=target)
+            report = prepare(data, method=method, problem=problem, limit=limit, target=target)
         except DataError as error:
             self._keep(key, _Entry(None, list(error.problems)), unchanged=before == _prints(data))
             raise
@@ -137,7 +139,9 @@ def _print(path: File) -> _Print:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _key(data: Data, method: str, limit: RowLimit | None, target: Target | None) -> str | None:
+def _key(
+    data: Data, method: str, problem: LabelProblem | None, limit: RowLimit | None, target: Target | None
+) -> str | None:
     """The name of the entry; None if a file cannot be read."""
     files = _files(data)
     if files is None:
@@ -148,8 +152,9 @@ def _key(data: Data, method: str, limit: RowLimit | None, target: Target | None)
     except OSError:
         return None
     document: dict[str, Any] = {
-        "rules": _rules(), "data": data.model_dump(mode="json"), "content": content, "method": method, "limit": limit,
-        "tokenizer": tokenizer, "target": target._asdict() if target is not None else None,
+        "rules": _rules(), "data": data.model_dump(mode="json"), "content": content, "method": method,
+        "problem": problem, "limit": limit, "tokenizer": tokenizer,
+        "target": target._asdict() if target is not None else None,
     }  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
 

@@ -25,7 +25,7 @@ from cloudtune.data.split import shares
 from cloudtune.data.transform.mixing import Mixture, mix_sources
 from cloudtune.data.write.dropped_features import FEATURES
 from cloudtune.errors import Problem
-from cloudtune.methods import DEFAULT_METHOD, METHODS, only_items
+from cloudtune.methods import DEFAULT_METHOD, METHODS, LabelProblem, only_items
 from cloudtune.plan import DataReport, SplitInfo
 
 if TYPE_CHECKING:
@@ -56,16 +56,18 @@ def sources(data: Data) -> dict[str, Source]:
 
 
 def prepare(
-    data: Data, *, method: str = DEFAULT_METHOD, limit: RowLimit | None = None, target: Target | None = None
-) -> DataReport:
+    data: Data, *, method: str = DEFAULT_METHOD, problem: LabelProblem | None = None, limit: RowLimit | None = None,
+    target: Target | None = None,
+) -> DataReport:  # fmt: skip
     """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with all problems.
 
+    ``problem`` is what the labels of texts are, for a method that learns them.
     With a ``limit``, the model's own tokenizer finds rows over it, which are reported with their lines. With a
     ``target`` the rows are checked against its rules: the format for the method, reserved words, numbers and sizes.
     Their tokens are counted with its tokenizer if that is installed and there are few rows, and bounded otherwise.
     """
     faults = Faults()
-    task, sizes = _task(data, method, limit, target), Counter[str]()
+    task, sizes = _task(data, method, problem, limit, target), Counter[str]()
     tokens = {split: SplitTokens(target.tokenizer if target is not None else None) for split in SPLITS}
 
     def measure(scanned: Scanned, _: Survey) -> None:
@@ -94,10 +96,11 @@ def prepare(
     )
 
 
-def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None) -> Task:
+def _task(data: Data, method: str, problem: LabelProblem | None, limit: RowLimit | None, target: Target | None) -> Task:
     task = Task(
-        method=method, items=only_items(method), shares=shares(data), allow_dropped=frozenset(data.allow_dropped or ())
-    )
+        method=method, problem=problem, items=only_items(method), shares=shares(data),
+        allow_dropped=frozenset(data.allow_dropped or ()),
+    )  # fmt: skip
     if target is not None:
         form = target.formats.get(method)
         task = msgspec.structs.replace(
@@ -290,17 +293,22 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
     if method is not None and (wrong := sorted(set(survey.kinds).difference(method.kinds))):
         what = f"{task.method} requires {' or '.join(method.kinds)} rows; these rows are {', '.join(wrong)}"
         faults.error("kind_not_for_method", what, field="data.train", fix="use another kind of rows, or another method")
-    elif method is not None and method.labels:
-        _check_classes(survey, faults)
+    elif method is not None and (method.labels or method.task == "unpaired_preference"):
+        _check_classes(survey, task, faults)
     rows = survey.sides["train"].rows
     if 0 < rows < FEW_ROWS:
         fix = f"use at least {FEW_ROWS}; 1,000 to 10,000 work well"
         faults.warn("few_rows", f"only {rows} training rows", field="data.train", fix=fix)
 
 
-def _check_classes(survey: Survey, faults: Faults) -> None:
-    """Report the problems of the labels of classification rows."""
+def _check_classes(survey: Survey, task: Task, faults: Faults) -> None:
+    """Report the problems of the labels of rows: classes, numbers or ratings."""
     known = survey.sides["train"].classes
+    if task.problem == "regression" or METHODS[task.method].task == "unpaired_preference":
+        if len(known) == 1:
+            faults.error("one_label", f"all rows have the label {next(iter(known))}", field="data.train",
+                         fix="give rows with different labels")  # fmt: skip
+        return
     if len(known) > MAX_CLASSES:
         faults.error("too_many_labels", f"more than {MAX_CLASSES:,} different labels", field="data.train",
                      fix="map the column that holds the label: columns: {their_name: label}")  # fmt: skip

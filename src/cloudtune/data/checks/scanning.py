@@ -10,6 +10,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cloudtune.data.checks.label_checks import label_fault, labels_of
 from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.checks.targets import row_rules
@@ -80,7 +81,7 @@ class Scanner:
         self.row_check = ROW_CHECKS.make(*task.row_check) if task.row_check is not None else None
         self._labels_seen: set[str] = set()
         method = METHODS.get(task.method)
-        self._has_classes = method is not None and method.labels
+        self._has_classes = method is not None and (method.labels or method.task == "unpaired_preference")
         self.longest: dict[str, int] = {}
 
     def scan_block(self, rows: FileRows, block: Block, origin: str) -> Iterator[Scanned]:
@@ -159,7 +160,10 @@ class Scanner:
 
     def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
         method = self.task.method
-        faults = [faults_of(record, method=method) for record in batch.records]
+        faults: list[Sequence[Problem]] = [faults_of(record, method=method) for record in batch.records]
+        if (problem := self.task.problem) is not None:
+            of_labels = [label_fault(record, problem) for record in batch.records]
+            faults = [(*found, fault) if fault else found for found, fault in zip(faults, of_labels, strict=True)]
         if not any(faults):
             return batch.records, batch.lines
         records: list[Record] = []
@@ -259,7 +263,8 @@ class Scanner:
     def _classes(self, records: Sequence[Record]) -> set[str]:
         if not self._has_classes:
             return set()
-        return {str(record.label) for record in records if isinstance(record, Labelled | Picture)}
+        problem = self.task.problem
+        return {label for record in records for label in labels_of(record, problem)}
 
 
 def _ended(lines: list[bytes]) -> bytes:
@@ -272,6 +277,8 @@ def _answer(record: Record) -> str | None:
     if type(record) is Chat:
         last = record.messages[-1]
         return last.content if type(last.content) is str and last.role == "assistant" else None
+    if isinstance(record, Labelled) and isinstance(record.label, list):
+        return ", ".join(map(str, record.label))
     return str(record.label) if isinstance(record, Labelled | Picture) else None
 
 

@@ -212,7 +212,7 @@ _OTHERS = (
         *(Kind(f"rated_{key}", {key: Any}, tell=_is_rated(key), makes=Rated, read=_read_rated(key))
           for key in RATINGS),
         *CHAT_KINDS,
-        Kind("text_label", {"text": str, "label": Label}, canonical=Labelled, makes=Labelled),
+        Kind("text_label", {"text": str, "label": Label | float | list[Label]}, canonical=Labelled, makes=Labelled),
         Kind("text", {"text": str}, canonical=Text, makes=Text),
         Kind("tags", {"tokens": list[str], "tags": list[Label]}, canonical=Tagged, makes=Tagged),
         Kind("question", {"question": str, "context": str, "answers": Answers}, canonical=Question, makes=Question),

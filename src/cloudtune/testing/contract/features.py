@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.methods import DEFAULT_METHOD, METHODS
+from cloudtune.methods import DEFAULT_METHOD, METHODS, methods_of
 from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 VALUES: dict[str, tuple[Any, ...]] = {
     "method.loss_on": ("all", "last_assistant", "assistant"),
     "method.beta": (0.37, 0.05),
+    "method.problem": ("regression",),
+    "method.class_weights": ("balanced",),
+    "method.label_smoothing": (0.07,),
     "method.reward": ({"url": "http://127.0.0.1:9/other", "timeout": 77.0},),
     "method.num_generations": (5,),
     "method.temperature": (0.77,),
@@ -71,6 +74,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
+_OF_LABELS = {"method.problem", "method.class_weights", "method.label_smoothing"}
 _ADAPTERS = {
     "adapter.virtual_tokens": "prefix", "adapter.bottleneck_size": "bottleneck", "adapter.placement": "bottleneck",
 }  # fmt: skip
@@ -138,6 +142,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]
     if "method.beta" in wanted and with_beta:
         changes["method"] = {"name": with_beta[0]}
+    classifiers = [name for name in methods_of("sequence_classification") if capabilities.can(f"method:{name}")]
+    if not _OF_LABELS.isdisjoint(wanted) and classifiers:
+        changes["method"] = {"name": classifiers[0]}
     rewarded = [name for name, method in METHODS.items() if method.reward and capabilities.can(f"method:{name}")]
     if not _OF_REWARDS.isdisjoint(wanted) and rewarded:
         changes["method"] = {"name": rewarded[0]}

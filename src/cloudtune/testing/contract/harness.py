@@ -107,7 +107,9 @@ def request_for(world: World, backend: Backend, spec: JobSpec) -> PlanRequest:
     """A plan request as core makes it, whose key and token are always the same."""
     resolved = backend.resolve(spec)
     rules = row_rules(spec, backend)
-    data = prepare(spec.data, method=spec.method.name, limit=resolved.row_limit, target=rules)
+    data = prepare(
+        spec.data, method=spec.method.name, problem=spec.method.label_problem, limit=resolved.row_limit, target=rules
+    )
     return PlanRequest(
         spec=spec, data=data, resolved=resolved, key="k" * 32, attempt=1, token="0123456789abcdef" * 2
     )  # fmt: skip

@@ -60,7 +60,8 @@ class Bottleneck(torch.nn.Module):
         if not self.enabled:
             return output
         hidden = torch.relu(self.down(output.to(self.down.weight.dtype)))
-        return output + self.up(hidden).to(output.dtype)
+        change: Tensor = self.up(hidden)
+        return output + change.to(output.dtype)
 
 
 def add_bottlenecks(model: Any, adapter: Adapter, task_type: str) -> Any:

@@ -60,7 +60,8 @@ class Bottleneck(torch.nn.Module):
         if not self.enabled:
             return output
         hidden = torch.relu(self.down(output.to(self.down.weight.dtype)))
-        return output + self.up(hidden).to(output.dtype)
+        change: Tensor = self.up(hidden)
+        return output + change.to(output.dtype)
 
 
 def add_bottlenecks(model: Any, adapter: Adapter, task_type: str) -> Any:
@@ -72,7 +73,7 @@ def add_bottlenecks(model: Any, adapter: Adapter, task_type: str) -> Any:
     if not targets:
         what = f"the trainer finds no sublayers in {type(model).__name__}"
         raise TrainingProblem("bad_spec", what, "Use another adapter, such as lora.")
-    saved = [] if task_type == "CAUSAL_LM" else head_weights(model)
+    saved = [] if task_type.endswith("_LM") else head_weights(model)  # a language model keeps the head that it has
     return _insert(model, task_type, targets, adapter.bottleneck_size, saved)
 
 

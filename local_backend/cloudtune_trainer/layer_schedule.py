@@ -199,7 +199,7 @@ class LayerSchedule:
             self._check_depth("decay", 1)
         rates = {name: layers.decay ** (top - self._levels.of[name]) if layers.needs_levels else 1.0
                  for name in self.trained}  # fmt: skip
-        for pattern, rate in reversed(layers.learning_rates.items()):  # the first match has the last word
+        for pattern, rate in reversed(layers.learning_rates.items()):  # so that the first match applies
             names = self._matching(pattern, self.trained)
             if not names:
                 raise self._no_match("learning_rates", pattern)

@@ -283,7 +283,8 @@ def _against_stacked(adapter: Adapter) -> str | None:
 
 def _train_head(model: Any) -> None:
     """Train what follows the last layer: the norm and the head."""
-    if not head_weights(model):
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if not head_weights(model) or (outputs is not None and outputs.weight is inputs.weight):
         what = f"adapter.type head_only: {type(model).__name__} has no head of its own"
         hint = "Its output layer is the embeddings' weight. Use layers.freeze_depth, or a classification method."
         raise TrainingProblem("bad_spec", what, hint)

@@ -29,8 +29,10 @@ def layer_settings(spec: JobSpec, choices: Choices, adapter: str, model: Mapping
     given = layers.model_dump(mode="json", exclude_none=True)
     for name, value in given.items():
         choices.pick(f"layers.{name}", value, None)
-    sizes = _sizes(model.get("weight_groups") or {})
-    if adapter == "full" and sizes:
+    groups = model.get("weight_groups") or {}
+    sizes = _sizes(groups)
+    # in an encoder-decoder, the numbers of layers do not tell their depth
+    if adapter == "full" and sizes and (layers.freeze_depth is None or len(_stacks(groups)) < 2):
         frozen = sum(size for name, size in sizes.items() if _is_frozen(name, layers))
         total = sum(sizes.values())
         share = f"{total - frozen:.0f} of {total:.0f} weights ({1 - frozen / total:.1%})"
@@ -60,8 +62,7 @@ def layer_problems(spec: JobSpec, adapter: str, model: Mapping[str, Any]) -> Ite
     layers, sizes = spec.layers, _sizes(groups)
     if layers is None or not sizes:
         return
-    stacks = {name.partition("*")[0]: count for name, (count, _) in groups.items() if "*" in name}
-    depth = sum(stacks.values())
+    depth = sum(_stacks(groups).values())
     counts = {"freeze_depth": layers.freeze_depth or 0}
     counts |= {"unfreeze": max((stage.layers or 0 for stage in layers.unfreeze or ()), default=0)}
     for field, count in counts.items():
@@ -80,6 +81,16 @@ def layer_problems(spec: JobSpec, adapter: str, model: Mapping[str, Any]) -> Ite
             yield Problem(code="unknown_layer", field=f"layers.{field}", message=message, fix=fix)
     if all(_is_frozen(name, layers) for name in sizes):
         yield Problem(code="range", field="layers", message="no weight is left to train", fix="freeze less")
+
+
+def _stacks(groups: Mapping[str, Any]) -> dict[str, int]:
+    """The start of the names of each stack of layers -> the number of its layers."""
+    stacks: dict[str, int] = {}
+    for name, (count, _) in groups.items():
+        prefix, star, _ = name.partition("*")
+        if star:
+            stacks[prefix] = max(stacks.get(prefix, 0), count)
+    return stacks
 
 
 def _sizes(groups: Mapping[str, Any]) -> dict[str, float]:

@@ -34,6 +34,8 @@ _SHOWN_BY: dict[str, tuple[str, ...]] = {
 }
 """Features of rows that a chat template renders if it contains one of these words."""
 _LARGEST_TEMPLATE = 16 << 20
+_DIGITS = 4
+"""No model has more layers than numbers of so many digits."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +62,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     modules: list[str] = []
     """Layers with a weight matrix, as their paths after the number of the block: ``self_attn.q_proj``."""
     weight_groups: dict[str, list[int]] = {}
-    """Name of a weight -> in how many layers it is, and the number of parameters. ``*`` stands for the number of a
-    layer, ``#`` for any other number."""
+    """Name of a weight -> the number of layers up to the last one that has it, and the number of parameters. ``*``
+    stands for the number of a layer, ``#`` for any other number."""
 
 
 def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
@@ -155,8 +157,9 @@ def _of_weights(weights: list[Path]) -> dict[str, Any]:
         tensors = _tensors(file)
         total += sum(math.prod(tensor.shape) for tensor in tensors.values())
         for name, tensor in tensors.items():
-            layers, size = groups.get(group := _grouped(name), [0, 0])
-            groups[group] = [layers + 1, size + math.prod(tensor.shape)]
+            group, layer = _grouped(name)
+            layers, size = groups.get(group, [0, 0])
+            groups[group] = [max(layers, layer + 1), size + math.prod(tensor.shape)]
         modules |= {_module(name) for name, tensor in tensors.items() if len(tensor.shape) == 2}
     return {"parameters": total, "modules": sorted(modules), "weight_groups": groups}
 
@@ -174,11 +177,14 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             raise _unknown(f"{file} is damaged: {error}", "download the model again") from error
 
 
-def _grouped(tensor: str) -> str:
-    parts = ["#" if part.isdecimal() else part for part in tensor.split(".")]
+def _grouped(tensor: str) -> tuple[str, int]:
+    """The name with placeholders, and the number of the layer."""
+    parts = tensor.split(".")
+    numbers = [int(part) for part in parts if part.isdecimal() and len(part) <= _DIGITS]
+    parts = ["#" if part.isdecimal() else part for part in parts]
     if "#" in parts:
         parts[parts.index("#")] = "*"
-    return ".".join(parts)
+    return ".".join(parts), numbers[0] if numbers else 0
 
 
 def _module(tensor: str) -> str:

@@ -139,7 +139,7 @@ def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
         return given_adapter(kind, request.resolved.facts["adapter"], choices)
     picked = {
         name: choices.pick(f"adapter.{name}", getattr(given, name, None), default)
-        for name, default in (ADAPTERS[kind].settings | dict.fromkeys(ADAPTERS[kind].options)).items()
+        for name, default in {**ADAPTERS[kind].settings, **dict.fromkeys(ADAPTERS[kind].options)}.items()
     }
     picked = {name: value for name, value in picked.items() if value is not None}
     return {"type": kind, **picked}

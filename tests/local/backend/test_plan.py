@@ -342,3 +342,22 @@ def test_a_model_of_the_wrong_family_is_refused(tmp_path):
 def test_what_has_no_effect_on_rows_with_answers_is_refused(tmp_path, method):
     found = errors_of(tmp_path, method={"name": method, "loss_on": "last_assistant"}, hyperparameters={"packing": True})
     assert found.keys() == {"method.loss_on", "hyperparameters.packing"}
+
+
+def test_weights_are_grouped_by_layer(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from cloudtune_trainer.submit.model_facts import _of_weights
+
+    shapes = {"a.embed.weight": 6, "a.layers.0.q.weight": 2, "a.layers.3.q.weight": 2, "a.layers.3.experts.7.w": 5,
+              "a.layers.99999999999.w": 1}  # fmt: skip
+    save_file({name: torch.zeros(size) for name, size in shapes.items()}, tmp_path / "model.safetensors")
+    assert _of_weights([tmp_path / "model.safetensors"])["weight_groups"] == {
+        "a.embed.weight": [1, 6], "a.layers.*.q.weight": [4, 4], "a.layers.*.experts.#.w": [4, 5],
+        "a.layers.*.w": [1, 1],
+    }  # fmt: skip
+    hybrid = {"a.layers.*.norm.weight": [4, 4], "a.layers.*.mixer.weight": [3, 9]}
+    made = with_weights(request(tmp_path, adapter="full", layers={"freeze_depth": 4}), hybrid)
+    with pytest.raises(SpecError, match="no weight is left"):
+        LocalBackend(Options(root=tmp_path)).plan(made)

@@ -13,8 +13,9 @@ from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.problems import TrainingProblem
 
-from .conftest import Rows, Runs, metrics, sums, texts
+from .conftest import Rows, Runs, metrics, sums, texts, write_encoder
 from .families import write_family
 from .test_training_classification import rows as labelled
 from .test_training_kto import TERMS, rated
@@ -22,6 +23,9 @@ from .test_training_policy import items
 from .test_training_policy import spec_of as policy_spec
 from .test_training_preferences import pairs
 from .test_training_preferences import spec_of as preference_spec
+from .test_training_questions import rows as asked
+from .test_training_seq2seq import rows as translated
+from .test_training_tokens import rows as tagged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +62,8 @@ def rewarded(method: str, folder: Path) -> tuple[Rows, dict[str, Any]]:
 EXAMPLES: dict[str, Example] = {
     "sft": plain(sums), "cpt": plain(texts), "dpo": paired, "ipo": paired, "orpo": paired, "simpo": paired,
     "grpo": rewarded, "rloo": rewarded, "ppo": rewarded, "kto": judged, "reward": plain(pairs),
-    "classification": plain(labelled),
+    "classification": plain(labelled), "token_classification": plain(tagged), "question_answering": plain(asked),
+    "seq2seq": plain(translated),
 }  # fmt: skip
 """Rows and settings for each method."""
 COUNT = max(len(EXAMPLES), len(ADAPTERS))
@@ -76,8 +81,14 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with an output layer of its own."""
+    """A decoder with an output layer of its own."""
     return write_family(tmp_path_factory.mktemp("model"), "qwen2", tie_word_embeddings=False)
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """An encoder-decoder."""
+    return write_encoder(tmp_path_factory.mktemp("writer"), tiny_model, "t5")
 
 
 def test_the_matrix_has_the_trainers_methods_and_adapters(cells: dict[str, dict[str, Any]]) -> None:
@@ -91,15 +102,22 @@ def test_the_matrix_has_the_trainers_methods_and_adapters(cells: dict[str, dict[
 
 @pytest.mark.parametrize(("method", "adapter"), CELLS)
 def test_a_cell_trains(
-    runs: Runs, cells: dict[str, dict[str, Any]], model: Path, method: str, adapter: str, tmp_path: Path
+    runs: Runs, cells: dict[str, dict[str, Any]], model: Path, writer: Path, method: str, adapter: str, tmp_path: Path
 ) -> None:
     if ADAPTERS[adapter].quantized:
         pytest.importorskip("bitsandbytes")
     rows, spec = EXAMPLES[method](method, tmp_path)
-    spec |= {"adapter": {"type": adapter, **SIZES.get(adapter, {})}, "model": {"source": "folder", "path": str(model)}}
+    spec |= {
+        "adapter": {"type": adapter, **SIZES.get(adapter, {})},
+        "model": {"source": "folder", "path": str(writer if method == "seq2seq" else model)},
+    }
     spec["hyperparameters"] = {"packing": False, "max_steps": 2, "batch_size": 4, "learning_rate": 1e-2}
     if cells[method]["adapters"][adapter]["layers"]:
-        spec["layers"] = {"freeze": ["layers.0"], "decay": 0.5, "unfreeze": [{"layers": 1, "share": 0.5}]}
+        spec["layers"] = {"freeze_depth": 1, "decay": 0.5, "unfreeze": [{"layers": 1, "share": 0.5}]}
     run = runs.make(rows=rows, **spec)
+    if (method, adapter) == ("seq2seq", "head_only"):  # this model's output layer is its embeddings
+        with pytest.raises(TrainingProblem, match="has no head of its own"):
+            runs.train(run)
+        return
     assert runs.train(run) == "succeeded"
     assert all(line["values"]["grad_norm"] > 0 for line in metrics(run))

@@ -32,6 +32,8 @@ COMMANDS: dict[str, str] = {
     "deployments": "List deployed models and their cost.",
     "undeploy": "Delete a deployment.",
     "generate": "Generate text with a tuned model.",
+    "evaluate": "Measure on held-out rows whether tuning helped.",
+    "compare": "Compare jobs on held-out rows.",
     "import": "Import a model that was trained elsewhere.",
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",

@@ -278,18 +278,17 @@ class AsyncClient:
 
     async def evaluate(
         self,
-        job: AsyncJob,
+        job: Job | JobRef | str,
         data: Source | str,
         *,
-        against: Sequence[AsyncJob] = (),
+        against: Sequence[Job | JobRef | str] = (),
         options: EvaluateOptions | None = None,
         trust_remote_code: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
         """See `Client.evaluate`. ``on_progress`` is called in the worker thread."""
-        others = [self._client.attach(other.ref) for other in against]
         return await asyncio.to_thread(
-            self._client.evaluate, self._client.attach(job.ref), data, against=others, options=options,
+            self._client.evaluate, job, data, against=against, options=options,
             trust_remote_code=trust_remote_code, on_progress=on_progress,
         )  # fmt: skip
 

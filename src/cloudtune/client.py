@@ -456,10 +456,10 @@ class Client:
 
     def evaluate(
         self,
-        job: Job,
+        job: Job | JobRef | str,
         data: Source | str,
         *,
-        against: Sequence[Job] = (),
+        against: Sequence[Job | JobRef | str] = (),
         options: EvaluateOptions | None = None,
         trust_remote_code: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
@@ -469,7 +469,7 @@ class Client:
         Answers are stored next to the ledger. A repeated call asks no model again, also after a crash.
 
         Args:
-            job: A job with a model.
+            job: A job with a model, or what `attach` takes.
             data: The held-out rows: a file, or a source of a spec.
             against: Other jobs.
             options: Metrics, baselines and settings.
@@ -483,10 +483,11 @@ class Client:
         from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluator
         from cloudtune.spec import Source
 
+        jobs = [one if isinstance(one, Job) else self.attach(one) for one in (job, *against)]
         source = Source(path=data) if isinstance(data, str) else data
         progress = on_progress or (lambda name, done, count: None)
         evaluator = Evaluator(self.ledger, self._clock, progress, trust_remote_code=trust_remote_code)
-        return evaluator.evaluate(job, against, source, options or EvaluateOptions())
+        return evaluator.evaluate(jobs[0], jobs[1:], source, options or EvaluateOptions())
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

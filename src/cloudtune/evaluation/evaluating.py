@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerE
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison, ModelScores
-from cloudtune.evaluation.metrics import chosen_metrics, confusion, labels_of, task_of
+from cloudtune.evaluation.metrics import chosen_metrics, confusion, task_of
 from cloudtune.evaluation.rows import (
     Overlap,
     examples_of,
@@ -227,13 +228,13 @@ def _examples(training: Data | None, options: EvaluateOptions, rows: Sequence[Te
 
 
 def _most_frequent(training: Data | None, rows: Sequence[TestRow]) -> str:
-    """The most frequent label of the training rows, or of the test rows if those are unknown."""
-    try:
-        known = Counter(expected_answers(training)) if training is not None else Counter()
-    except CloudtuneError:
-        known = Counter()
-    labels = labels_of([row.expected for row in rows])
-    return max(labels, key=(known or Counter(row.expected.strip() for row in rows)).__getitem__)
+    """The label of the test rows that is most frequent in training, or in the test if training has none of them."""
+    tested = Counter(row.expected.strip() for row in rows)
+    known: Counter[str] = Counter()
+    if training is not None:
+        with suppress(CloudtuneError):
+            known.update(label for label in expected_answers(training) if label in tested)
+    return (known or tested).most_common(1)[0][0]
 
 
 def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:

@@ -11,7 +11,7 @@ from cloudtune.evaluation.metrics import METRICS
 from cloudtune.evaluation.statistics import Groups
 
 ROWS = 200
-WORDS = "the cat sat on a mat near the old red house by the river".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "near", "the", "old", "red", "house", "by", "the", "river"]
 
 
 def model(name: str, right: float, seed: int, expected: list[str]) -> Answered:

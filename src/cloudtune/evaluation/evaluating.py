@@ -12,7 +12,7 @@ from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerE
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison, ModelScores
-from cloudtune.evaluation.metrics import chosen_metrics, confusion, task_of
+from cloudtune.evaluation.metrics import Task, chosen_metrics, confusion, task_of
 from cloudtune.evaluation.rows import (
     Overlap,
     examples_of,
@@ -73,8 +73,7 @@ class Evaluation(Value, frozen=True, kw_only=True):
     groups: int
     """Groups of rows that are resampled together."""
     kind: str
-    task: str
-    """labels, numbers, json or text."""
+    task: Task
     metrics: tuple[str, ...]
     """The verdict is about the first one."""
     models: tuple[ModelScores, ...]

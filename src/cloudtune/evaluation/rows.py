@@ -122,15 +122,15 @@ def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
         if not isinstance(found, Problem):
             prompts.add(_hash(_plain(prompt_text(found[0]))))
             similar.add(_hash(_plain(f"{prompt_text(found[0])}\n{found[1]}")))
-    lines: dict[str, list[int]] = {"equal": [], "similar": [], "same_prompt": []}
+    in_equal, in_similar, in_prompts = [], [], []
     for row in rows:
         if _hash(canonical(row.record)) in equal:
-            lines["equal"].append(row.line)
+            in_equal.append(row.line)
         elif _hash(_plain(f"{row.question}\n{row.expected}")) in similar:
-            lines["similar"].append(row.line)
+            in_similar.append(row.line)
         elif _hash(_plain(row.question)) in prompts:
-            lines["same_prompt"].append(row.line)
-    return Overlap(checked=True, **{name: tuple(found) for name, found in lines.items()})
+            in_prompts.append(row.line)
+    return Overlap(checked=True, equal=tuple(in_equal), similar=tuple(in_similar), same_prompt=tuple(in_prompts))
 
 
 def training_records(training: Data) -> Iterator[Record]:

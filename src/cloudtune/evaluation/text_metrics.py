@@ -31,7 +31,8 @@ def _sacrebleu(name: str) -> Any:
     from cloudtune.errors import InputError
 
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError as error:
         raise InputError(f"{name} requires sacrebleu", hint='run: pip install "cloudtune[evaluate]"') from error
     return {"bleu": BLEU, "chrf": CHRF}[name]()

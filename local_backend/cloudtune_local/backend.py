@@ -15,7 +15,7 @@ from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
 from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
-from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, Prediction, TunedModel
 from cloudtune_local import (
     capabilities,
     devices,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
-    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.optional import GenerateOptions, Input, Prompt
     from cloudtune.spec import JobSpec
     from cloudtune_local.rundir import RunStatus
 
@@ -311,6 +311,10 @@ class LocalBackend:
     ) -> Iterator[Generation]:
         """Answers in the order of the prompts, from this process."""
         return self._answering.generate(model, prompts, options)
+
+    def predict(self, model: TunedModel, inputs: Sequence[Input]) -> Iterator[Prediction]:
+        """Predictions in the order of the inputs, from this process."""
+        return self._answering.predict(model, inputs)
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """Export the adapter, or the merged weights, to a new folder."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.heads import probe_inputs
 from cloudtune_trainer.weights import head_weights
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _outputs_of(network: Any, linear: dict[str, Any]) -> dict[str, Any]:
     network.eval()
     try:
         with torch.no_grad():
-            network(input_ids=ids, use_cache=False)
+            network(**probe_inputs(network, ids), use_cache=False)
     finally:
         network.train(was_training)
         for hook in hooks:

@@ -17,9 +17,10 @@ from cloudtune_trainer import models
 from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens, padding_of
+from cloudtune_trainer.heads import HEADS, Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import text_start
-from cloudtune_trainer.run_spec import ModelSource
+from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
@@ -211,7 +212,8 @@ def load_tuned(
     if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(folder, tuned, trust_remote_code=trust_remote_code)
-    network = models.load_model(origin, dtype=dtype, head=head, new_head=None if head is None else set())
+    new_head = set[str]() if head is not None and head.starts_random else None
+    network = models.load_model(origin, dtype=dtype, head=head, new_head=new_head)
     if base:
         return network
     from peft import PeftModel
@@ -223,11 +225,12 @@ def load_tuned(
         return adapted
 
 
-def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead | None:
-    if not tuned.get("labels"):
+def _head_of(folder: Path, tuned: dict[str, Any]) -> Head | None:
+    task = TASKS.get(tuned["method"], "")
+    if task not in HEADS:
         return None
     tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-    return models.ClassificationHead(tuple(tuned["labels"]), padding_of(tokenizer) or 0)
+    return Head(task, padding_of(tokenizer) or 0, tuple(tuned.get("labels", ())))
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

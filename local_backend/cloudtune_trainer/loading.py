@@ -189,9 +189,19 @@ def _adapter_of(saved: Saved) -> str:
     return str(read_object(saved.weights / ADAPTER_CONFIG).get("peft_type"))
 
 
+def _positions(network: Any) -> int | None:
+    """The number of the model's positions, if it is limited. RoBERTa's begin after that of the padding token."""
+    limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        return None
+    table = next((part for name, part in network.named_modules() if name.endswith(".position_embeddings")), None)
+    reserved = getattr(table, "padding_idx", None)
+    return limit if reserved is None else limit - reserved - 1
+
+
 def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
     """The spec with sequences limited to the model's number of positions, virtual tokens included."""
-    limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    limit = _positions(network)
     max_length = spec.hyperparameters.max_length
     if isinstance(limit, int) and "virtual_tokens" in ADAPTERS[spec.adapter.type].settings:
         limit -= spec.adapter.virtual_tokens

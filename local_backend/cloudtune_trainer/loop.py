@@ -152,7 +152,10 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     interrupted by a signal. A time limit waits for the end, because these metrics choose the best checkpoint.
     """
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
-    chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
+    groups, lengths = samples.groups, samples.lengths.tolist()
+    sizes = [sum([lengths[i] for i in group]) for group in groups]
+    budget = job.spec.hyperparameters.token_budget
+    chunks = [[i for place in chunk for i in groups[place]] for chunk in chunks_of(sizes, budget)]
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
     job.model.eval()
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.heads import head_outputs, probe_inputs
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.weights import cast_parameters, load_checked
 
@@ -92,8 +93,8 @@ def _probe_logits(network: Any) -> Tensor:
     ids = torch.randint(0, embeddings.shape[0], (1, _LENGTH), generator=torch.Generator().manual_seed(0))
     ids = ids.to(embeddings.device)
     with torch.no_grad():
-        logits: Tensor = network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    return logits.float().cpu()
+        out = network(**probe_inputs(network, ids), attention_mask=torch.ones_like(ids))
+    return head_outputs(out).float().cpu()
 
 
 def _compare(expected: Tensor, found: Tensor, what: str) -> None:

@@ -20,6 +20,7 @@ from cloudtune_trainer.adapter_targets import Targets, choose_targets, report_co
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.heads import Head, auto_model, renamed_weights
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
 from cloudtune_trainer.model_folder import check_model_folder, publish
 from cloudtune_trainer.problems import TrainingProblem, recognized
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 _DROPOUTS = (
     "attention_dropout", "attn_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout",
     "embedding_dropout", "embed_dropout", "dropout", "activation_dropout", "attention_probs_dropout_prob",
-    "hidden_dropout_prob", "residual_dropout",
+    "hidden_dropout_prob", "residual_dropout", "dropout_rate", "classifier_dropout", "seq_classif_dropout",
+    "qa_dropout",
 )  # fmt: skip
 """The names of dropout settings in transformers' configurations."""
 
@@ -153,39 +155,22 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-@dataclass(frozen=True)
-class ClassificationHead:
-    """The outputs of a classifier."""
-
-    labels: tuple[str, ...]
-    padding: int
-    """The padding token."""
-
-    def write_to(self, config: Any) -> None:
-        """Set it in a model's configuration."""
-        config.num_labels = len(self.labels)
-        config.id2label = dict(enumerate(self.labels))
-        config.label2id = {label: number for number, label in enumerate(self.labels)}
-        config.problem_type = "single_label_classification"
-        config.get_text_config().pad_token_id = config.pad_token_id = self.padding
-        config.get_text_config().use_cache = config.use_cache = False
-
-
 def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
-    head: ClassificationHead | None = None, new_head: set[str] | None = None,
+    head: Head | None = None, new_head: set[str] | None = None,
 ) -> Any:  # fmt: skip
-    """The model, on the CPU: a causal LM, or a classifier with a head. All its weights come from the files.
+    """The model, on the CPU: a causal LM, or a model with that head. All its weights come from the files.
 
-    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the classifier's head may
+    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the model's head may
     start from random values; the names of its weights that do are added to the set.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     with found(base):
         _check_folder(base.path if weights is None else str(weights))
         config = AutoConfig.from_pretrained(base.path, **base.loading)
         _check_kernels(base, config)
+        auto = auto_model(config, head, own_code=base.trust_remote_code)
         if dropout is not None:
             _set_dropout(config, dropout)
         if head is not None:
@@ -193,8 +178,13 @@ def load_model(
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
         place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
-        auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
-        return load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
+        renamed = renamed_weights(config, head) if weights is None else {}
+        network = load_checked(
+            auto, source, new_head=new_head, config=config, dtype=dtype, key_mapping=renamed, **place
+        )
+        if renamed:
+            network._weight_conversions = network._weight_conversions[len(renamed) :]  # saving would reverse them
+        return network
 
 
 def _check_folder(path: str) -> None:

@@ -1,6 +1,8 @@
 """Canonical records from a JSON Lines file. Standard library only.
 
-``{"messages": [...]}``, ``{"text": ...}``, or pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``.
+``{"messages": [...]}``, ``{"text": ...}``, or pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``;
+``{"tokens": [...], "tags": [...]}``, ``{"question": ..., "context": ..., "answers": {...}}`` or
+``{"source": ..., "target": ...}``.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 Record = dict[str, Any]
@@ -66,11 +68,51 @@ def _fault(record: Any) -> str | None:
         return "a record must be an object"
     if isinstance(record.get("text"), str):
         return None if record["text"] else "the text is empty"
+    for key, check in _CHECKS.items():
+        if key in record:
+            return check(record)
     if not record.get("messages"):
         return 'a record requires "text" or a list of "messages"'
     is_pair = "chosen" in record or "rejected" in record
     names = ("messages", *_SIDES) if is_pair else ("messages",)
     return next((fault for name in names if (fault := _fault_of_turns(name, record.get(name)))), None)
+
+
+def _fault_of_tags(record: Record) -> str | None:
+    tokens, tags = record.get("tokens"), record.get("tags")
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        return '"tokens" must be a list of strings'
+    if not isinstance(tags, list) or not all(isinstance(tag, str | int) for tag in tags):
+        return '"tags" must be a list of strings or numbers'
+    if len(tokens) != len(tags):
+        return f"{len(tokens)} tokens and {len(tags)} tags"
+    return None if tokens else "there are no tokens"
+
+
+def _fault_of_question(record: Record) -> str | None:
+    question, context, answers = (record.get(name) for name in ("question", "context", "answers"))
+    if not (isinstance(question, str) and question.strip() and isinstance(context, str) and context.strip()):
+        return '"question" and "context" must be texts that are not empty'
+    texts, starts = (answers.get(name) if isinstance(answers, dict) else None for name in ("text", "answer_start"))
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        return '"answers" must have "text" and "answer_start", lists of the same length'
+    for text, start in zip(texts, starts, strict=True):
+        if not isinstance(text, str) or not isinstance(start, int) or not text.strip():
+            return "an answer is a text that is not empty, with its position in the context"
+        if start < 0 or context[start : start + len(text)] != text:
+            return f"the answer {text[:50]!r} is not at character {start} of the context"
+    return None
+
+
+def _fault_of_pair(record: Record) -> str | None:
+    sides = [record.get(name) for name in ("source", "target")]
+    return None if all(isinstance(side, str) and side for side in sides) else '"source" and "target" must be texts'
+
+
+_CHECKS: dict[str, Callable[[Record], str | None]] = {
+    "tokens": _fault_of_tags, "question": _fault_of_question, "source": _fault_of_pair,
+}  # fmt: skip
+"""The key that tells a kind of records from others -> its check."""
 
 
 def _fault_of_turns(name: str, messages: Any) -> str | None:
@@ -90,8 +132,10 @@ def texts_of(records: Iterable[Record]) -> list[str]:
     """All texts of the records, for training a tokenizer."""
     found = []
     for record in records:
-        if "text" in record:
-            found.append(record["text"])
+        if "tokens" in record:
+            found.append(" ".join(record["tokens"]))
+        elif "messages" not in record:
+            found += [record[name] for name in ("text", "question", "context", "source", "target") if name in record]
         else:
             turns = [turn for name in ("messages", *_SIDES) for turn in record.get(name, ())]
             found += [message.get("content") or "" for message in turns]

@@ -60,10 +60,12 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         shutil.copytree(saved.weights, aside)
-        if loaded.task.labels:
-            loaded.tokenizer.save_pretrained(aside)
-        else:
+        if loaded.task.peft_task_type == "CAUSAL_LM":
             save_for_answers(loaded.model, loaded.tokenizer, aside, continues=spec.method == "cpt")
+        else:
+            loaded.tokenizer.save_pretrained(aside)
+            if loaded.model.can_generate():
+                loaded.model.generation_config.save_pretrained(aside)
         write_json(
             aside / TUNED,
             {

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from cloudtune_trainer.heads import head_outputs
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -36,12 +38,12 @@ def logits_by_length(model: Any, inputs: dict[str, Tensor], **options: Any) -> T
     lengths = inputs["attention_mask"].sum(1)
     groups = [] if switch is None else [mask for mask in (lengths > switch, lengths <= switch) if mask.any()]
     if len(groups) < 2:
-        return model(**inputs, **options).logits  # type: ignore[no-any-return]
+        return head_outputs(model(**inputs, **options))
     full_width = inputs["input_ids"].shape[1]
     parts = []
     for mask in groups:
         width = int(lengths[mask].max())
-        logits = model(**{name: value[mask, :width] for name, value in inputs.items()}, **options).logits
+        logits = head_outputs(model(**{name: value[mask, :width] for name, value in inputs.items()}, **options))
         parts.append(F.pad(logits, (0, 0, 0, full_width - width)) if logits.dim() == 3 else logits)
     order = torch.cat([mask.nonzero()[:, 0] for mask in groups])
     return torch.cat(parts)[order.argsort()]

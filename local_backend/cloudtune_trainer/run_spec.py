@@ -13,12 +13,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
+from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.problems import TrainingProblem
 
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
     "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
-    "classification": "sequence_classification",
+    "classification": "sequence_classification", "token_classification": "token_classification",
+    "question_answering": "question_answering", "seq2seq": "seq2seq",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
 
@@ -204,8 +206,8 @@ def _faults(spec: RunSpec) -> list[str]:
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
     found += _faults_of_pairs(spec)
-    if TASKS[spec.method] == "sequence_classification" and spec.hyperparameters.packing:
-        found.append("hyperparameters.packing: texts to classify are not packed")
+    if TASKS[spec.method] in HEADS and spec.hyperparameters.packing:
+        found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")

@@ -17,7 +17,7 @@ from cloudtune_trainer.rendering import Rendered, Renderer
 from cloudtune_trainer.token_spans import SpanEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,6 +61,15 @@ class Samples:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each sample."""
         return np.diff(self.starts)
+
+    def rows(self, chosen: Sequence[int]) -> list[NDArray[np.int32]]:
+        """The token ids of these samples."""
+        return [self.ids[self.starts[i] : self.starts[i + 1]] for i in chosen]
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Samples that are evaluated in one batch, as the windows of a document are. By default each is alone."""
+        return [[number] for number in range(len(self))]
 
     @property
     def learnt_tokens(self) -> int:

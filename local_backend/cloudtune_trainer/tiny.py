@@ -60,11 +60,11 @@ def write_tiny_model(
 ) -> Path:
     """Write a model folder in transformers' format: config, weights, tokenizer, chat template.
 
-    ``model`` overrides fields of `TINY_LLAMA` (``model_type`` may name any causal LM that transformers has). Without
-    ``vocab_texts`` the tokenizer has single bytes only. The same arguments give the same files.
+    ``model`` overrides fields of `TINY_LLAMA` (``model_type`` may name any causal LM, encoder or encoder-decoder of
+    transformers). Without ``vocab_texts`` the tokenizer has single bytes only. The same arguments give the same files.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     folder = Path(folder)
     tokenizer = build_tokenizer(vocab_texts, vocab_size=vocab_size, chat_template=chat_template)
@@ -77,9 +77,12 @@ def write_tiny_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    if config.is_encoder_decoder:
+        config.decoder_start_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        network = auto.from_config(config, dtype=torch.float32)
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from cloudtune.state import JobSnapshot as JobSnapshot
     from cloudtune.state import JobState as JobState
     from cloudtune.state import Metric as Metric
+    from cloudtune.state import Prediction as Prediction
     from cloudtune.state import TunedModel as TunedModel
     from cloudtune.watch import Update as Update
 
@@ -88,7 +89,8 @@ _HOMES = {
     "spec": ("JobSpec",),
     "document.specfile": ("load_spec",),
     "state": (
-        "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "TunedModel",
+        "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "Prediction",
+        "TunedModel",
     ),
     "watch": ("Update",),
 }  # fmt: skip
@@ -138,6 +140,7 @@ __all__ = [
     "PermissionDenied",
     "Plan",
     "PolicyRefused",
+    "Prediction",
     "Problem",
     "QuotaExceeded",
     "RateLimited",

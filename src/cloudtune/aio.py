@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
     from cloudtune.ledger.rows import Attempt, Rows
-    from cloudtune.optional import GenerateOptions, InPlace, Prompt
+    from cloudtune.optional import GenerateOptions, InPlace, Input, Prompt
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec, Source
     from cloudtune.state import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         JobSnapshot,
         JobState,
         Metric,
+        Prediction,
         TunedModel,
     )
     from cloudtune.watch import Update
@@ -153,6 +154,10 @@ class AsyncJob:
     ) -> AsyncIterator[Generation]:
         """See `Job.generate`."""
         return _started_in_threads(lambda: self._job.generate(prompts, options, trust_remote_code=trust_remote_code))
+
+    def predict(self, inputs: Sequence[Input], *, trust_remote_code: bool = False) -> AsyncIterator[Prediction]:
+        """See `Job.predict`."""
+        return _started_in_threads(lambda: self._job.predict(inputs, trust_remote_code=trust_remote_code))
 
     async def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
         """See `Job.export`."""

@@ -10,7 +10,16 @@ import msgspec
 
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
-from cloudtune.optional import Exporter, GenerateOptions, Generator, Pausable, capabilities_of, check_generation
+from cloudtune.optional import (
+    Exporter,
+    GenerateOptions,
+    Generator,
+    Pausable,
+    Predictor,
+    capabilities_of,
+    check_generation,
+    check_inputs,
+)
 from cloudtune.retry import reading
 from cloudtune.trust import trust_fields
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.client import Client
     from cloudtune.execute import StepUpdate
-    from cloudtune.optional import Prompt
+    from cloudtune.optional import Input, Prompt
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
         JobSnapshot,
         JobState,
         Metric,
+        Prediction,
         TunedModel,
     )
 
@@ -243,6 +253,18 @@ class Job:
         host = self._able(Generator, "verb:generate")
         check_generation(prompts, options or GenerateOptions())
         return host.generate(self.model(trust_remote_code=trust_remote_code), prompts, options)
+
+    def predict(self, inputs: Sequence[Input], *, trust_remote_code: bool = False) -> Iterator[Prediction]:
+        """Predict with a classifier, a tagger, a question answerer or an encoder-decoder, in the order of the inputs.
+
+        ``trust_remote_code``: see `model`.
+        """
+        self._need("verb:generate")
+        backend = self._backend
+        if not isinstance(backend, Predictor):
+            raise UnsupportedError(f"{self.ref.backend} has only models that generate text", hint="use generate")
+        check_inputs(inputs)
+        return backend.predict(self.model(trust_remote_code=trust_remote_code), inputs)
 
     def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
         """Export the adapter, or the merged weights, to a new folder, and return its files.

@@ -35,7 +35,7 @@ class TrainingMethod(NamedTuple):
     beta: bool = False
     """``method.beta`` applies to it."""
     labels: bool = False
-    """Each row has one label."""
+    """Each row has one label, or one for each token."""
     every_token: bool = False
     """It learns every token of a row, so that a conversation may end with any turn."""
 
@@ -54,14 +54,16 @@ METHODS: dict[str, TrainingMethod] = {
     "rloo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "distill": TrainingMethod("distillation", ("chat", "item"), teacher=True),
     "classification": TrainingMethod("sequence_classification", ("text_label",), labels=True),
-    "token_classification": TrainingMethod("token_classification", ("tags",)),
+    "token_classification": TrainingMethod("token_classification", ("tags",), labels=True),
     "question_answering": TrainingMethod("question_answering", ("question",)),
     "seq2seq": TrainingMethod("seq2seq", ("pair", "chat")),
     "image_classification": TrainingMethod("image_classification", ("image_label",), labels=True),
     "speech_recognition": TrainingMethod("speech_recognition", ("speech",)),
 }
 DEFAULT_METHOD: MethodName = "sft"
-TRAINER_TASKS: tuple[TaskName, ...] = ("causal_lm", "preference", "sequence_classification")
+TRAINER_TASKS: tuple[TaskName, ...] = (
+    "causal_lm", "preference", "sequence_classification", "token_classification", "question_answering", "seq2seq",
+)  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from cloudtune.errors import InputError, Problem
 from cloudtune.plan import Plan, Resolved
-from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, TunedModel, Value
+from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Prediction, TunedModel, Value
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
@@ -150,6 +150,26 @@ class Generator(Protocol):
         Raises:
             Unavailable: A response was interrupted. Incomplete answers are never yielded as complete.
         """
+
+
+Input = str | Mapping[str, Any]
+"""What to predict for: a text, or a row without its answer, such as ``{"question": ..., "context": ...}``."""
+
+
+def check_inputs(inputs: Sequence[Input]) -> None:
+    """Check the inputs of `Predictor.predict`. Raises InputError with all problems."""
+    found = [problem for number, given in enumerate(inputs, 1)
+             if isinstance(given, str) and (problem := _of_prompt(number, given))]  # fmt: skip
+    if found:
+        raise InputError(found)
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A back end whose tuned models also predict labels, tags or answers."""
+
+    def predict(self, model: TunedModel, inputs: Sequence[Input]) -> Iterator[Prediction]:
+        """Yield the predictions in the order of the inputs."""
 
 
 @runtime_checkable

@@ -217,6 +217,33 @@ class Generation(Value, frozen=True, kw_only=True):
     model: str = ""
 
 
+class Tag(Value, frozen=True, kw_only=True):
+    """The tag of one word."""
+
+    token: str
+    tag: str
+    score: float
+    """Its probability; 0 for a word that the model cannot read."""
+
+
+class Prediction(Value, frozen=True, kw_only=True):
+    """What a model predicts for one input."""
+
+    text: str
+    """The label, the answer (empty if there is none), the generated text, or the tags, separated by spaces."""
+    score: float | None = None
+    """The probability of ``text``, for a label or an answer."""
+    scores: dict[str, float] | None = None
+    """For a classifier: the probability of each label, the most likely first."""
+    tags: tuple[Tag, ...] | None = None
+    """For a token classifier: the tag of each word."""
+    start: int | None = None
+    """For an answer in a context: its first character, counted from 0."""
+    end: int | None = None
+    """The position after its last character."""
+    model: str = ""
+
+
 def to_json(value: Any) -> Any:
     """Convert any value above to plain JSON types. JobRefs become strings, times ISO 8601."""
     return msgspec.to_builtins(_refs_to_text(value), str_keys=True)

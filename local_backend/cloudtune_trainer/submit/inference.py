@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
 from cloudtune.optional import GenerateOptions, check_generation
-from cloudtune.state import Generation
+from cloudtune.state import Generation, Prediction, Tag
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quiet import quietly
 from cloudtune_trainer.tuned import TUNED
@@ -18,7 +18,7 @@ from cloudtune_trainer.tuned import TUNED
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.optional import Prompt
+    from cloudtune.optional import Input, Prompt
     from cloudtune.state import TunedModel
 
 NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
@@ -40,6 +40,20 @@ class Answering:
         folder = _folder_of(model)
         _need()
         return self._answers(model, folder, prompts, options)
+
+    def predict(self, model: TunedModel, inputs: Sequence[Input]) -> Iterator[Prediction]:
+        """Predictions in order. Raises InvalidRequest for a model that only generates text."""
+        folder = _folder_of(model)
+        _need()
+        with _translate_errors():
+            from cloudtune_trainer.tasks.predictor import Predictor
+
+            opened = self._opened(folder, base=False, trust_remote_code=model.trust_remote_code)
+            if not isinstance(opened, Predictor):
+                raise InvalidRequest("this model generates text", hint="use generate")
+            for found in opened.predict(inputs):
+                tags = None if found.tags is None else tuple(Tag(**tag) for tag in found.tags)
+                yield Prediction(**vars(found) | {"tags": tags, "model": model.id})
 
     def _answers(
         self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions

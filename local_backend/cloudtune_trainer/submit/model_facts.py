@@ -54,6 +54,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: bool | None = None
     shown: list[str] = []
     """The features of rows (see ``data.losses``) that the chat template renders: tools, thoughts, names."""
+    is_encoder_decoder: bool | None = None
+    """As in its config.json."""
     parameters: int | None = None
     modules: list[str] = []
     """Layers with a weight matrix, as their paths after the number of the block: ``self_attn.q_proj``."""
@@ -122,7 +124,7 @@ def _folder(path: Path) -> ModelFacts:
 
 def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
     try:
-        return model_sizes(config)._asdict()
+        return {**model_sizes(config)._asdict(), "is_encoder_decoder": config.get("is_encoder_decoder") is True}
     except ValueError as error:
         raise _unknown(f"{place} is damaged: {error}", "download the model again") from error
 

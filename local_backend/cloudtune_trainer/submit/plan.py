@@ -15,6 +15,7 @@ from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ _NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not support."""
 _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
 """Features that reach the model only if its chat template renders them."""
+_NOT_CUT = ("token_classification", "question_answering", "seq2seq")
+"""Tasks whose rows are split, or whose sides each have ``max_length`` tokens."""
 _DIALOGUES = ("chat", "preference")
 """Kinds of rows that the chat template renders."""
 
@@ -178,9 +181,10 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
-    found += _strange_targets(request, model.get("modules") or ())
+    found += [*_wrong_family(request, model), *_strange_targets(request, model.get("modules") or ())]
+    task = METHODS[request.spec.method.name].task
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
-    if chat and model.get("chat_template") is False:
+    if chat and task != "seq2seq" and model.get("chat_template") is False:
         message = (
             "its tokenizer has no chat template; conversations are rendered as `User: ...` and `Assistant: ...` lines"
         )
@@ -192,6 +196,19 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
     found += [_unreadable(unread[name]) for name in _NOT_READ if name in unread]
     shown = model.get("shown", ())
     return found + [_unseen(unread[name]) for name in _SELDOM_SHOWN if name in unread and name not in shown]
+
+
+def _wrong_family(request: PlanRequest, model: Mapping[str, Any]) -> Iterator[Problem]:
+    """An encoder-decoder where the method trains another kind of model, or the reverse."""
+    method = request.spec.method.name
+    pairs = model.get("is_encoder_decoder")
+    task = METHODS[method].task
+    if task == "seq2seq" and pairs is False:
+        message, fix = f"{method} trains an encoder-decoder, and this model is none", "use T5, BART, Marian or the like"
+        yield Problem(code="wrong_family", field="model", message=message, fix=fix)
+    if task not in HEADS and pairs:
+        message = f"{method} trains a causal language model, and this model is an encoder-decoder"
+        yield Problem(code="wrong_family", field="model", message=message, fix="use a decoder, or method: seq2seq")
 
 
 def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
@@ -270,11 +287,11 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
-    if method.labels and spec.method.loss_on is not None:
-        message = "only the label of a text is learned"
+    if method.task in HEADS and spec.method.loss_on is not None:
+        message = f"{spec.method.name} learns what each row predicts, not turns of a conversation"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
-    if method.labels and spec.hyperparameters.packing:
-        message = "texts to classify are not packed: a step is `batch_size` texts"
+    if method.task in HEADS and spec.hyperparameters.packing:
+        message = f"rows are not packed for {spec.method.name}: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pretraining trains on every token"
@@ -313,9 +330,10 @@ def _of_batches(spec: JobSpec) -> Iterator[Problem]:
 def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
     """The row length at which the trainer truncates, if the model's tokenizer is available.
 
-    Running text (cpt) is split into sequences, without loss.
+    Running text (cpt), words with tags and contexts are split, without loss.
     """
-    cut = not METHODS[spec.method.name].every_token
+    method = METHODS[spec.method.name]
+    cut = not method.every_token and method.task not in _NOT_CUT
     if not cut or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
         return None
     tokens = spec.hyperparameters.max_length or default_length(model)

@@ -66,9 +66,14 @@ class CausalLM:
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`."""
-        mean = loss / max(1, count)
-        return {
-            "loss": mean,
-            "perplexity": math.exp(min(mean, 700.0)),  # above it, a float overflows
-            "token_accuracy": metric_sums[0] / max(1, count),
-        }
+        return token_metrics(loss, metric_sums[0], count)
+
+
+def token_metrics(loss: float, correct: float, count: int) -> dict[str, float]:
+    """The metrics of predicted tokens."""
+    mean = loss / max(1, count)
+    return {
+        "loss": mean,
+        "perplexity": math.exp(min(mean, 700.0)),  # above it, a float overflows
+        "token_accuracy": correct / max(1, count),
+    }

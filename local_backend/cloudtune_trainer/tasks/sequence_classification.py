@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cloudtune_trainer import models
-from cloudtune_trainer.generate import Answer, load_tuned
+from cloudtune_trainer.generate import Answer
 from cloudtune_trainer.generation_settings import padding_of
+from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
-from cloudtune_trainer.samples import Cuts, Samples, nothing_left
+from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sequences import Batch
+from cloudtune_trainer.tasks.padded import encoded, joined, load_with_head, padded
+from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
-from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.predictor import Input
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,10 @@ class SequenceClassification:
         if len(self.labels) < 2:
             raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
         self._padding = padding_of(tokenizer) or 0
-        torch.manual_seed(self.spec.seed)  # the same initial head at every start
-        head = models.ClassificationHead(self.labels, self._padding)
-        random = set[str]()
-        network = models.load_model(
-            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=random if weights is None else None
+        head = Head("sequence_classification", self._padding, self.labels)
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
         )
-        self.random_weights = tuple(sorted(random))
         return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
@@ -86,19 +84,16 @@ class SequenceClassification:
                 raise TrainingProblem("bad_data", what, f"The labels are {', '.join(self.labels)}.")
             texts.append(record["text"])
             labels.append(self.labels.index(label))
-        ids, cuts = _encoded(texts, tokenizer, self.spec.hyperparameters.max_length)
+        max_length = self.spec.hyperparameters.max_length
+        ids, cuts = encoded(texts, tokenizer, max_length)
         kept = [place for place, row in enumerate(ids) if row]
-        if not kept:
-            raise nothing_left(cuts, self.spec.hyperparameters.max_length)
         cuts.unlearnt += [place + 1 for place, row in enumerate(ids) if not row]
-        starts = np.zeros(len(kept) + 1, dtype=np.int64)
-        np.cumsum([len(ids[place]) for place in kept], out=starts[1:])
-        tokens = np.concatenate([np.asarray(ids[place], dtype=np.int32) for place in kept])
-        return LabelledSamples(tokens, np.zeros(len(tokens), dtype=np.bool_), starts, cuts, np.asarray(labels)[kept])
+        rows = joined([ids[place] for place in kept], cuts, max_length)
+        return LabelledSamples(*rows, np.asarray(labels)[kept])
 
     def collate(self, samples: LabelledSamples, chosen: Sequence[int]) -> Batch:
         """See `Task.collate`. Rows are padded on the right."""
-        rows = [samples.ids[samples.starts[i] : samples.starts[i + 1]] for i in chosen]
+        rows = samples.rows(chosen)
         return Batch(
             inputs=padded(rows, self._padding), labels=torch.from_numpy(samples.labels[np.asarray(chosen)]),
             tokens=sum(map(len, rows)), count=len(rows),
@@ -124,77 +119,34 @@ class SequenceClassification:
         }  # fmt: skip
 
 
-class Classifier:
-    """A trained classifier. Calls from several threads are serialized."""
+class Classifier(Predictor):
+    """A trained classifier."""
 
-    def __init__(self, network: Any, tokenizer: Any, labels: Sequence[str], max_length: int) -> None:
-        self._network = network.eval()
-        self._tokenizer = tokenizer
-        self._labels = tuple(labels)
-        self._max_length = max_length
-        self._lock = threading.Lock()
+    def read(self, given: Input) -> str:
+        """See `Predictor.read`."""
+        return text_of(given)
 
-    @classmethod
-    def open(
-        cls, folder: Path | str, *, base: bool = False, device: str = "auto", trust_remote_code: bool = False
-    ) -> Self:
-        """Load the classifier of the folder that training wrote. Raises ``bad_data`` for its base model."""
-        from cloudtune_trainer.devices import Devices
-
-        if base:
-            what = "the base model of a classifier knows no labels"
-            raise TrainingProblem("bad_data", what, "Ask the tuned model alone.")
-        folder = Path(folder)
-        tuned = read_tuned(folder)
-        devices = Devices(device, "auto")
-        dtype = devices.compute if devices.device.type != "cpu" else torch.float32
-        network = load_tuned(folder, tuned, dtype=dtype, trust_remote_code=trust_remote_code)
-        tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
-        return cls(network.to(devices.device), tokenizer, tuned["labels"], tuned["max_length"])
+    def predict_batch(self, rows: Sequence[str]) -> list[Prediction]:
+        """The most likely label of each text, with the probability of every label."""
+        ids, _ = encoded(rows, self.tokenizer, self.max_length)
+        if not all(ids):
+            raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
+        logits = logits_by_length(self.network, self.moved(padded(ids, self.padding)))
+        found = []
+        for scores in torch.softmax(logits.float(), -1).tolist():
+            by_label = dict(sorted(zip(self.labels, scores, strict=True), key=lambda item: -item[1]))
+            label = next(iter(by_label))
+            found.append(Prediction(label, by_label[label], by_label))
+        return found
 
     def generate(
         self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
     ) -> Iterator[Answer]:
-        """The most likely label of each text, with the probability of every label. Sampling options have no effect."""
-        texts = [_text(prompt) for prompt in prompts]
-        for first in range(0, len(texts), batch_size):
-            with self._lock, torch.inference_mode():
-                answers = self._batch(texts[first : first + batch_size])
-            yield from answers
-
-    def _batch(self, texts: Sequence[str]) -> list[Answer]:
-        ids, _ = _encoded(texts, self._tokenizer, self._max_length)
-        if not all(ids):
-            raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
-        inputs = padded([np.asarray(row) for row in ids], padding_of(self._tokenizer) or 0)
-        device = next(self._network.parameters()).device
-        logits = logits_by_length(self._network, {name: tensor.to(device) for name, tensor in inputs.items()})
-        answers = []
-        for row, scores in zip(ids, torch.softmax(logits.float(), -1).tolist(), strict=True):
-            by_label = dict(sorted(zip(self._labels, scores, strict=True), key=lambda item: -item[1]))
-            answers.append(Answer(next(iter(by_label)), "stop", len(row), 0, by_label))
-        return answers
-
-
-def padded(rows: Sequence[NDArray[Any]], padding: int) -> dict[str, torch.Tensor]:
-    """The padded rows with their attention mask."""
-    ids = np.full((len(rows), max(map(len, rows))), padding, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-
-
-def _encoded(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], Cuts]:
-    """Token ids of each text with the tokenizer's own special tokens, and which texts were cut."""
-    cuts = Cuts()
-    ids = [list(row) for row in tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]]
-    for place, row in enumerate(ids):
-        if len(row) > max_length:
-            cuts.truncated.append(place + 1)
-            ids[place] = list(tokenizer(texts[place], truncation=True, max_length=max_length)["input_ids"])
-    return ids, cuts
+        """The predictions as answers. Sampling options have no effect."""
+        texts = [text_of(prompt) for prompt in prompts]
+        for text, found in zip(texts, self.predict(texts, batch_size=batch_size), strict=True):
+            length = len(encoded([text], self.tokenizer, self.max_length)[0][0])
+            yield Answer(found.text, "stop", length, 0, found.scores)
 
 
 def _label(record: Record, row: int) -> str:
@@ -202,11 +154,3 @@ def _label(record: Record, row: int) -> str:
     if not isinstance(record.get("text"), str) or not isinstance(label, str | int) or isinstance(label, bool):
         raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label", a string or a number')
     return str(label)
-
-
-def _text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    if len(prompt) != 1 or not isinstance(prompt[0].get("content"), str):
-        raise TrainingProblem("bad_data", "a classifier takes one text, not a conversation")
-    return str(prompt[0]["content"])

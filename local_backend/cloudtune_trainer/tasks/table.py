@@ -8,7 +8,10 @@ from cloudtune_trainer import run_spec
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.preference import Preferences
+from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
+from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Writer
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
+from cloudtune_trainer.tasks.token_classification import Tagger, TokenClassification
 from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.predictor import Predictor
     from cloudtune_trainer.tasks.task import Task
 
 
@@ -23,13 +27,16 @@ class TaskEntry(NamedTuple):
     """The classes for training a task, and for inference."""
 
     train: Callable[[RunSpec], Task]
-    predictor: type[Model | Classifier]
+    predictor: type[Model | Predictor]
 
 
 TASKS: dict[str, TaskEntry] = {
     "causal_lm": TaskEntry(CausalLM, Model),
     "preference": TaskEntry(Preferences, Model),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
+    "seq2seq": TaskEntry(Seq2Seq, Writer),
+    "question_answering": TaskEntry(QuestionAnswering, Answerer),
+    "token_classification": TaskEntry(TokenClassification, Tagger),
 }
 
 
@@ -38,7 +45,7 @@ def task_for(spec: RunSpec) -> Task:
     return TASKS[run_spec.TASKS[spec.method]].train(spec)
 
 
-def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | Classifier:
+def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | Predictor:
     """Load the model of the folder that training wrote, or its base model, for inference."""
     task = run_spec.TASKS.get(read_tuned(folder)["method"], "causal_lm")
     return TASKS[task].predictor.open(folder, base=base, trust_remote_code=trust_remote_code)

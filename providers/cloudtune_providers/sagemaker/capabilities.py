@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
+from cloudtune.methods import methods_of
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
@@ -22,7 +23,10 @@ LEAST_SECONDS = 60
 _OTHER = {
     "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
-    "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
+    **{
+        f"method:{name}": "its endpoints serve causal language models: train this method on the local back end"
+        for name in methods_of("sequence_classification", "token_classification", "question_answering", "seq2seq")
+    },
     "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
     "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
     "verb:resume": "jobs cannot be paused; an ended job continues as a new one",

@@ -94,8 +94,8 @@ class _Written:
 _LARGEST_FILE = 256 << 20
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """Read the prompts of a file. Raises InputError with every invalid line."""
+def numbered_lines(path: Path) -> tuple[str, list[tuple[int, str]]]:
+    """Read the name of a file, and its lines that are not blank with their numbers. Raises InputError."""
     from cloudtune.errors import InputError, Problem
     from cloudtune.files.regular_file import read_regular
 
@@ -106,7 +106,14 @@ def read_prompts(path: Path) -> list[Prompt]:
         raise InputError([Problem(code="not_utf8", message="not UTF-8 text", file=label)]) from error
     except OSError as error:
         raise InputError([Problem(code="unreadable", message=str(error.strerror), file=label)]) from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return label, [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Read the prompts of a file. Raises InputError with every invalid line."""
+    from cloudtune.errors import InputError, Problem
+
+    label, lines = numbered_lines(path)
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return [line for _, line in lines]
     found: list[Prompt] = []

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "deployments": "List deployed models and their cost.",
     "undeploy": "Delete a deployment.",
     "generate": "Generate text with a tuned model.",
+    "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",
     "compare": "Compare jobs on held-out rows.",
     "import": "Import a model that was trained elsewhere.",

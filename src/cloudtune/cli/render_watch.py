@@ -24,8 +24,11 @@ PLAIN_EVERY_SHARE = 0.05
 EARLIER_EVENTS = 10
 """Number of earlier events shown when a watch starts."""
 _BARS = "▁▂▃▄▅▆▇█"
-_SHOWN = ("loss", "perplexity", "token_accuracy", "macro_f1", "learning_rate", "tokens_per_s")
-_SHORT = {"token_accuracy": "accuracy", "macro_f1": "F1", "learning_rate": "lr", "tokens_per_s": "tok/s"}
+_SHOWN = ("loss", "perplexity", "token_accuracy", "macro_f1", "f1", "exact_match", "learning_rate", "tokens_per_s")
+_SHORT = {
+    "token_accuracy": "accuracy", "macro_f1": "F1", "f1": "F1", "exact_match": "exact", "learning_rate": "lr",
+    "tokens_per_s": "tok/s",
+}  # fmt: skip
 
 
 class View(Protocol):

@@ -29,6 +29,7 @@ from cloudtune.optional import (
     InPlaceImporter,
     Pausable,
     PerJobCapabilities,
+    Predictor,
     Preflight,
     SetupDocuments,
 )
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final[tuple[type, ...]] = (
     Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
-    Pausable, PerJobCapabilities, Preflight, SetupDocuments,
+    Pausable, PerJobCapabilities, Predictor, Preflight, SetupDocuments,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",

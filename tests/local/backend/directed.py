@@ -75,15 +75,16 @@ class LocalWorld:
             ("wire", "lost_reply", "throttle", "server_error", "forbidden", "lost_contact"), nobody
         )
         self.stage.mkdir()
-        self._model()
+        self._model("tiny", {"model_type": "llama", "max_position_embeddings": 512})
+        self._model("pairs", {"model_type": "t5", "is_encoder_decoder": True})
         self._python(trained)
 
-    def _model(self) -> None:
+    def _model(self, name: str, config: dict[str, Any]) -> None:
         """A folder that looks like a model: its content, and so its fingerprint, is the same on every machine."""
         head = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-        folder = self.root / "tiny"
+        folder = self.root / name
         folder.mkdir()
-        (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 512}')
+        (folder / "config.json").write_text(json.dumps(config))
         (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(16))
         words = Tokenizer(WordLevel({"?": 0}, unk_token="?"))  # one token a word
         words.pre_tokenizer = WhitespaceSplit()
@@ -113,7 +114,7 @@ class LocalWorld:
         mark = "" if kind == "chat" else f"{kind}-"
         document = {
             "name": f"small-{variant}",
-            "model": str(self.root / "tiny"),
+            "model": str(self.root / ("pairs" if kind == "pair" else "tiny")),
             "adapter": "lora",
             "data": {
                 "train": self._rows(f"{mark}train-{variant}", rows),
@@ -212,6 +213,13 @@ def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
     if kind == "text_label":
         return {"text": question, "label": "odd" if answer % 2 else "even"}
+    if kind == "tags":
+        words = question.split()
+        return {"tokens": words, "tags": ["B-ASK", *["O"] * (len(words) - 1)]}
+    if kind == "question":
+        return {"question": question, "context": f"It is {answer}.", "answers": {"text": ["It"], "answer_start": [0]}}
+    if kind == "pair":
+        return {"source": question, "target": f"{answer}"}
     return {"prompt": question, "completion": f"{answer}"}
 
 

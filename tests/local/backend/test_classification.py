@@ -69,7 +69,7 @@ def test_a_classifier_trains_and_answers_with_scores(client, spec):
     for answer in found:
         assert set(answer.scores) == {"up", "down"}
         assert sum(answer.scores.values()) == pytest.approx(1)
-    with pytest.raises(InvalidRequest, match="knows no labels"):
+    with pytest.raises(InvalidRequest, match="is not trained for classification"):
         list(job.generate(["item 7"], GenerateOptions(base=True)))
 
 

@@ -55,12 +55,46 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", vocab_texts=words)
 
 
+_DECODER = {
+    "decoder_layers": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+    "decoder_start_token_id": 3, "max_position_embeddings": 256,
+}  # fmt: skip
+_T5 = {"num_decoder_layers": 2, "d_kv": 16, "d_ff": 64, "decoder_start_token_id": 3}
+_LED = {"attention_window": 8, "max_encoder_position_embeddings": 256, "max_decoder_position_embeddings": 256}
+SIZES: dict[str, dict[str, Any]] = {
+    "bert": {"intermediate_size": 64}, "distilbert": {"hidden_dim": 64},
+    "albert": {"intermediate_size": 64, "embedding_size": 16},
+    "t5": _T5, "mt5": _T5, "longt5": _T5, "led": _DECODER | _LED,
+    "bart": _DECODER | {"decoder_start_token_id": 2, "init_std": 0.2},
+    "marian": _DECODER, "pegasus": _DECODER, "mbart": _DECODER, "m2m_100": _DECODER,
+}  # fmt: skip
+"""Settings of families besides the usual ones."""
+
+
+def write_encoder(folder: Path, tiny_model: Path, kind: str = "bert", **more: Any) -> Path:
+    """A random encoder, or encoder-decoder, with the tiny model's tokenizer."""
+    from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    sizes = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }  # fmt: skip
+    config = AutoConfig.for_model(kind, **sizes | SIZES.get(kind, {}) | more)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
+    torch.manual_seed(0)
+    auto.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 class Runs:
     """Makes run folders and trains in them."""
 
     def __init__(self, root: Path, model: Path) -> None:
         self._root = root
-        self._model = self.base = model
+        self.base = model
         self._started: list[subprocess.Popen[bytes]] = []
 
     def make(
@@ -75,7 +109,7 @@ class Runs:
                 data[split] = f"data/{split}.jsonl"
                 (run.path / data[split]).write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
         document: dict[str, Any] = {
-            "version": SPEC_VERSION, "model": {"source": "folder", "path": str(self._model)}, "data": data,
+            "version": SPEC_VERSION, "model": {"source": "folder", "path": str(self.base)}, "data": data,
             "device": "cpu", "hyperparameters": {}, "threads": 1,
         }  # fmt: skip
         hyper = {"batch_size": 2, "max_length": 96, "learning_rate": 5e-3, "precision": "fp32", "scheduler": "constant"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
+from transformers import AutoModelForSequenceClassification
 
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.export import export
@@ -18,7 +18,7 @@ from cloudtune_trainer.tasks.sequence_classification import SequenceClassificati
 from cloudtune_trainer.tasks.table import open_model, task_for
 from cloudtune_trainer.tasks.task import BestMetric
 
-from .conftest import Rows, Runs, events, metrics, same_bits, weights
+from .conftest import Rows, Runs, events, metrics, same_bits, weights, write_encoder
 
 FULL, LORA = {"type": "full"}, {"type": "lora", "rank": 4, "dropout": 0.1}
 WORDS = {"positive": "good", "negative": "bad", "neutral": "plain"}
@@ -45,15 +45,7 @@ def base(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pyt
     """A decoder and an encoder."""
     if request.param == "llama":
         return tiny_model
-    folder = tmp_path_factory.mktemp("bert")
-    tokenizer = models.load_tokenizer(models.BaseModel(str(tiny_model)))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    )
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_encoder(tmp_path_factory.mktemp("bert"), tiny_model)
 
 
 @pytest.mark.parametrize("adapter", [FULL, LORA | {"dropout": 0.0}], ids=["full", "lora"])
@@ -156,7 +148,7 @@ def test_a_trained_classifier_beats_an_untrained_one(runs: Runs, tmp_path: Path)
         assert one.scores == pytest.approx(other.scores, abs=1e-4)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert theirs.config.id2label == {0: "negative", 1: "neutral", 2: "positive"}
-    with pytest.raises(TrainingProblem, match="knows no labels"):
+    with pytest.raises(TrainingProblem, match="is not trained for classification"):
         open_model(folder, base=True)
     with pytest.raises(TrainingProblem, match="not a conversation"):
         list(classifier.generate([[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]))

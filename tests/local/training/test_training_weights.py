@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import load_tuned, read_tuned
+from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.weights import head_weights
 
@@ -100,7 +101,7 @@ def test_incomplete_weights_are_refused_by_name(fault: str, tiny_model: Path, tm
 @pytest.mark.parametrize("fault", FAULTS)
 def test_only_the_head_of_a_classifier_is_new(fault: str, tiny_model: Path, tmp_path: Path) -> None:
     base = models.BaseModel(str(damaged(tiny_model, tmp_path / "model", fault)))
-    head = models.ClassificationHead(("a", "b", "c"), 3)
+    head = Head("sequence_classification", 3, ("a", "b", "c"))
     if fault in HEADS_OF_OTHERS:
         new_head = set[str]()
         network = models.load_model(base, dtype=torch.float32, head=head, new_head=new_head)
@@ -117,7 +118,7 @@ def test_the_head_of_an_encoder_is_new(tmp_path: Path) -> None:
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
     AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", **sizes)).save_pretrained(tmp_path)
-    head = models.ClassificationHead(("a", "b"), 0)
+    head = Head("sequence_classification", 0, ("a", "b"))
     new_head = set[str]()
     network = models.load_model(models.BaseModel(str(tmp_path)), dtype=torch.float32, head=head, new_head=new_head)
     assert head_weights(network) == [

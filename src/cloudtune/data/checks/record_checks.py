@@ -26,6 +26,7 @@ GENERAL: dict[str, str] = {
     "last_not_user": "A prompt ends with a user or tool turn.",
     "nothing_to_learn": "At least one assistant turn has no weight, or weight 1.",
     "same_answers": "The two answers of a pair differ.",
+    "answer_place": "An answer to a question is in the context, at its position.",
     "lengths": "Tokens and tags, or answers and their positions, have the same number of entries.",
 }
 """Problem code -> the rule, for rows of every back end and method."""
@@ -90,9 +91,19 @@ def _lengths(record: Tagged | Question) -> list[Problem]:
     else:
         one, other, names = len(record.answers.text), len(record.answers.answer_start), "answers and {} places"
     if one == other:
-        return []
+        return _misplaced(record) if isinstance(record, Question) else []
     return [
         _fault("lengths", record.__struct_fields__[-1], f"{one} {names.format(other)}", "use the same number of each")
+    ]
+
+
+def _misplaced(row: Question) -> list[Problem]:
+    """The answers that are not at their position."""
+    fix = "count characters from 0; leave the answers empty if the context has none"
+    return [
+        _fault("answer_place", "answers", f"the answer {text[:50]!r} is not at character {start} of the context", fix)
+        for text, start in zip(row.answers.text, row.answers.answer_start, strict=True)
+        if not text.strip() or start < 0 or row.context[start : start + len(text)] != text
     ]
 
 

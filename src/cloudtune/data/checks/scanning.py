@@ -17,7 +17,7 @@ from cloudtune.data.places import Located
 from cloudtune.data.read import wrong_values
 from cloudtune.data.read.causes import UNEXPECTED_ERRORS
 from cloudtune.data.read.plain import ANSWER, PlainRows
-from cloudtune.data.records import Chat, Labelled, Picture, canonical, canonical_lines, kind_of
+from cloudtune.data.records import Chat, Labelled, Picture, Tagged, canonical, canonical_lines, kind_of
 from cloudtune.data.row_rules import RowRule
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, texts
 from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
@@ -259,7 +259,8 @@ class Scanner:
     def _classes(self, records: Sequence[Record]) -> set[str]:
         if not self._has_classes:
             return set()
-        return {str(record.label) for record in records if isinstance(record, Labelled | Picture)}
+        found = {str(record.label) for record in records if isinstance(record, Labelled | Picture)}
+        return found | {str(tag) for record in records if isinstance(record, Tagged) for tag in record.tags}
 
 
 def _ended(lines: list[bytes]) -> bytes:

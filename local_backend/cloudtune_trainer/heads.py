@@ -1,0 +1,109 @@
+"""The outputs of models that are not causal language models, and transformers' classes for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class HeadType(NamedTuple):
+    """A kind of outputs."""
+
+    auto: str
+    """The name of transformers' class."""
+    models: str
+    """The models that have it."""
+    starts_random: bool = True
+    """Its weights are not in a pretrained model."""
+
+
+HEADS: dict[str, HeadType] = {
+    "sequence_classification": HeadType("AutoModelForSequenceClassification", "an encoder or a decoder"),
+    "token_classification": HeadType("AutoModelForTokenClassification", "an encoder, such as BERT"),
+    "question_answering": HeadType("AutoModelForQuestionAnswering", "an encoder, such as BERT"),
+    "seq2seq": HeadType("AutoModelForSeq2SeqLM", "an encoder-decoder, such as T5, BART or Marian", starts_random=False),
+}
+"""By task. All other tasks train a causal language model."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The outputs of one model."""
+
+    task: str
+    padding: int
+    """The padding token."""
+    labels: tuple[str, ...] = ()
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether its weights are not in a pretrained model."""
+        return HEADS[self.task].starts_random
+
+    def write_to(self, config: Any) -> None:
+        """Set it in a model's configuration."""
+        if not self.starts_random:
+            config.pad_token_id = self.padding if config.pad_token_id is None else config.pad_token_id
+            return
+        config.num_labels = len(self.labels) or 2  # an answer has a start and an end
+        if self.labels:
+            config.id2label = dict(enumerate(self.labels))
+            config.label2id = {label: number for number, label in enumerate(self.labels)}
+        if self.task == "sequence_classification":
+            config.problem_type = "single_label_classification"
+        config.get_text_config().pad_token_id = config.pad_token_id = self.padding
+        config.get_text_config().use_cache = config.use_cache = False
+
+
+def auto_model(config: Any, head: Head | None, *, own_code: bool = False) -> Any:
+    """transformers' class that loads a model of that configuration with that head, or as a causal language model.
+
+    ``own_code`` also allows a class of the model's own code. Raises ``bad_spec`` if the model has no such outputs.
+    """
+    import transformers
+
+    auto = getattr(transformers, HEADS[head.task].auto if head is not None else "AutoModelForCausalLM")
+    own = (getattr(config, "auto_map", None) or {}) if own_code else {}
+    fits = type(config) in auto._model_mapping or auto.__name__ in own
+    if head is not None and head.task == "seq2seq":
+        fits = fits and config.is_encoder_decoder
+    if fits:
+        return auto
+    what = "causal language model" if head is None else head.task.replace("_", " ")
+    use = "a decoder" if head is None else HEADS[head.task].models
+    if head is None and config.is_encoder_decoder:
+        use += ", or method: seq2seq for this model"
+    raise TrainingProblem("bad_spec", f"a {config.model_type} model cannot be used for {what}", f"Use {use}.")
+
+
+def renamed_weights(config: Any, head: Head | None) -> dict[str, str]:
+    """Patterns of weights whose names in a language model differ from those in the model with that head."""
+    from transformers import AutoModelForQuestionAnswering
+    from transformers.modeling_layers import GenericForQuestionAnswering
+
+    if head is None or head.task != "question_answering":
+        return {}
+    found = AutoModelForQuestionAnswering._model_mapping.get(type(config), object)
+    differs = issubclass(found, GenericForQuestionAnswering) and found.base_model_prefix == "transformer"
+    return {r"^model\.": "transformer."} if differs else {}
+
+
+def head_outputs(out: Any) -> Tensor:
+    """The logits in a model's output; of question answering, the starts and the ends, [rows, width, 2]."""
+    import torch
+
+    if "start_logits" in out:
+        return torch.stack((out.start_logits, out.end_logits), -1)
+    return out.logits  # type: ignore[no-any-return]
+
+
+def probe_inputs(network: Any, ids: Tensor) -> dict[str, Tensor]:
+    """The arguments of a forward pass over these tokens: an encoder-decoder reads them on both sides."""
+    if network.config.is_encoder_decoder and network.can_generate():
+        return {"input_ids": ids, "decoder_input_ids": ids}
+    return {"input_ids": ids}

@@ -1,0 +1,121 @@
+"""Predictions of a trained model that does not continue texts: the interface, and what its implementations share."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from cloudtune_trainer import models
+from cloudtune_trainer.generate import Answer, load_tuned
+from cloudtune_trainer.generation_settings import padding_of
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tuned import read_tuned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    Input = str | Mapping[str, Any]
+    """A text, or a row without its answer."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts for one input."""
+
+    text: str
+    """The label, the answer, the generated text, or the tags, separated by spaces."""
+    score: float | None = None
+    """The probability of ``text``."""
+    scores: dict[str, float] | None = None
+    """The probability of each label, the most likely first."""
+    tags: tuple[dict[str, Any], ...] | None = None
+    """``token``, ``tag`` and ``score`` of each word."""
+    start: int | None = None
+    """Where the answer begins in the context, in characters; None if there is no answer."""
+    end: int | None = None
+    """Where the answer ends, exclusive."""
+
+
+class Predictor:
+    """A trained model. Calls from several threads are serialized."""
+
+    def __init__(self, network: Any, tokenizer: Any, tuned: Mapping[str, Any]) -> None:
+        self.network = network.eval()
+        self.tokenizer = tokenizer
+        self.labels: tuple[str, ...] = tuple(tuned["labels"])
+        self.max_length: int = tuned["max_length"]
+        self.padding = padding_of(tokenizer) or 0
+        self.lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, *, base: bool = False, device: str = "auto", trust_remote_code: bool = False
+    ) -> Self:
+        """Load the model of the folder that training wrote. Raises ``bad_data`` for a base model without this head."""
+        from cloudtune_trainer.devices import Devices
+
+        folder = Path(folder)
+        tuned = read_tuned(folder)
+        if base and not cls.has_base:
+            what = f"the base model is not trained for {tuned['method'].replace('_', ' ')}"
+            raise TrainingProblem("bad_data", what, "Use the tuned model alone.")
+        devices = Devices(device, "auto")
+        dtype = devices.compute if devices.device.type != "cpu" else torch.float32
+        network = load_tuned(folder, tuned, dtype=dtype, base=base, trust_remote_code=trust_remote_code)
+        tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
+        return cls(network.to(devices.device), tokenizer, tuned)
+
+    has_base = False
+    """Whether the base model can predict too."""
+
+    def predict(self, inputs: Sequence[Input], *, batch_size: int = 8) -> Iterator[Prediction]:
+        """Predictions in the order of the inputs. All inputs are checked before the first prediction."""
+        rows = self.read_all(inputs)
+        for first in range(0, len(rows), batch_size):
+            with self.lock, torch.inference_mode():
+                found = self.predict_batch(rows[first : first + batch_size])
+            yield from found  # outside the lock: the caller may read them slowly
+
+    def read_all(self, inputs: Sequence[Any]) -> list[Any]:
+        """`read` each input. The error names its number."""
+        rows = []
+        for number, given in enumerate(inputs, 1):
+            try:
+                rows.append(self.read(given))
+            except TrainingProblem as problem:
+                raise TrainingProblem(problem.code, f"input {number}: {problem.message}", problem.hint) from problem
+        return rows
+
+    def read(self, given: Input) -> Any:
+        """What `predict_batch` needs of an input. Raises ``bad_data`` for an input of another kind."""
+        raise NotImplementedError
+
+    def predict_batch(self, rows: Sequence[Any]) -> list[Prediction]:
+        """Predictions of some inputs."""
+        raise NotImplementedError
+
+    def generate(
+        self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
+    ) -> Iterator[Answer]:
+        """Refuse: most of these models write no text."""
+        raise TrainingProblem("bad_data", "this model writes no text", "Use predict, with rows instead of prompts.")
+
+    def moved(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The inputs on the model's device."""
+        device = next(self.network.parameters()).device
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def text_of(given: Any, key: str = "text") -> str:
+    """The text of an input: a string, a row, or a conversation with one turn."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, dict) and isinstance(given.get(key), str):
+        return str(given[key])
+    if isinstance(given, list | tuple) and len(given) == 1 and isinstance(given[0].get("content"), str):
+        return str(given[0]["content"])
+    raise TrainingProblem("bad_data", f'it takes one text or a row with "{key}", not a conversation')

@@ -1,0 +1,239 @@
+"""Token classification: a tag for each word, such as parts of speech or entities.
+
+A word's first piece carries its tag; its other pieces are not trained on. Rows that are too long are split between
+words, so that no word is lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cloudtune_trainer.generation_settings import padding_of
+from cloudtune_trainer.heads import Head
+from cloudtune_trainer.loss import summed_cross_entropy
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rope import logits_by_length
+from cloudtune_trainer.samples import Cuts, Samples
+from cloudtune_trainer.sequences import PADDED, Batch
+from cloudtune_trainer.tasks.entities import are_entities, counts
+from cloudtune_trainer.tasks.padded import fields_of, filled, joined, load_with_head, padded
+from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
+from cloudtune_trainer.tasks.task import BestMetric, Sums
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from cloudtune_trainer.models import BaseModel
+    from cloudtune_trainer.records import Record
+    from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.tasks.predictor import Input
+
+
+@dataclass(frozen=True)
+class TaggedSamples(Samples):
+    """Words as token ids, and the number of the tag at each word's first token; `PADDED` elsewhere."""
+
+    tags: NDArray[np.int64]
+
+
+class TokenClassification:
+    """See the module. The metric sums: correct words; if tags mark entities, those right, predicted and actual."""
+
+    peft_task_type = "TOKEN_CLS"
+    can_pack = False
+    packed = False
+    needs_reference = False
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.labels: tuple[str, ...] = ()
+        self.random_weights: tuple[str, ...] = ()
+        self._padding = 0
+
+    @property
+    def _has_entities(self) -> bool:
+        return are_entities(self.labels)
+
+    @property
+    def best_metric(self) -> BestMetric:
+        """See `Task.best_metric`: the entities' F1, or the share of right tags."""
+        return BestMetric("f1" if self._has_entities else "token_accuracy", higher_is_better=True)
+
+    @property
+    def metric_sums(self) -> int:
+        """See `Task.metric_sums`."""
+        return 4 if self._has_entities else 1
+
+    def load_model(
+        self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
+        weights: Path | None, dropout: float | None,
+    ) -> Any:  # fmt: skip
+        """See `Task.load_model`. The tags are those of the training rows, in the order of their names."""
+        found: set[str] = set()
+        for row, record in enumerate(records(), 1):
+            found.update(map(str, fields_of(record, row, "tokens", "tags")[1]))
+        self.labels = tuple(sorted(found))
+        if len(self.labels) < 2:
+            raise TrainingProblem("bad_data", f"train: all words have the tag {self.labels[0]!r}", "Give two tags.")
+        self._padding = padding_of(tokenizer) or 0
+        head = Head("token_classification", self._padding, self.labels)
+        network, self.random_weights = load_with_head(
+            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
+        )
+        return network
+
+    def encode(self, records: Iterable[Record], tokenizer: Any) -> TaggedSamples:
+        """See `Task.encode`."""
+        pieces = WordPieces(tokenizer, self.spec.hyperparameters.max_length)
+        numbers = {tag: number for number, tag in enumerate(self.labels)}
+        cuts, ids, tags = Cuts(), [], []
+        for row, record in enumerate(records, 1):
+            words, named = fields_of(record, row, "tokens", "tags")
+            for tag in map(str, named):
+                if tag not in numbers:
+                    what = f"row {row}: no training row has the tag {tag!r}"
+                    raise TrainingProblem("bad_data", what, f"The tags are {', '.join(self.labels)}.")
+            parts = pieces.split(words)
+            cuts.split += len(parts) > 1
+            if not parts:
+                cuts.unlearnt.append(row)
+            for part in parts:
+                ids.append(part.ids)
+                tags.append(part.at_words([numbers[str(tag)] for tag in named]))
+        rows = joined(ids, cuts, self.spec.hyperparameters.max_length)
+        return TaggedSamples(*rows, np.concatenate(tags))
+
+    def collate(self, samples: TaggedSamples, chosen: Sequence[int]) -> Batch:
+        """See `Task.collate`. The labels are those of the words, row by row; ``inputs`` has no other cells."""
+        rows = samples.rows(chosen)
+        labels = filled([samples.tags[samples.starts[i] : samples.starts[i + 1]] for i in chosen], PADDED)
+        return Batch(
+            inputs=padded(rows, self._padding), labels=labels, tokens=sum(map(len, rows)),
+            count=int((labels != PADDED).sum()),
+        )  # fmt: skip
+
+    def forward(self, model: Any, batch: Batch) -> Sums:
+        """See `Task.forward`."""
+        kept = batch.labels != PADDED
+        logits = logits_by_length(model, batch.inputs)[kept]
+        loss, correct = summed_cross_entropy(logits, batch.labels[kept])
+        sums = [int(correct)]
+        if self._has_entities:
+            sums += self._entities(logits.detach(), batch.labels, kept)
+        return Sums(loss, torch.tensor(sums), batch.count)
+
+    def _entities(self, logits: Tensor, labels: Tensor, kept: Tensor) -> list[int]:
+        sizes = kept.sum(1).tolist()
+        predicted, actual = (numbers.cpu().split(sizes) for numbers in (logits.argmax(-1), labels[kept]))
+        rows = [
+            counts(*([self.labels[number] for number in row.tolist()] for row in pair))
+            for pair in zip(predicted, actual, strict=True)
+        ]
+        return [sum(column) for column in zip(*rows, strict=True)]
+
+    def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
+        """See `Task.metrics`."""
+        correct, *spans = metric_sums
+        found = {"loss": loss / max(1, count), "token_accuracy": correct / max(1, count)}
+        if spans:
+            right, predicted, actual = spans
+            found |= {
+                "precision": right / max(1, predicted), "recall": right / max(1, actual),
+                "f1": 2 * right / max(1, predicted + actual),
+            }  # fmt: skip
+        return found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Token ids of some words of a row."""
+
+    ids: list[int]
+    words: list[int | None]
+    """For each token that is the first of a word: which word of the row."""
+
+    def at_words(self, values: Sequence[int]) -> NDArray[np.int64]:
+        """The words' values at their first tokens, and `PADDED` at the others."""
+        return np.asarray([PADDED if word is None else values[word] for word in self.words], dtype=np.int64)
+
+
+class WordPieces:
+    """Encodes rows of words."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        if not tokenizer.is_fast:
+            what = f"{type(tokenizer).__name__} does not tell which word a token belongs to"
+            raise TrainingProblem("bad_spec", what, "Use a model with a fast tokenizer (tokenizer.json).")
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._room = max_length - tokenizer.num_special_tokens_to_add()
+
+    def split(self, words: Sequence[str]) -> list[Piece]:
+        """The row as one piece, or as several if it is too long. Words without any token are in no piece."""
+        # A space before a word makes it the token that it is in a text.
+        spaced = [word if place == 0 else f" {word}" for place, word in enumerate(words)]
+        whole = self._piece(spaced, 0, cut=len(spaced) == 1)
+        if len(whole.ids) <= self._max_length:
+            return [whole] if any(word is not None for word in whole.words) else []
+        sizes = [len(ids) for ids in self._tokenizer(spaced, add_special_tokens=False)["input_ids"]]
+        pieces, first, used = [], 0, 0
+        for place, size in enumerate([*sizes, self._room + 1]):
+            if used and used + size > self._room:
+                pieces.append(self._piece(spaced[first:place], first))
+                first, used = place, 0
+            used += size
+        return pieces
+
+    def _piece(self, words: list[str], first: int, *, cut: bool = True) -> Piece:
+        limit = {"truncation": True, "max_length": self._max_length} if cut else {}
+        encoded = self._tokenizer(words, is_split_into_words=True, verbose=False, **limit)
+        seen: set[int | None] = {None}
+        places: list[int | None] = []
+        for word in encoded.word_ids():
+            places.append(None if word in seen else first + word)
+            seen.add(word)
+        return Piece(list(encoded["input_ids"]), places)
+
+
+class Tagger(Predictor):
+    """A trained token classifier."""
+
+    def read(self, given: Input) -> list[str]:
+        """See `Predictor.read`. A text is split at spaces."""
+        words = given.get("tokens") if isinstance(given, dict) else None
+        if words is None:
+            words = text_of(given).split()
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            raise TrainingProblem("bad_data", '"tokens" is a list of words, with at least one')
+        return words
+
+    def predict_batch(self, rows: Sequence[list[str]]) -> list[Prediction]:
+        """The most likely tag of each word. A word without any token has the first tag, with the probability 0."""
+        pieces = WordPieces(self.tokenizer, self.max_length)
+        parts = [(number, piece) for number, words in enumerate(rows) for piece in pieces.split(words)]
+        found: list[list[tuple[str, float]]] = [[(self._outside, 0.0)] * len(words) for words in rows]
+        if parts:
+            inputs = self.moved(padded([piece.ids for _, piece in parts], self.padding))
+            scores, tags = torch.softmax(logits_by_length(self.network, inputs).float(), -1).max(-1)
+            for place, (number, piece) in enumerate(parts):
+                for cell, word in enumerate(piece.words):
+                    if word is not None:
+                        found[number][word] = (self.labels[int(tags[place, cell])], float(scores[place, cell]))
+        return [_tagged(words, tags) for words, tags in zip(rows, found, strict=True)]
+
+    @property
+    def _outside(self) -> str:
+        return "O" if "O" in self.labels else self.labels[0]
+
+
+def _tagged(words: Sequence[str], tags: Sequence[tuple[str, float]]) -> Prediction:
+    listed = tuple({"token": word, "tag": tag, "score": score} for word, (tag, score) in zip(words, tags, strict=True))
+    return Prediction(" ".join(tag for tag, _ in tags), tags=listed)

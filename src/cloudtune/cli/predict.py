@@ -1,0 +1,93 @@
+"""``cloudtune predict``: labels, tags, answers or short texts from a tuned model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudtune.cli.options import command, ref_argument, trust_option
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+    from cloudtune.optional import Input
+    from cloudtune.state import Prediction
+
+
+@command("predict", without=("backend",))
+@ref_argument
+@click.argument("inputs", nargs=-1, metavar="[TEXT]...")
+@click.option("--file", "file", type=click.Path(path_type=Path, allow_dash=True), help="Inputs: one text per line, or "
+              "JSONL with rows as in training, without the answer. - reads standard input.")  # fmt: skip
+@click.option("--question", help="A question. Each TEXT is a context in which to find the answer.")
+@trust_option
+def predict(
+    session: Session, ref: str, inputs: tuple[str, ...], file: Path | None, question: str | None,
+    trust_remote_code: bool,
+) -> None:  # fmt: skip
+    """Predict labels, tags or answers with a tuned model, and print them with their scores."""
+    from cloudtune.errors import InputError
+    from cloudtune.state import to_json
+
+    given: list[Input] = [*inputs, *(read_inputs(file) if file else [])]
+    if not given:
+        raise InputError("no input given", hint="pass a text, or --file with one input per line")
+    if question is not None:
+        given = [{"question": question, "context": one} if isinstance(one, str) else one for one in given]
+    job = session.job(ref)
+    found = []
+    for one, prediction in zip(given, job.predict(given, trust_remote_code=trust_remote_code), strict=True):
+        found.append({"input": one} | {name: value for name, value in to_json(prediction).items() if value is not None})
+        head = f"> {shown(one)}\n" if len(given) > 1 else ""
+        session.put(head, end="")
+        session.answer(lines_of(prediction), end="\n\n" if head else "\n")
+    session.result({"ref": str(job.ref), "text": found[0]["text"], "predictions": found})
+
+
+def read_inputs(path: Path) -> list[Input]:
+    """Read the inputs of a file. Raises InputError with every invalid line."""
+    from cloudtune.cli.generate import numbered_lines
+    from cloudtune.errors import InputError, Problem
+
+    label, lines = numbered_lines(path)
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return [line for _, line in lines]
+    found: list[Input] = []
+    problems = []
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem(code="input", message=str(error), file=label, line=number))
+            continue
+        if isinstance(row, str | dict):
+            found.append(row)
+        else:
+            problems.append(Problem(code="input", message="not an object or a text", file=label, line=number))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def shown(given: Input) -> str:
+    """Return the input in one line."""
+    if isinstance(given, str):
+        return given
+    if "tokens" in given:
+        return " ".join(map(str, given["tokens"]))
+    return next((str(given[name]) for name in ("question", "text", "source") if name in given), json.dumps(dict(given)))
+
+
+def lines_of(found: Prediction) -> str:
+    """Return the prediction for people: a line for each word, or the text with its scores."""
+    if found.tags is not None:
+        width = max(len(one.token) for one in found.tags)
+        return "\n".join(f"{one.token:{width}}  {one.tag}  {one.score:.3f}" for one in found.tags)
+    if found.scores is not None:
+        return f"{found.text}  ({', '.join(f'{label} {score:.3f}' for label, score in found.scores.items())})"
+    if found.score is None:
+        return found.text
+    place = "" if found.start is None else f", characters {found.start} to {found.end}"
+    return f"{found.text or '(no answer)'}  ({found.score:.3f}{place})"

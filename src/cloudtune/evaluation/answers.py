@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.clock import Clock
-    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.optional import GenerateOptions, Input, Prompt
 
-    Ask = Callable[[Sequence[Prompt]], Iterator[Generation]]
+    Ask = Callable[[Sequence[Any]], Iterator[Generation]]
 
 _BUSY_TIMEOUT_S = 60.0
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID"
@@ -37,7 +37,7 @@ class Answers:
         self._clock = clock
 
     def of(
-        self, model: str, prompts: Sequence[Prompt], options: GenerateOptions, ask: Ask,
+        self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions, ask: Ask,
         progress: Callable[[int, int], None] = lambda done, count: None,
     ) -> list[Generation]:  # fmt: skip
         """The answers of a model in the order of the prompts. Asks for those that are not stored, each prompt once.
@@ -80,7 +80,7 @@ class Answers:
 
 
 def _ask_rest(
-    db: sqlite3.Connection, missing: dict[bytes, Prompt], known: dict[bytes, Generation], ask: Ask,
+    db: sqlite3.Connection, missing: dict[bytes, Prompt | Input], known: dict[bytes, Generation], ask: Ask,
     progress: Callable[[int, int], None],
 ) -> None:  # fmt: skip
     """Ask for the missing answers. Returns early when the back end fails after at least one answer."""
@@ -97,7 +97,7 @@ def _ask_rest(
             raise
 
 
-def _key(model: str, prompt: Prompt, options: GenerateOptions) -> bytes:
+def _key(model: str, prompt: Prompt | Input, options: GenerateOptions) -> bytes:
     asked = msgspec.json.encode([_FORMAT, model, prompt, options], order="deterministic")
     return blake2b(asked, digest_size=32).digest()
 

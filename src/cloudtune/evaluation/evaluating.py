@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from cloudtune.data.records import compact
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerError, UnsupportedError
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
@@ -25,10 +27,10 @@ from cloudtune.evaluation.rows import (
 from cloudtune.evaluation.statistics import Groups
 from cloudtune.ledger.rows import spec_of
 from cloudtune.optional import GenerateOptions
-from cloudtune.state import Value
+from cloudtune.state import Generation, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cloudtune.clock import Clock
     from cloudtune.evaluation.metrics import Metric
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from cloudtune.job import Job
     from cloudtune.ledger.ledger import Ledger
     from cloudtune.ledger.rows import Attempt
-    from cloudtune.optional import Prompt
+    from cloudtune.optional import Input, Prompt
     from cloudtune.spec import Data, Source
 
     Progress = Callable[[str, int, int], None]
@@ -97,8 +99,13 @@ class Asked(NamedTuple):
     name: str
     role: compare.Role
     job: Job
-    prompts: Sequence[Prompt]
+    prompts: Sequence[Prompt | Input]
     base: bool = False
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the prompts are rows for `Job.predict`."""
+        return isinstance(self.prompts[0], Mapping)
 
 
 class Evaluator:
@@ -160,6 +167,8 @@ class Evaluator:
         if options.baselines and task == "labels":
             label = _most_frequent(training, rows)
             found.append(Answered(f"always {label!r}", "majority", [label] * len(rows)))
+        if options.baselines and kind == "tags":
+            found.append(_most_frequent_tag(rows))
         if options.baselines and kind == "pair":
             found.append(Answered("copy of the source", "copy", [row.question for row in rows]))
         return found
@@ -168,12 +177,22 @@ class Evaluator:
         options = msgspec.structs.replace(options, base=asked.base)
         answers = self._answers.of(
             self._identity(asked), asked.prompts, options,
-            lambda prompts: asked.job.generate(prompts, options, trust_remote_code=self._trust),
+            lambda prompts: self._answers_of(asked, prompts, options),
             lambda done, count: self._progress(asked.name, done, count),
         )  # fmt: skip
         if cut := sum(answer.finish_reason == "length" for answer in answers):
             notes.append(f"{asked.name}: {cut:,} answers were cut at {options.max_tokens} tokens")
         return Answered(asked.name, asked.role, [answer.text for answer in answers])
+
+    def _answers_of(self, asked: Asked, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:
+        if not asked.predicts:
+            return asked.job.generate(prompts, options, trust_remote_code=self._trust)
+        if asked.base:
+            raise UnsupportedError("it is not trained to predict this")
+        return (
+            Generation(text=compact([tag.tag for tag in one.tags]) if one.tags is not None else one.text)
+            for one in asked.job.predict(prompts, trust_remote_code=self._trust)
+        )
 
     def _identity(self, asked: Asked) -> str:
         """What answers are stored under. Jobs with the same method and base model share the base model's answers."""
@@ -219,7 +238,9 @@ def _distinct(models: Sequence[Answered]) -> list[Answered]:
     return found
 
 
-def _examples(training: Data | None, options: EvaluateOptions, rows: Sequence[TestRow]) -> list[tuple[Prompt, str]]:
+def _examples(
+    training: Data | None, options: EvaluateOptions, rows: Sequence[TestRow]
+) -> list[tuple[Prompt | Input, str]]:
     if training is None:
         raise InputError("the job was not submitted with this ledger, so its training rows are unknown",
                          hint="leave out the examples, or use the ledger of the job")  # fmt: skip
@@ -234,6 +255,12 @@ def _most_frequent(training: Data | None, rows: Sequence[TestRow]) -> str:
         with suppress(CloudtuneError):
             known.update(label for label in expected_answers(training) if label in tested)
     return (known or tested).most_common(1)[0][0]
+
+
+def _most_frequent_tag(rows: Sequence[TestRow]) -> Answered:
+    tags = [msgspec.json.decode(row.expected, type=list[str]) for row in rows]
+    usual = Counter(tag for row in tags for tag in row).most_common(1)[0][0]
+    return Answered(f"always {usual!r}", "majority", [compact([usual] * len(row)) for row in tags])
 
 
 def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:

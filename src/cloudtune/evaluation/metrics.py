@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from cloudtune.evaluation.statistics import Array
 
-Task = Literal["labels", "numbers", "json", "text"]
-"""What the expected answers are."""
+Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities"]
+"""What the expected answers are. JSON lists of all right answers in a context, or of a tag for each word; ``entities``
+are tags such as B-PER, I-PER and O."""
 _ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text")
+_ENTITY_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 MOST_LABELS = 100
 _ROWS_PER_LABEL = 3
 _LONGEST_LABEL = 60
@@ -167,6 +169,63 @@ def _ranks(weights: Array, values: Array) -> Array:
     return (np.cumsum(counts, axis=1) - counts / 2 + 0.5)[:, number]
 
 
+# -- answers in a context, and tags of words ---------------------------------------------------------------------------
+
+
+def _best(score: Callable[[str, str], float]) -> Callable[[str, str], float]:
+    """The score against the right answer that suits the answer most. Without one, the answer must be empty."""
+
+    def best(answer: str, right: str) -> float:
+        return max(score(answer, one) for one in json_value(right) or [""])
+
+    return best
+
+
+def _tag_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
+    """The number of right tags and of words."""
+    import numpy as np
+
+    pairs = [(json_value(answer) or [], json_value(right)) for answer, right in zip(answers, expected, strict=True)]
+    counts = [(sum(a == b for a, b in zip(found, right, strict=False)), len(right)) for found, right in pairs]
+    return np.array(counts, dtype=np.float64)
+
+
+def _entity_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
+    """The number of right, predicted and actual entities."""
+    import numpy as np
+
+    pairs = [(entities(json_value(one) or []), entities(json_value(right)))
+             for one, right in zip(answers, expected, strict=True)]  # fmt: skip
+    return np.array([(len(one & other), len(one), len(other)) for one, other in pairs], dtype=np.float64)
+
+
+def _ratio(weights: Array, rows: Array) -> Array:
+    """Twice the first sum by the other two, or the first by the second one."""
+    import numpy as np
+
+    sums = weights @ rows
+    above, below = (sums[:, 0], sums[:, 1]) if rows.shape[1] == 2 else (2 * sums[:, 0], sums[:, 1] + sums[:, 2])
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Type, first and last word of each entity, as in the CoNLL evaluation and by default in seqeval.
+
+    Tags are O, or a type after the prefix B or I (also E, S, L and U).
+    """
+    found = set()
+    before, kind, start = "O", "", 0
+    for place, tag in enumerate([*tags, "O"]):
+        is_inside = before != "O"
+        has_ended = before[:1] in "ESLU" or tag[:1] in "BSUO" or tag[2:] != kind
+        if is_inside and has_ended:
+            found.add((kind, start, place - 1))
+        if tag != "O" and (not is_inside or has_ended):
+            kind, start = tag[2:], place
+        before = tag
+    return found
+
+
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +261,11 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     _average("rouge2", ("text",), lambda answer, right: text_metrics.rouge_n(answer, right, 2)),
     _average("rouge_l", ("text",), text_metrics.rouge_l),
     _share("exact_match", _ANY, _is_equal),
-    _share("squad_exact_match", _ANY, text_metrics.squad_match),
+    _share("squad_exact_match", ("text",), text_metrics.squad_match),
+    _average("answer_f1", ("answers",), _best(text_metrics.token_f1)),
+    _share("answer_match", ("answers",), lambda answer, right: _best(text_metrics.squad_match)(answer, right) > 0),
+    Metric("entity_f1", ("entities",), _entity_counts, _ratio),
+    Metric("tag_accuracy", ("tags", "entities"), _tag_counts, _ratio),
 )}  # fmt: skip
 """By name."""
 DEFAULTS: dict[Task, tuple[str, ...]] = {
@@ -210,6 +273,9 @@ DEFAULTS: dict[Task, tuple[str, ...]] = {
     "numbers": ("number_match", "mean_absolute_error", "spearman"),
     "json": ("json_match", "json_valid"),
     "text": ("chrf", "rouge_l", "token_f1", "exact_match"),
+    "answers": ("answer_f1", "answer_match"),
+    "tags": ("tag_accuracy",),
+    "entities": ("entity_f1", "tag_accuracy"),
 }
 """The metrics of a task. The verdict is about the first one.
 
@@ -221,6 +287,12 @@ def task_of(kind: str, expected: Sequence[str]) -> Task:
     """What the expected answers are: labels, numbers, JSON, or other text."""
     if kind == "text_label":
         return "labels"
+    if kind == "question":
+        return "answers"
+    if kind == "tags":
+        tags = {tag for row in expected for tag in json_value(row)}
+        marked = any(tag[:2] in ("B-", "I-") for tag in tags)
+        return "entities" if marked and all(_ENTITY_TAG.fullmatch(tag) for tag in tags) else "tags"
     if all(number_of(one) is not None for one in expected):
         return "numbers"
     if all(isinstance(json_value(one), dict | list) for one in expected):

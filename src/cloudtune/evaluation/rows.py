@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ import msgspec
 
 from cloudtune.data.problem_list import KEPT, Faults
 from cloudtune.data.read.reading import read
-from cloudtune.data.records import Chat, Labelled, Message, Pair, Record, canonical, compact, kind_of
+from cloudtune.data.records import Chat, Labelled, Message, Pair, Question, Record, Tagged, canonical, compact, kind_of
 from cloudtune.data.split import shares
 from cloudtune.errors import InputError, Problem
 from cloudtune.state import Value
@@ -19,7 +20,7 @@ from cloudtune.state import Value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.optional import Prompt
+    from cloudtune.optional import Input, Prompt
     from cloudtune.spec import Data, Source
 
 
@@ -29,8 +30,10 @@ class TestRow(NamedTuple):
     line: int
     """Its line in the file, or its row in a file without lines."""
     file: str
-    prompt: Prompt
+    prompt: Prompt | Input
+    """For a model that predicts, the row without its answer."""
     expected: str
+    """For a question, a JSON list of all right answers; for words, of their tags."""
     record: Record
 
     @property
@@ -39,9 +42,13 @@ class TestRow(NamedTuple):
         return prompt_text(self.prompt)
 
 
-def prompt_text(prompt: Prompt) -> str:
-    """All turns of the prompt."""
-    return prompt if isinstance(prompt, str) else "\n".join(str(turn["content"]) for turn in prompt)
+def prompt_text(prompt: Prompt | Input) -> str:
+    """All turns of the prompt, or all fields of the row."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Mapping):
+        return "\n".join(value if isinstance(value, str) else " ".join(value) for value in prompt.values())
+    return "\n".join(str(turn["content"]) for turn in prompt)
 
 
 def read_rows(source: Source) -> tuple[str, list[TestRow]]:
@@ -59,11 +66,16 @@ def read_rows(source: Source) -> tuple[str, list[TestRow]]:
     return kind_of(rows[0].record), rows
 
 
-def _split(record: Record) -> tuple[Prompt, str] | Problem:
+def _split(record: Record) -> tuple[Prompt | Input, str] | Problem:
     """The prompt and the expected answer."""
     match record:
         case Labelled():
-            found: tuple[Prompt, str] = (record.text, str(record.label))
+            found: tuple[Prompt | Input, str] = (record.text, str(record.label))
+        case Question():
+            given = {"question": record.question, "context": record.context}
+            found = (given, compact(list(dict.fromkeys(record.answers.text))))
+        case Tagged():
+            found = ({"tokens": record.tokens}, compact([str(tag) for tag in record.tags]))
         case Pair():
             found = (record.source, record.target)
         case Chat():
@@ -152,9 +164,12 @@ def expected_answers(training: Data) -> Iterator[str]:
 
 
 def group_names(rows: Sequence[TestRow], field: str | None) -> list[str]:
-    """The group of each row: the value of a field of its file, by default the prompt. Raises InputError."""
+    """The group of each row: the value of a field of its file. Default: the context of a question, or the prompt.
+
+    Raises InputError for rows without the field.
+    """
     if field is None:
-        return [row.question for row in rows]
+        return [row.record.context if isinstance(row.record, Question) else row.question for row in rows]
     values: dict[tuple[str, int], str] = {}
     problems: list[Problem] = []
     for file in dict.fromkeys(row.file for row in rows):
@@ -173,10 +188,10 @@ def group_names(rows: Sequence[TestRow], field: str | None) -> list[str]:
     return [values[row.file, row.line] for row in rows]
 
 
-def examples_of(training: Data, count: int, seed: int, rows: Sequence[TestRow]) -> list[tuple[Prompt, str]]:
+def examples_of(training: Data, count: int, seed: int, rows: Sequence[TestRow]) -> list[tuple[Prompt | Input, str]]:
     """``count`` training rows, chosen by content and seed, as examples. Rows of the test are never chosen."""
     tested = {row.question for row in rows}
-    chosen: list[tuple[int, tuple[Prompt, str]]] = []
+    chosen: list[tuple[int, tuple[Prompt | Input, str]]] = []
     for record in training_records(training):
         found = _split(record)
         if isinstance(found, Problem) or prompt_text(found[0]) in tested:
@@ -188,18 +203,21 @@ def examples_of(training: Data, count: int, seed: int, rows: Sequence[TestRow]) 
     return [example for _, example in sorted(chosen, key=lambda one: one[0])[:count]]
 
 
-def with_examples(prompt: Prompt, examples: Sequence[tuple[Prompt, str]]) -> Prompt:
+def with_examples(prompt: Prompt | Input, examples: Sequence[tuple[Prompt | Input, str]]) -> Prompt:
     """The prompt after earlier turns that show the examples. Its system turns stay first."""
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+    turns = _turns(prompt)
     system = [turn for turn in turns if turn["role"] == "system"]
-    shown: list[dict[str, str]] = []
+    shown: list[dict[str, Any]] = []
     for asked, answer in examples:
-        if isinstance(asked, str):
-            shown.append({"role": "user", "content": asked})
-        else:
-            shown += [dict(turn) for turn in asked if turn["role"] != "system"]
+        shown += [turn for turn in _turns(asked) if turn["role"] != "system"]
         shown.append({"role": "assistant", "content": answer})
     return [*system, *shown, *(turn for turn in turns if turn["role"] != "system")]
+
+
+def _turns(prompt: Prompt | Input) -> list[dict[str, Any]]:
+    if isinstance(prompt, str | Mapping):
+        return [{"role": "user", "content": prompt_text(prompt)}]
+    return [dict(turn) for turn in prompt]
 
 
 def _plain(text: str) -> bytes:

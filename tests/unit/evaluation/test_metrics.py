@@ -109,6 +109,9 @@ def test_a_regular_expression_is_a_metric() -> None:
     ("chat", ["1", "2.5", "-3"], "numbers"),
     ("chat", ['{"a": 1}', "[2]"], "json"),
     ("chat", ["a sentence", "another one", "a third one"], "text"),
+    ("question", ['["a"]', "[]"], "answers"),
+    ("tags", ['["O","B-PER"]'], "entities"),
+    ("tags", ['["NOUN","VERB"]'], "tags"),
     ("pair", ["a sentence that is longer than labels usually are, which is text"] * 9, "text"),
 ])  # fmt: skip
 def test_the_task_follows_from_the_expected_answers(kind: str, expected: list[str], task: str) -> None:
@@ -120,3 +123,22 @@ def test_metrics_that_do_not_fit_are_refused_together() -> None:
         chosen_metrics(["accuracy", "f2", "regex:(", "chrf"], "text")
     assert len(refused.value.problems) == 3
     assert "accuracy is for labels, and the expected answers are text" in str(refused.value)
+
+
+def test_entities_equal_seqeval() -> None:
+    # The example of seqeval's README, https://github.com/chakki-works/seqeval (seen 2026-11-29): F1 0.50.
+    expected = ['["O","O","O","B-MISC","I-MISC","I-MISC","O"]', '["B-PER","I-PER","O"]']
+    answers = ['["O","O","B-MISC","I-MISC","I-MISC","I-MISC","O"]', '["B-PER","I-PER","O"]']
+    assert value("entity_f1", answers, expected) == 0.5
+    assert value("tag_accuracy", answers, expected) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("answer", "right", "f1", "same"), [
+    ("the Rhine", '["Danube", "Rhine"]', 1.0, 1.0),
+    ("river Rhine", '["Danube", "Rhine"]', 2 / 3, 0.0),
+    ("", "[]", 1.0, 1.0),
+    ("Rhine", "[]", 0.0, 0.0),
+])  # fmt: skip
+def test_the_best_of_several_right_answers_counts(answer: str, right: str, f1: float, same: float) -> None:
+    assert value("answer_f1", [answer], [right]) == pytest.approx(f1)
+    assert value("answer_match", [answer], [right]) == same

@@ -158,7 +158,7 @@ def sentence(metric: Metric, one: Comparison, rows: int) -> str:
     limit = (
         f"{rows:,} rows cannot show any difference"
         if one.detectable is None
-        else f"{rows:,} rows would have shown a difference of {metric.shown(one.detectable)}{unit} or more"
+        else f"{rows:,} rows show a difference of {metric.shown(one.detectable)}{unit} in 4 of 5 cases"
     )
     same = " Both give the same answer to every row." if one.same_answers == rows else ""
     return f"No evidence of a difference: {about}: {figures}. {limit}.{same}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.evaluation import statistics
-from cloudtune.evaluation.statistics import LEVEL, Groups, Interval
+from cloudtune.evaluation.statistics import LEVEL, Groups
 from cloudtune.state import Value
 
 if TYPE_CHECKING:
@@ -66,66 +66,79 @@ class Comparison(Value, frozen=True, kw_only=True):
     """Rows on which both models give the same answer."""
 
 
-def scores(
-    metrics: Sequence[Metric], model: Answered, expected: Sequence[str], groups: Groups, seed: int
-) -> ModelScores:
-    """Every metric of a model, with intervals."""
-    found = {}
-    for metric in metrics:
-        rows = metric.rows(model.answers, expected)
-        if metric.is_share and groups.are_rows:
-            one = statistics.wilson(int(rows.sum()), len(rows))
-        else:
-            one = statistics.interval(_measure(metric, rows), groups, seed=seed)
+class Measured:
+    """Metrics of models on the same rows. All of them are measured on the same bootstrap samples."""
+
+    def __init__(
+        self, metrics: Sequence[Metric], models: Sequence[Answered], expected: Sequence[str], groups: Groups, seed: int
+    ) -> None:
+        """The first metric and the first model are those that are compared."""
+        import numpy as np
+
+        self._metrics, self._models, self._groups, self._seed = metrics, models, groups, seed
+        self._rows = [[metric.rows(model.answers, expected) for metric in metrics] for model in models]
+        drawn: list[list[list[Array]]] = [[[] for _ in metrics] for _ in models]
+        for weights in groups.samples(statistics.SAMPLES, seed):
+            for of_model, rows in zip(drawn, self._rows, strict=True):
+                for values, metric, one in zip(of_model, metrics, rows, strict=True):
+                    values.append(metric.value(weights, one))
+        self._drawn = [[np.concatenate(values) for values in of_model] for of_model in drawn]
+
+    def scores(self) -> tuple[ModelScores, ...]:
+        """Every metric of every model, with intervals."""
+        return tuple(
+            ModelScores(name=model.name, role=model.role, scores={
+                metric.name: self._score(metric, rows, drawn)
+                for metric, rows, drawn in zip(self._metrics, self._rows[number], self._drawn[number], strict=True)
+            })
+            for number, model in enumerate(self._models)
+        )  # fmt: skip
+
+    def _score(self, metric: Metric, rows: Array, drawn: Array) -> Score:
+        if metric.is_share and self._groups.are_rows:
+            return Score(**statistics.wilson(int(rows.sum()), len(rows))._asdict())
+        one = statistics.interval(lambda weights: metric.value(weights, rows), self._groups, drawn)
         if one.low == one.high and metric.span and one.value in (0.0, metric.span):
             # No sample differs. As many equal rows still do not prove that every row is like them.
-            bound = statistics.wilson(groups.count if one.value else 0, groups.count)
+            bound = statistics.wilson(self._groups.count if one.value else 0, self._groups.count)
             one = one._replace(low=bound.low * metric.span, high=bound.high * metric.span)
-        found[metric.name] = Score(**one._asdict())
-    return ModelScores(name=model.name, role=model.role, scores=found)
+        return Score(**one._asdict())
 
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The first model against each of the others. The p-values are corrected with Holm's method."""
+        found = [self._pair(number) for number in range(1, len(self._models))]
+        p_values = statistics.holm([one["p_value"] for one in found])
+        return tuple(
+            Comparison(**{**one, "p_value": p, "verdict": _verdict(self._metrics[0], one["difference"], p)})
+            for one, p in zip(found, p_values, strict=True)
+        )
 
-def _measure(metric: Metric, rows: Array) -> Callable[[Array], Array]:
-    return lambda weights: metric.value(weights, rows)
-
-
-def compare(
-    metric: Metric, model: Answered, others: Sequence[Answered], expected: Sequence[str], groups: Groups, seed: int
-) -> list[Comparison]:
-    """Compare the model with each of the others. The p-values are corrected with Holm's method."""
-    found = [_pair(metric, model, other, expected, groups, seed) for other in others]
-    p_values = statistics.holm([one["p_value"] for one in found])
-    return [Comparison(**{**one, "p_value": p, "verdict": _verdict(metric, one["difference"], p)})
-            for one, p in zip(found, p_values, strict=True)]  # fmt: skip
+    def _pair(self, number: int) -> dict[str, Any]:
+        metric, model, other = self._metrics[0], self._models[0], self._models[number]
+        ours, theirs = self._rows[0][0], self._rows[number][0]
+        drawn = self._drawn[0][0] - self._drawn[number][0]
+        if metric.is_share and self._groups.are_rows:
+            gained, lost = (int(one.sum()) for one in (ours * (1 - theirs), theirs * (1 - ours)))
+            between = statistics.matched_shares(gained, lost, len(ours))
+            p_value, test = statistics.mcnemar(gained, lost), "mcnemar_exact"
+        else:
+            between = statistics.interval(
+                lambda weights: metric.value(weights, ours) - metric.value(weights, theirs), self._groups, drawn
+            )
+            swapped = _swapped(metric, ours, theirs)
+            p_value, test = statistics.permutation(swapped, self._groups, seed=self._seed), "permutation"
+        return {
+            "model": model.name, "against": other.name, "role": other.role, "metric": metric.name,
+            "difference": between.value, "low": between.low, "high": between.high, "p_value": p_value, "test": test,
+            "detectable": statistics.detectable(float(drawn.std()), self._groups.count, metric.span),
+            "same_answers": sum(a == b for a, b in zip(model.answers, other.answers, strict=True)),
+        }  # fmt: skip
 
 
 def _verdict(metric: Metric, difference: float, p_value: float) -> VerdictWord:
     if p_value >= 1 - LEVEL or difference == 0:
         return "no evidence"
     return "helped" if (difference > 0) == metric.higher_is_better else "worse"
-
-
-def _pair(
-    metric: Metric, model: Answered, other: Answered, expected: Sequence[str], groups: Groups, seed: int
-) -> dict[str, Any]:
-    ours, theirs = metric.rows(model.answers, expected), metric.rows(other.answers, expected)
-    measures = _measure(metric, ours), _measure(metric, theirs)
-    # Both are drawn with the same seed, so each sample has the same rows of both.
-    drawn = statistics.bootstrap(measures[0], groups, seed=seed) - statistics.bootstrap(measures[1], groups, seed=seed)
-    if metric.is_share and groups.are_rows:
-        gained, lost = (int(one.sum()) for one in (ours * (1 - theirs), theirs * (1 - ours)))
-        between: Interval = statistics.matched_shares(gained, lost, len(ours))
-        p_value, test = statistics.mcnemar(gained, lost), "mcnemar_exact"
-    else:
-        between = statistics.interval(lambda weights: measures[0](weights) - measures[1](weights), groups, seed=seed,
-                                      drawn=drawn)  # fmt: skip
-        p_value, test = statistics.permutation(_swapped(metric, ours, theirs), groups, seed=seed), "permutation"
-    return {
-        "model": model.name, "against": other.name, "role": other.role, "metric": metric.name,
-        "difference": between.value, "low": between.low, "high": between.high, "p_value": p_value, "test": test,
-        "detectable": statistics.detectable(float(drawn.std()), groups.count, metric.span),
-        "same_answers": sum(a == b for a, b in zip(model.answers, other.answers, strict=True)),
-    }  # fmt: skip
 
 
 def _swapped(metric: Metric, ours: Array, theirs: Array) -> Callable[[Array], Array]:

@@ -137,11 +137,11 @@ class Evaluator:
         models = _distinct([model, *others])
         if groups.count < FEWEST_GROUPS:
             notes.append(f"{groups.count} independent rows are few: take the intervals as rough")
-        comparisons = compare.compare(metrics[0], models[0], models[1:], expected, groups, options.seed)
+        measured = compare.Measured(metrics, models, expected, groups, options.seed)
+        comparisons = measured.comparisons()
         return Evaluation(
             rows=len(rows), groups=groups.count, kind=kind, task=task, metrics=tuple(one.name for one in metrics),
-            models=tuple(compare.scores(metrics, one, expected, groups, options.seed) for one in models),
-            comparisons=tuple(comparisons), verdict=_verdict(metrics[0], comparisons, len(rows)),
+            models=measured.scores(), comparisons=comparisons, verdict=_verdict(metrics[0], comparisons, len(rows)),
             overlap=_overlap(rows, training), notes=tuple(notes),
             confusion=_confusion(model, expected) if task == "labels" else None,
             answers=_by_row(rows, models),

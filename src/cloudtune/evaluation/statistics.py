@@ -65,7 +65,7 @@ class Groups:
         for size in self._sizes(count):
             drawn = random.integers(0, self.count, (size, self.count)) + np.arange(size)[:, None] * self.count
             weights = np.bincount(drawn.ravel(), minlength=size * self.count).reshape(size, self.count)
-            yield weights.astype(np.float64)[:, self.of_row]
+            yield weights.astype(np.float64) if self.are_rows else weights.astype(np.float64)[:, self.of_row]
 
     def swaps(self, count: int, seed: int) -> Iterator[Array]:
         """1 for the rows of randomly chosen groups and 0 for the others, in chunks."""
@@ -90,22 +90,14 @@ class Groups:
             yield min(size, count - start)
 
 
-def bootstrap(measure: Measure, groups: Groups, *, seed: int, samples: int = SAMPLES) -> Array:
-    """The metric's values in bootstrap samples."""
-    import numpy as np
-
-    return np.concatenate([measure(weights) for weights in groups.samples(samples, seed)])
-
-
-def interval(measure: Measure, groups: Groups, *, seed: int, drawn: Array | None = None) -> Interval:
+def interval(measure: Measure, groups: Groups, values: Array) -> Interval:
     """The value with its bootstrap interval: bias-corrected and accelerated (BCa), with expanded percentiles.
 
-    ``drawn`` has the values in bootstrap samples, if they are known.
+    ``values`` are those in bootstrap samples.
     """
     import numpy as np
 
     value = float(measure(np.ones((1, groups.rows)))[0])
-    values = bootstrap(measure, groups, seed=seed) if drawn is None else drawn
     if groups.count < 2 or np.ptp(values) == 0:
         return Interval(value, value, value)
     below = float(np.mean(values < value) + np.mean(values == value) / 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,3 +142,23 @@ def test_a_metric_that_does_not_fit_is_refused_first(desk: Desk, job: str) -> No
     assert done.code == 2
     assert "accuracy is for labels, and the expected answers are text" in done.err
     assert desk.vendor.calls("generate") == 0
+
+
+@pytest.mark.soak
+def test_killed_evaluations_ask_each_question_once(desk: Desk, job: str) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"row {n}", "completion": f"{n} wor"} for n in range(1000)]
+    words = ("evaluate", job, "--data", write("many.jsonl", rows), "--metric", "exact_match", "--json")
+    kills = 0
+    while kills < 20:
+        before = desk.vendor.calls("generate")
+        run = subprocess.Popen(desk.command(*words), cwd=desk.folder, env=desk.environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        while desk.vendor.calls("generate") < before + 60 and run.poll() is None:
+            time.sleep(0.01)
+        run.kill()
+        kills += run.wait() != 0
+    killed = desk.run(*words).json
+    # The question that was in flight when the process died may be asked again.
+    assert 2000 <= desk.vendor.calls("generate") <= 2000 + kills
+    (desk.home / "answers" / "answers.db").unlink()
+    assert desk.run(*words).json == killed

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from cloudtune.errors import UnknownBackend as UnknownBackend
     from cloudtune.errors import UnsupportedError as UnsupportedError
     from cloudtune.errors import WaitTimeout as WaitTimeout
+    from cloudtune.evaluation.evaluating import EvaluateOptions as EvaluateOptions
+    from cloudtune.evaluation.evaluating import Evaluation as Evaluation
     from cloudtune.execute import StepUpdate as StepUpdate
     from cloudtune.job import Job as Job
     from cloudtune.optional import GenerateOptions as GenerateOptions
@@ -78,6 +80,7 @@ _HOMES = {
         "PermissionDenied", "PolicyRefused", "Problem", "QuotaExceeded", "RateLimited", "SpecError", "TransientError",
         "Unavailable", "UnknownBackend", "UnsupportedError", "WaitTimeout",
     ),
+    "evaluation.evaluating": ("EvaluateOptions", "Evaluation"),
     "execute": ("StepUpdate",),
     "job": ("Job",),
     "optional": ("GenerateOptions", "Generator", "Host"),
@@ -110,6 +113,8 @@ __all__ = [
     "CredentialsError",
     "DataError",
     "Deployment",
+    "EvaluateOptions",
+    "Evaluation",
     "Event",
     "GenerateOptions",
     "Generation",

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.backend import Backend
+    from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
     from cloudtune.ledger.rows import Attempt, Rows
     from cloudtune.optional import GenerateOptions, InPlace, Input, Prompt
     from cloudtune.plan import Plan
-    from cloudtune.spec import JobSpec
+    from cloudtune.spec import JobSpec, Source
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -280,6 +281,22 @@ class AsyncClient:
     ) -> AsyncIterator[JobSnapshot]:
         """See `Client.watch_many`."""
         return _in_threads(self._client.watch_many(refs, timeout=timeout))
+
+    async def evaluate(
+        self,
+        job: Job | JobRef | str,
+        data: Source | str,
+        *,
+        against: Sequence[Job | JobRef | str] = (),
+        options: EvaluateOptions | None = None,
+        trust_remote_code: bool = False,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> Evaluation:
+        """See `Client.evaluate`. ``on_progress`` is called in the worker thread."""
+        return await asyncio.to_thread(
+            self._client.evaluate, job, data, against=against, options=options,
+            trust_remote_code=trust_remote_code, on_progress=on_progress,
+        )  # fmt: skip
 
     async def unfinished(self) -> Rows[Attempt]:
         """See `Client.unfinished`."""

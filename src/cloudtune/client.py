@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
+    from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
-    from cloudtune.spec import JobSpec
+    from cloudtune.spec import JobSpec, Source
 
 
 class Client:
@@ -456,6 +457,43 @@ class Client:
             with suppress(CloudtuneError):  # `snapshots` reports why a back end cannot be opened
                 pace = max(pace, self.backend(name).capabilities.poll_s)
         return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
+
+    # -- evaluating ------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        job: Job | JobRef | str,
+        data: Source | str,
+        *,
+        against: Sequence[Job | JobRef | str] = (),
+        options: EvaluateOptions | None = None,
+        trust_remote_code: bool = False,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> Evaluation:
+        """Compare the answers of a job's model with those of its base model and of other jobs, on held-out rows.
+
+        Answers are stored next to the ledger. A repeated call asks no model again, also after a crash.
+
+        Args:
+            job: A job with a model, or what `attach` takes.
+            data: The held-out rows: a file, or a source of a spec.
+            against: Other jobs.
+            options: Metrics, baselines and settings.
+            trust_remote_code: See `Job.model`.
+            on_progress: Called with a model's name, the number of its answers and of all rows.
+
+        Raises:
+            DataError: Rows that cannot be evaluated, all of them.
+            InputError: A metric that does not fit the rows.
+        """
+        from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluator
+        from cloudtune.spec import Source
+
+        jobs = [one if isinstance(one, Job) else self.attach(one) for one in (job, *against)]
+        source = Source(path=data) if isinstance(data, str) else data
+        progress = on_progress or (lambda name, done, count: None)
+        evaluator = Evaluator(self.ledger, self._clock, progress, trust_remote_code=trust_remote_code)
+        return evaluator.evaluate(jobs[0], jobs[1:], source, options or EvaluateOptions())
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -33,6 +33,8 @@ COMMANDS: dict[str, str] = {
     "undeploy": "Delete a deployment.",
     "generate": "Generate text with a tuned model.",
     "predict": "Predict labels, tags or answers with a tuned model.",
+    "evaluate": "Measure on held-out rows whether tuning helped.",
+    "compare": "Compare jobs on held-out rows.",
     "import": "Import a model that was trained elsewhere.",
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",

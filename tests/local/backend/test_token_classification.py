@@ -53,7 +53,7 @@ def spec(tmp_path: Path) -> Callable[..., JobSpec]:
     return make
 
 
-def test_a_tagger_trains_and_predicts_tags(client: Client, spec: Callable[..., JobSpec]) -> None:
+def test_a_tagger_trains_and_predicts_tags(client: Client, spec: Callable[..., JobSpec], tmp_path: Path) -> None:
     job = client.submit(spec())
     job.wait(timeout=300)
     measured = [metric.values for metric in job.metrics() if metric.split == "validation"]
@@ -65,6 +65,13 @@ def test_a_tagger_trains_and_predicts_tags(client: Client, spec: Callable[..., J
     assert found.model == job.model().id
     with pytest.raises(InvalidRequest, match="writes no text"):
         list(job.generate(["see Ada"]))
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(40)[24:]))
+    evaluation = client.evaluate(job, str(path))
+    assert [model.name for model in evaluation.models] == ["names", "always 'O'"]
+    assert evaluation.models[0].scores["entity_f1"].value == 1.0
+    assert evaluation.verdict.startswith("Helped: entity_f1 of names against always 'O': +100.0 points")
+    assert evaluation.notes[0] == "base model: not compared, because it is not trained to predict this"
 
 
 @pytest.mark.parametrize(("changes", "code"), [

@@ -1,0 +1,107 @@
+"""A crash-safe store of answers, so that no model is asked the same question twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.errors import LedgerError, TransientError
+from cloudtune.files.private_files import open_private, private_folder
+from cloudtune.retry import reading
+from cloudtune.state import Generation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from cloudtune.clock import Clock
+    from cloudtune.optional import GenerateOptions, Input, Prompt
+
+    Ask = Callable[[Sequence[Any]], Iterator[Generation]]
+
+_BUSY_TIMEOUT_S = 60.0
+_TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID"
+_FORMAT = 1
+"""Part of every key. Increase it when the same options begin to mean other answers."""
+
+
+class Answers:
+    """The stored answers. Each is on disk before the next one is asked for."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    def of(
+        self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions, ask: Ask,
+        progress: Callable[[int, int], None] = lambda done, count: None,
+    ) -> list[Generation]:  # fmt: skip
+        """The answers of a model in the order of the prompts. Asks for those that are not stored, each prompt once.
+
+        Temporary errors of the back end are retried from the first prompt without an answer.
+
+        Args:
+            model: What identifies the model and its weights.
+            prompts: The prompts.
+            options: Part of what an answer is stored under.
+            ask: Generates answers for prompts, in order.
+            progress: Called with the number of prompts that have an answer, and of all of them.
+
+        Raises:
+            LedgerError: The store cannot be read or written.
+        """
+        keys = [_key(model, prompt, options) for prompt in prompts]
+        try:
+            with closing(self._connected()) as db:
+                known = {key: found for key in dict.fromkeys(keys) if (found := _stored(db, key)) is not None}
+                missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
+                progress(len(known), len(known) + len(missing))
+                while missing:
+                    reading(self._clock, _ask_rest, db, missing, known, ask, progress)
+        except sqlite3.Error as error:
+            hint = "check the free disk space; if the file is damaged, remove it"
+            raise LedgerError(f"the answers in {self._path} cannot be read or written: {error}", hint=hint) from error
+        return [known[key] for key in keys]
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            private_folder(self._path.parent)
+            open_private(self._path, "ab").close()
+        except OSError as error:
+            raise LedgerError(f"cannot write {self._path}: {error.strerror}") from error
+        db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(_TABLE)
+        return db
+
+
+def _ask_rest(
+    db: sqlite3.Connection, missing: dict[bytes, Prompt | Input], known: dict[bytes, Generation], ask: Ask,
+    progress: Callable[[int, int], None],
+) -> None:  # fmt: skip
+    """Ask for the missing answers. Returns early when the back end fails after at least one answer."""
+    before = len(known)
+    try:
+        for key, answer in zip(list(missing), ask(list(missing.values())), strict=True):
+            with db:
+                db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, msgspec.json.encode(answer)))
+            known[key] = answer
+            del missing[key]
+            progress(len(known), len(known) + len(missing))
+    except TransientError:
+        if len(known) == before:
+            raise
+
+
+def _key(model: str, prompt: Prompt | Input, options: GenerateOptions) -> bytes:
+    asked = msgspec.json.encode([_FORMAT, model, prompt, options], order="deterministic")
+    return blake2b(asked, digest_size=32).digest()
+
+
+def _stored(db: sqlite3.Connection, key: bytes) -> Generation | None:
+    row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+    return None if row is None else msgspec.json.decode(row[0], type=Generation)

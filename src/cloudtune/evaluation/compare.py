@@ -1,0 +1,177 @@
+"""Compares the answers of several models to the same rows: one table, paired differences and a verdict in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from cloudtune.evaluation import statistics
+from cloudtune.evaluation.statistics import LEVEL, Groups
+from cloudtune.state import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cloudtune.evaluation.metrics import Metric
+    from cloudtune.evaluation.statistics import Array
+
+Role = Literal["tuned", "base", "few_shot", "majority", "copy", "other"]
+VerdictWord = Literal["helped", "no evidence", "worse"]
+
+
+class Answered(NamedTuple):
+    """A model, or a baseline, and its answers in the order of the rows."""
+
+    name: str
+    role: Role
+    answers: Sequence[str]
+
+
+class Score(Value, frozen=True, kw_only=True):
+    """One metric of one model, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ModelScores(Value, frozen=True, kw_only=True):
+    """A line of the table."""
+
+    name: str
+    role: Role
+    scores: dict[str, Score]
+    """By metric."""
+
+
+class Comparison(Value, frozen=True, kw_only=True):
+    """The difference between two models on the same rows, in the first metric."""
+
+    model: str
+    against: str
+    role: Role
+    """The role of ``against``."""
+    metric: str
+    difference: float
+    """Positive if the value of ``model`` is higher."""
+    low: float
+    high: float
+    """The 95% interval of the difference."""
+    p_value: float
+    """Corrected for the number of comparisons."""
+    test: Literal["mcnemar_exact", "permutation"]
+    verdict: VerdictWord
+    detectable: float | None
+    """The smallest difference that these rows show in 4 of 5 cases. None if so few rows show no difference."""
+    same_answers: int
+    """Rows on which both models give the same answer."""
+
+
+class Measured:
+    """Metrics of models on the same rows. All of them are measured on the same bootstrap samples."""
+
+    def __init__(
+        self, metrics: Sequence[Metric], models: Sequence[Answered], expected: Sequence[str], groups: Groups, seed: int
+    ) -> None:
+        """The first metric and the first model are those that are compared."""
+        import numpy as np
+
+        self._metrics, self._models, self._groups, self._seed = metrics, models, groups, seed
+        self._rows = [[metric.rows(model.answers, expected) for metric in metrics] for model in models]
+        drawn: list[list[list[Array]]] = [[[] for _ in metrics] for _ in models]
+        for weights in groups.samples(statistics.SAMPLES, seed):
+            for of_model, rows in zip(drawn, self._rows, strict=True):
+                for values, metric, one in zip(of_model, metrics, rows, strict=True):
+                    values.append(metric.value(weights, one))
+        self._drawn = [[np.concatenate(values) for values in of_model] for of_model in drawn]
+
+    def scores(self) -> tuple[ModelScores, ...]:
+        """Every metric of every model, with intervals."""
+        return tuple(
+            ModelScores(name=model.name, role=model.role, scores={
+                metric.name: self._score(metric, rows, drawn)
+                for metric, rows, drawn in zip(self._metrics, self._rows[number], self._drawn[number], strict=True)
+            })
+            for number, model in enumerate(self._models)
+        )  # fmt: skip
+
+    def _score(self, metric: Metric, rows: Array, drawn: Array) -> Score:
+        if metric.is_share and self._groups.are_rows:
+            return Score(**statistics.wilson(int(rows.sum()), len(rows))._asdict())
+        one = statistics.interval(lambda weights: metric.value(weights, rows), self._groups, drawn)
+        if one.low == one.high and metric.span and one.value in (0.0, metric.span):
+            # No sample differs. As many equal rows still do not prove that every row is like them.
+            bound = statistics.wilson(self._groups.count if one.value else 0, self._groups.count)
+            one = one._replace(low=bound.low * metric.span, high=bound.high * metric.span)
+        return Score(**one._asdict())
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The first model against each of the others. The p-values are corrected with Holm's method."""
+        found = [self._pair(number) for number in range(1, len(self._models))]
+        p_values = statistics.holm([one["p_value"] for one in found])
+        return tuple(
+            Comparison(**{**one, "p_value": p, "verdict": _verdict(self._metrics[0], one["difference"], p)})
+            for one, p in zip(found, p_values, strict=True)
+        )
+
+    def _pair(self, number: int) -> dict[str, Any]:
+        metric, model, other = self._metrics[0], self._models[0], self._models[number]
+        ours, theirs = self._rows[0][0], self._rows[number][0]
+        drawn = self._drawn[0][0] - self._drawn[number][0]
+        if metric.is_share and self._groups.are_rows:
+            gained, lost = (int(one.sum()) for one in (ours * (1 - theirs), theirs * (1 - ours)))
+            between = statistics.matched_shares(gained, lost, len(ours))
+            p_value, test = statistics.mcnemar(gained, lost), "mcnemar_exact"
+        else:
+            between = statistics.interval(
+                lambda weights: metric.value(weights, ours) - metric.value(weights, theirs), self._groups, drawn
+            )
+            swapped = _swapped(metric, ours, theirs)
+            p_value, test = statistics.permutation(swapped, self._groups, seed=self._seed), "permutation"
+        return {
+            "model": model.name, "against": other.name, "role": other.role, "metric": metric.name,
+            "difference": between.value, "low": between.low, "high": between.high, "p_value": p_value, "test": test,
+            "detectable": statistics.detectable(float(drawn.std()), self._groups.count, metric.span),
+            "same_answers": sum(a == b for a, b in zip(model.answers, other.answers, strict=True)),
+        }  # fmt: skip
+
+
+def _verdict(metric: Metric, difference: float, p_value: float) -> VerdictWord:
+    if p_value >= 1 - LEVEL or difference == 0:
+        return "no evidence"
+    return "helped" if (difference > 0) == metric.higher_is_better else "worse"
+
+
+def _swapped(metric: Metric, ours: Array, theirs: Array) -> Callable[[Array], Array]:
+    """The difference between the two models after the contributions of some rows are swapped."""
+    import numpy as np
+
+    both = np.concatenate([ours, theirs])
+
+    def difference(swapped: Array) -> Array:
+        kept = 1 - swapped
+        return metric.value(np.concatenate([kept, swapped], axis=1), both) - metric.value(
+            np.concatenate([swapped, kept], axis=1), both
+        )
+
+    return difference
+
+
+def sentence(metric: Metric, one: Comparison, rows: int) -> str:
+    """The verdict in words."""
+    unit = " points" if metric.span else ""
+    about = f"{metric.name} of {one.model} against {one.against}"
+    p = "p < 0.001" if one.p_value < 0.001 else f"p = {one.p_value:.3f}"
+    figures = (
+        f"{metric.shown(one.difference, signed=True)}{unit}, 95% interval {metric.shown(one.low, signed=True)} to "
+        f"{metric.shown(one.high, signed=True)}, {p}"
+    )
+    if one.verdict != "no evidence":
+        word = "Helped" if one.verdict == "helped" else "Worse"
+        return f"{word}: {about}: {figures}."
+    limit = (
+        f"{rows:,} rows cannot show any difference"
+        if one.detectable is None
+        else f"{rows:,} rows show a difference of {metric.shown(one.detectable)}{unit} in 4 of 5 cases"
+    )
+    same = " Both give the same answer to every row." if one.same_answers == rows else ""
+    return f"No evidence of a difference: {about}: {figures}. {limit}.{same}"

@@ -1,0 +1,231 @@
+"""Held-out rows as prompts with their expected answers, and which of them are in the training data."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cloudtune.data.problem_list import KEPT, Faults
+from cloudtune.data.read.reading import read
+from cloudtune.data.records import Chat, Labelled, Message, Pair, Question, Record, Tagged, canonical, compact, kind_of
+from cloudtune.data.split import shares
+from cloudtune.errors import InputError, Problem
+from cloudtune.state import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloudtune.optional import Input, Prompt
+    from cloudtune.spec import Data, Source
+
+
+class TestRow(NamedTuple):
+    """One held-out row."""
+
+    line: int
+    """Its line in the file, or its row in a file without lines."""
+    file: str
+    prompt: Prompt | Input
+    """For a model that predicts, the row without its answer."""
+    expected: str
+    """For a question, a JSON list of all right answers; for words, of their tags."""
+    record: Record
+
+    @property
+    def question(self) -> str:
+        """The prompt as text: rows with the same prompt belong together."""
+        return prompt_text(self.prompt)
+
+
+def prompt_text(prompt: Prompt | Input) -> str:
+    """All turns of the prompt, or all fields of the row."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Mapping):
+        return "\n".join(value if isinstance(value, str) else " ".join(value) for value in prompt.values())
+    return "\n".join(str(turn["content"]) for turn in prompt)
+
+
+def read_rows(source: Source) -> tuple[str, list[TestRow]]:
+    """The kind of the rows, and the rows. Raises DataError with every row that cannot be evaluated."""
+    faults = Faults()
+    rows: list[TestRow] = []
+    for batch in read(source, faults):
+        for line, record in zip(batch.lines, batch.records, strict=True):
+            found = _split(record)
+            if isinstance(found, Problem):
+                faults.add(batch.locate(found, line))
+            else:
+                rows.append(TestRow(line, batch.file, *found, record))
+    faults.raise_errors()
+    return kind_of(rows[0].record), rows
+
+
+def _split(record: Record) -> tuple[Prompt | Input, str] | Problem:
+    """The prompt and the expected answer."""
+    match record:
+        case Labelled():
+            found: tuple[Prompt | Input, str] = (record.text, str(record.label))
+        case Question():
+            given = {"question": record.question, "context": record.context}
+            found = (given, compact(list(dict.fromkeys(record.answers.text))))
+        case Tagged():
+            found = ({"tokens": record.tokens}, compact([str(tag) for tag in record.tags]))
+        case Pair():
+            found = (record.source, record.target)
+        case Chat():
+            last = record.messages[-1] if record.messages else None
+            if last is None or last.role != "assistant" or len(record.messages) == 1:
+                message = "the conversation does not end with an answer to a prompt"
+                fix = "end it with an assistant turn: the expected answer"
+                return Problem(code="no_answer", field="messages", message=message, fix=fix)
+            if record.tools or any(not isinstance(turn.content, str) for turn in record.messages):
+                message = "tools, images and videos are not evaluated yet"
+                return Problem(code="not_evaluated", field="messages", message=message, fix="remove the row")
+            found = ([_turn(turn) for turn in record.messages[:-1]], last.text)
+        case _:
+            message = f"rows of kind {kind_of(record)} have no expected answer that is text"
+            return Problem(code="not_evaluated", message=message, fix="use rows with a prompt and an answer")
+    prompt, expected = found
+    if not expected.strip():
+        return Problem(code="blank", message="the expected answer is empty", fix="add it, or remove the row")
+    if not prompt_text(prompt).strip():
+        return Problem(code="blank", message="the prompt is empty", fix="add it, or remove the row")
+    return prompt, expected
+
+
+def _turn(message: Message) -> dict[str, str]:
+    return {"role": message.role, "content": message.text}
+
+
+class Overlap(Value, frozen=True, kw_only=True):
+    """Test rows that are also training rows."""
+
+    checked: bool
+    """Whether the training rows are known."""
+    reason: str = ""
+    """Why they are not."""
+    equal: tuple[int, ...] = ()
+    """Lines of test rows that equal a training row."""
+    similar: tuple[int, ...] = ()
+    """Lines of those that differ from one only in case, spaces and punctuation."""
+    same_prompt: tuple[int, ...] = ()
+    """Lines of those whose prompt has another answer in training."""
+
+    @property
+    def seen(self) -> frozenset[int]:
+        """Lines of the rows whose answer was in training."""
+        return frozenset((*self.equal, *self.similar))
+
+
+def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
+    """Compare the rows with the training rows. Raises DataError if those cannot be read."""
+    equal: set[bytes] = set()
+    similar: set[bytes] = set()
+    prompts: set[bytes] = set()
+    for record in training_records(training):
+        equal.add(_hash(canonical(record)))
+        found = _split(record)
+        if not isinstance(found, Problem):
+            prompts.add(_hash(_plain(prompt_text(found[0]))))
+            similar.add(_hash(_plain(f"{prompt_text(found[0])}\n{found[1]}")))
+    in_equal, in_similar, in_prompts = [], [], []
+    for row in rows:
+        if _hash(canonical(row.record)) in equal:
+            in_equal.append(row.line)
+        elif _hash(_plain(f"{row.question}\n{row.expected}")) in similar:
+            in_similar.append(row.line)
+        elif _hash(_plain(row.question)) in prompts:
+            in_prompts.append(row.line)
+    return Overlap(checked=True, equal=tuple(in_equal), similar=tuple(in_similar), same_prompt=tuple(in_prompts))
+
+
+def training_records(training: Data) -> Iterator[Record]:
+    """The records of the training split."""
+    faults = Faults()
+    split = shares(training)
+    for batch in read(training.train, faults):
+        for record in batch.records:
+            if split.side(canonical(record)) == "train":
+                yield record
+    faults.raise_errors()
+
+
+def expected_answers(training: Data) -> Iterator[str]:
+    """The expected answers of the training split."""
+    for record in training_records(training):
+        if not isinstance(found := _split(record), Problem):
+            yield found[1].strip()
+
+
+def group_names(rows: Sequence[TestRow], field: str | None) -> list[str]:
+    """The group of each row: the value of a field of its file. Default: the context of a question, or the prompt.
+
+    Raises InputError for rows without the field.
+    """
+    if field is None:
+        return [row.record.context if isinstance(row.record, Question) else row.question for row in rows]
+    values: dict[tuple[str, int], str] = {}
+    problems: list[Problem] = []
+    for file in dict.fromkeys(row.file for row in rows):
+        for line, text in enumerate(Path(file).read_bytes().splitlines(), 1):
+            try:
+                values[file, line] = compact(msgspec.json.decode(text, type=dict[str, Any])[field])
+            except (msgspec.DecodeError, KeyError):
+                continue
+    for row in rows:
+        if (row.file, row.line) not in values:
+            message = f"the row has no {field!r}, which names its source"
+            fix = "add it; the file must be JSONL"
+            problems.append(Problem(code="no_group", file=row.file, line=row.line, message=message, fix=fix))
+    if problems:
+        raise InputError(problems[:KEPT])
+    return [values[row.file, row.line] for row in rows]
+
+
+def examples_of(training: Data, count: int, seed: int, rows: Sequence[TestRow]) -> list[tuple[Prompt | Input, str]]:
+    """``count`` training rows, chosen by content and seed, as examples. Rows of the test are never chosen."""
+    tested = {row.question for row in rows}
+    chosen: list[tuple[int, tuple[Prompt | Input, str]]] = []
+    for record in training_records(training):
+        found = _split(record)
+        if isinstance(found, Problem) or prompt_text(found[0]) in tested:
+            continue
+        rank = int.from_bytes(blake2b(canonical(record), digest_size=8, key=b"%d" % seed).digest(), "big")
+        chosen.append((rank, found))
+        if len(chosen) > 4 * count + 64:
+            chosen = sorted(chosen, key=lambda one: one[0])[:count]
+    return [example for _, example in sorted(chosen, key=lambda one: one[0])[:count]]
+
+
+def with_examples(prompt: Prompt | Input, examples: Sequence[tuple[Prompt | Input, str]]) -> Prompt:
+    """The prompt after earlier turns that show the examples. Its system turns stay first."""
+    turns = _turns(prompt)
+    system = [turn for turn in turns if turn["role"] == "system"]
+    shown: list[dict[str, Any]] = []
+    for asked, answer in examples:
+        shown += [turn for turn in _turns(asked) if turn["role"] != "system"]
+        shown.append({"role": "assistant", "content": answer})
+    return [*system, *shown, *(turn for turn in turns if turn["role"] != "system")]
+
+
+def _turns(prompt: Prompt | Input) -> list[dict[str, Any]]:
+    if isinstance(prompt, str | Mapping):
+        return [{"role": "user", "content": prompt_text(prompt)}]
+    return [dict(turn) for turn in prompt]
+
+
+def _plain(text: str) -> bytes:
+    words = "".join(
+        character if character.isalnum() else " " for character in unicodedata.normalize("NFKC", text).casefold()
+    )
+    return " ".join(words.split()).encode()
+
+
+def _hash(content: bytes) -> bytes:
+    return blake2b(content, digest_size=16).digest()

@@ -1,0 +1,164 @@
+"""``cloudtune evaluate`` and ``compare`` with a scripted vendor, whose answer is the prompt reversed and its model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloudtune.testing.faults import FOREVER, Fault
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Desk
+
+ROWS = [f"row {number} of the test" for number in range(40)]
+
+
+@pytest.fixture
+def job(desk: Desk) -> str:
+    ref = desk.submit()
+    desk.finish(ref)
+    return ref
+
+
+def write(name: str, rows: list[dict[str, object]]) -> str:
+    Path(name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return name
+
+
+def with_answers(suffix: str) -> str:
+    return write("test.jsonl", [{"prompt": row, "completion": f"{row[::-1]}{suffix}"} for row in ROWS])
+
+
+def model_of(desk: Desk, ref: str) -> str:
+    return str(desk.run("generate", ref, "x", "--json").json["answers"][0]["model"])
+
+
+def test_a_model_with_the_right_answers_helped(desk: Desk, job: str) -> None:
+    data = with_answers(f" says {model_of(desk, job)}")
+    done = desk.run("evaluate", job, "--data", data, "--metric", "exact_match", "--max-tokens", "200")
+    assert done.code == 0, done.err
+    assert "40 rows; in parentheses: 95% intervals" in done.out
+    assert "+100.0 (+87" in done.out
+    assert "Helped: exact_match of job against base model: +100.0 points" in done.out
+
+
+def test_the_same_answers_as_the_base_give_no_evidence(desk: Desk, job: str) -> None:
+    done = desk.run("evaluate", job, "--data", with_answers(" and more"), "--max-tokens", "8", "--json")
+    (found,) = done.json["comparisons"]
+    assert (found["verdict"], found["difference"], found["p_value"]) == ("no evidence", 0.0, 1.0)
+    assert found["same_answers"] == len(ROWS)
+    assert "40 rows show a difference of" in done.json["verdict"]
+    assert done.json["metrics"] == ["chrf", "rouge_l", "token_f1", "exact_match"]
+
+
+def test_no_model_is_asked_twice(desk: Desk, job: str) -> None:
+    words = ("evaluate", job, "--data", with_answers(""), "--few-shot", "3", "--json")
+    first = desk.run(*words)
+    calls = desk.vendor.calls("generate")
+    assert calls == 3 * len(ROWS)
+    desk.vendor.fail("generate", Fault(kind="throttle", times=FOREVER))
+    assert desk.run(*words).json == first.json
+    assert desk.vendor.calls("generate") == calls
+
+
+def test_examples_come_before_the_prompt(desk: Desk, job: str) -> None:
+    done = desk.run("evaluate", job, "--data", with_answers(""), "--few-shot", "3", "--json")
+    assert [model["role"] for model in done.json["models"]] == ["tuned", "base", "few_shot"]
+    assert len(done.json["comparisons"]) == 2
+
+
+def test_labels_have_a_majority_baseline_and_a_confusion_matrix(desk: Desk, job: str) -> None:
+    rows: list[dict[str, object]] = [{"prompt": row, "completion": "yes" if number % 4 else "no"}
+                                     for number, row in enumerate(ROWS)]  # fmt: skip
+    done = desk.run("evaluate", job, "--data", write("labels.jsonl", rows), "--json").json
+    assert done["task"] == "labels"
+    assert done["models"][-1]["name"] == "always 'yes'"
+    assert done["models"][-1]["scores"]["accuracy"]["value"] == 0.75
+    assert done["confusion"] == {"labels": ["no", "yes"], "counts": [[0, 0, 10], [0, 0, 30]]}
+    assert done["comparisons"][-1]["verdict"] == "worse"
+
+
+def test_training_rows_in_the_test_file_are_named(desk: Desk, job: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": "What is 3?", "completion": "It is 3."}, {"prompt": "what is  4", "completion": "it is 4"},
+        {"prompt": "What is 5?", "completion": "Five."}, {"prompt": "What is 99?", "completion": "It is 99."},
+    ]  # fmt: skip
+    words = ("evaluate", job, "--data", write("seen.jsonl", rows))
+    found = desk.run(*words, "--json").json["overlap"]
+    assert (found["equal"], found["similar"], found["same_prompt"]) == ([1], [2], [3])
+    out = desk.run(*words).out
+    assert "1 of 4 test rows are training rows: line 1" in out
+    assert "4 independent rows are few" in out
+
+
+def test_the_training_file_as_test_file_is_named(desk: Desk, job: str) -> None:
+    out = desk.run("evaluate", job, "--data", "rows.jsonl").out
+    assert "20 of 20 test rows are training rows: lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ..." in out
+    assert "measure memory" in out
+
+
+def test_rows_of_one_source_are_grouped(desk: Desk, job: str) -> None:
+    rows: list[dict[str, object]] = [{"prompt": row, "completion": row[::-1], "document": number // 4}
+                                     for number, row in enumerate(ROWS)]  # fmt: skip
+    words = ("evaluate", job, "--data", write("grouped.jsonl", rows))
+    assert "40 rows in 10 groups" in desk.run(*words, "--group", "document").out
+    done = desk.run(*words, "--group", "page")
+    assert done.code == 2
+    assert "the row has no 'page'" in done.err
+
+
+def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
+    other = desk.submit("--set", "name=other")
+    desk.finish(other)
+    data = with_answers(f" says {model_of(desk, job)}")
+    done = desk.run("compare", "job", "other", "--data", data, "--metric", "exact_match", "--max-tokens", "200")
+    assert "Helped: exact_match of job against other" in done.out
+    against = desk.run("evaluate", job, "--data", data, "--against", "other", "--no-baselines", "--json").json
+    assert [model["name"] for model in against["models"]] == ["job", "other"]
+    assert desk.run("compare", "job", "job", "--data", data).code == 2
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"messages": [{"role": "user", "content": "hi"}]}, "does not end with an answer"),
+    ({"prompt": "a", "completion": " "}, "the expected answer is empty"),
+    ({"text": "only text"}, "no expected answer"),
+    ({"messages": [{"role": "assistant", "content": "hi"}]}, "does not end with an answer to a prompt"),
+])  # fmt: skip
+def test_rows_that_cannot_be_evaluated_are_listed(desk: Desk, job: str, row: dict[str, object], message: str) -> None:
+    done = desk.run("evaluate", job, "--data", write("bad.jsonl", [row]))
+    assert done.code == 2
+    assert message in done.err
+    assert "bad.jsonl:1" in done.err
+    assert desk.vendor.calls("generate") == 0
+
+
+def test_a_metric_that_does_not_fit_is_refused_first(desk: Desk, job: str) -> None:
+    done = desk.run("evaluate", job, "--data", with_answers(""), "--metric", "accuracy")
+    assert done.code == 2
+    assert "accuracy is for labels, and the expected answers are text" in done.err
+    assert desk.vendor.calls("generate") == 0
+
+
+@pytest.mark.soak
+def test_killed_evaluations_ask_each_question_once(desk: Desk, job: str) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"row {n}", "completion": f"{n} wor"} for n in range(1000)]
+    words = ("evaluate", job, "--data", write("many.jsonl", rows), "--metric", "exact_match", "--json")
+    kills = 0
+    while kills < 20:
+        before = desk.vendor.calls("generate")
+        run = subprocess.Popen(desk.command(*words), cwd=desk.folder, env=desk.environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        while desk.vendor.calls("generate") < before + 60 and run.poll() is None:
+            time.sleep(0.01)
+        run.kill()
+        kills += run.wait() != 0
+    killed = desk.run(*words).json
+    # The question that was in flight when the process died may be asked again.
+    assert 2000 <= desk.vendor.calls("generate") <= 2000 + kills
+    (desk.home / "answers" / "answers.db").unlink()
+    assert desk.run(*words).json == killed

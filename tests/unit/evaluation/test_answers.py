@@ -1,0 +1,92 @@
+"""The store of answers: a question is asked once, whatever happens in between."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloudtune.errors import LedgerError, RateLimited
+from cloudtune.evaluation.answers import Answers
+from cloudtune.optional import GenerateOptions
+from cloudtune.state import Generation
+from cloudtune.testing import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+PROMPTS = [f"question {number % 40}" for number in range(60)]
+
+
+class Model:
+    """Answers, and fails after a number of answers."""
+
+    def __init__(self, fail_after: int | None = None, error: Exception | None = None) -> None:
+        self.asked: list[str] = []
+        self._left = fail_after
+        self._error = error or RateLimited("slow down")
+
+    def ask(self, prompts: Sequence[str]) -> Iterator[Generation]:
+        """The answers in order."""
+        for prompt in prompts:
+            if self._left == 0:
+                self._left = 7
+                raise self._error
+            if self._left is not None:
+                self._left -= 1
+            self.asked.append(prompt)
+            yield Generation(text=prompt.upper(), finish_reason="stop")
+
+
+def texts(store: Answers, model: Model, options: GenerateOptions | None = None, name: str = "m") -> list[str]:
+    return [one.text for one in store.of(name, PROMPTS, options or GenerateOptions(), model.ask)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "answers.db"
+
+
+def test_equal_prompts_are_asked_once_and_never_again(path: Path) -> None:
+    model = Model()
+    expected = [prompt.upper() for prompt in PROMPTS]
+    assert texts(Answers(path, FakeClock()), model) == expected
+    assert texts(Answers(path, FakeClock()), model) == expected
+    assert len(model.asked) == len(set(PROMPTS))
+
+
+def test_another_model_or_setting_is_asked_again(path: Path) -> None:
+    model, store = Model(), Answers(path, FakeClock())
+    for options, name in ((GenerateOptions(), "m"), (GenerateOptions(max_tokens=9), "m"), (GenerateOptions(), "n")):
+        texts(store, model, options, name)
+    assert len(model.asked) == 3 * len(set(PROMPTS))
+
+
+def test_throttling_is_retried_from_the_first_missing_answer(path: Path) -> None:
+    model = Model(fail_after=5)
+    assert texts(Answers(path, FakeClock()), model) == [prompt.upper() for prompt in PROMPTS]
+    assert len(model.asked) == len(set(PROMPTS))
+
+
+def test_an_interrupted_run_continues(path: Path) -> None:
+    model = Model(fail_after=11, error=KeyboardInterrupt())  # type: ignore[arg-type]
+    interruptions = 0
+    while True:
+        try:
+            texts(Answers(path, FakeClock()), model)
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+    assert interruptions > 2
+    assert len(model.asked) == len(set(PROMPTS))
+
+
+def test_the_store_is_private_and_damage_is_reported(path: Path) -> None:
+    texts(Answers(path, FakeClock()), Model())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.write_bytes(b"not a database" * 99)
+    with pytest.raises(LedgerError, match=r"answers\.db"):
+        texts(Answers(path, FakeClock()), Model())

@@ -35,6 +35,8 @@ WORDS: dict[str, list[str]] = {
     "cancel": ["{ref}"], "pause": ["{ref}"], "resume": ["{ref}"], "delete": ["{ref}"], "deploy": ["{ref}", "--yes"],
     "deployments": [], "undeploy": ["x{NAMED}"], "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
     "predict": ["{ref}", "Is it {NAMED}?"],
+    "evaluate": ["{ref}", "--data", "{good}", "--metric", "x{NAMED}"],
+    "compare": ["{ref}", "{ref}", "--data", "{rows}"],
     "import": ["folder{NAMED}", "--yes"], "export": ["{ref}", "to{NAMED}"],
     "backends": [], "methods": [], "schema": [], "config": ["show"],
     "doctor": ["scripted"], "emulate": ["--fault", "x{NAMED}"],

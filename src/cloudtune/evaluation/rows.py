@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -15,6 +14,7 @@ from cloudtune.data.read.reading import read
 from cloudtune.data.records import Chat, Labelled, Message, Pair, Question, Record, Tagged, canonical, compact, kind_of
 from cloudtune.data.split import shares
 from cloudtune.errors import InputError, Problem
+from cloudtune.files.regular_file import open_regular
 from cloudtune.state import Value
 
 if TYPE_CHECKING:
@@ -173,11 +173,12 @@ def group_names(rows: Sequence[TestRow], field: str | None) -> list[str]:
     values: dict[tuple[str, int], str] = {}
     problems: list[Problem] = []
     for file in dict.fromkeys(row.file for row in rows):
-        for line, text in enumerate(Path(file).read_bytes().splitlines(), 1):
-            try:
-                values[file, line] = compact(msgspec.json.decode(text, type=dict[str, Any])[field])
-            except (msgspec.DecodeError, KeyError):
-                continue
+        with open_regular(file) as lines:
+            for line, text in enumerate(lines, 1):
+                try:
+                    values[file, line] = compact(msgspec.json.decode(text, type=dict[str, Any])[field])
+                except (msgspec.DecodeError, KeyError):
+                    continue
     for row in rows:
         if (row.file, row.line) not in values:
             message = f"the row has no {field!r}, which names its source"

@@ -321,3 +321,24 @@ def test_a_given_adapter_decides_its_settings(tmp_path):
     ):  # fmt: skip
         (problem,) = LocalBackend(Options(root=tmp_path)).check(request(tmp_path, adapter=adapter).spec)
         assert problem.field == field
+
+
+def test_a_model_of_the_wrong_family_is_refused(tmp_path):
+    pairs, decoder = {**MODEL, "is_encoder_decoder": True}, {**MODEL, "is_encoder_decoder": False}
+    for method, model, message in (
+        ("seq2seq", decoder, "trains an encoder-decoder"), ("sft", pairs, "trains a causal language model"),
+        ("dpo", pairs, "trains a causal language model"),
+    ):  # fmt: skip
+        with pytest.raises(SpecError) as refused:
+            planned(tmp_path, method=method, model=model)
+        (problem,) = refused.value.problems
+        assert (problem.code, problem.field) == ("wrong_family", "model")
+        assert message in problem.message
+    for method, model in (("seq2seq", pairs), ("seq2seq", MODEL), ("classification", pairs), ("sft", decoder)):
+        assert spec_json(planned(tmp_path, method=method, model=model))["method"] == method
+
+
+@pytest.mark.parametrize("method", ["token_classification", "question_answering", "seq2seq"])
+def test_what_has_no_effect_on_rows_with_answers_is_refused(tmp_path, method):
+    found = errors_of(tmp_path, method={"name": method, "loss_on": "last_assistant"}, hyperparameters={"packing": True})
+    assert found.keys() == {"method.loss_on", "hyperparameters.packing"}

@@ -183,3 +183,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def check_gradients(model: Any, expected: dict[str, torch.Tensor]) -> None:
+    """The model's gradients are those, to 1e-5 of each tensor's norm; tensors near zero, of the largest one."""
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    largest = max(float(gradient.norm()) for gradient in expected.values())
+    assert largest > 0
+    for name, gradient in found.items():
+        error, size = float((gradient - expected[name]).norm()), float(expected[name].norm())
+        assert error <= 1e-5 * max(size, 0.01 * largest), name

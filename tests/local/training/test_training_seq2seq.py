@@ -10,13 +10,14 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cloudtune_trainer import models
+from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.export import export
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, ModelSource, RunSpec
 from cloudtune_trainer.tasks.seq2seq import decoder_inputs, source_of
 from cloudtune_trainer.tasks.table import open_model, task_for
 
-from .conftest import Rows, Runs, events, metrics, same_bits, weights, write_encoder
+from .conftest import Rows, Runs, check_gradients, events, metrics, same_bits, weights, write_encoder
 
 FULL, LORA = {"type": "full"}, {"type": "lora", "rank": 16, "alpha": 32.0}
 WORDS = {"one": "uno", "two": "dos", "three": "tres", "four": "cuatro"}
@@ -70,9 +71,7 @@ def test_loss_and_gradient_are_those_of_transformers(
     theirs = model(**batch.inputs, labels=batch.labels).loss
     theirs.backward()
     torch.testing.assert_close(together.loss / together.count, theirs, rtol=1e-5, atol=0)
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-7, msg=name)
+    check_gradients(model, gradients)
     parts = [task.forward(model, task.collate(samples, part)) for part in ([0, 3, 6], [1], [2, 4, 5])]
     torch.testing.assert_close(sum(part.loss for part in parts), together.loss, rtol=1e-6, atol=0)
     assert sum(part.count for part in parts) == together.count == samples.learnt_tokens
@@ -176,3 +175,31 @@ def test_long_rows_are_cut_and_named(runs: Runs, families: dict[str, Path]) -> N
     assert warning["data"]["rows"] == [4, 5]
     with pytest.raises(TrainingProblem, match=r"input 2: the text has \d+ tokens, and the model's context has 256"):
         list(open_model(run.model).predict(["one", "one " * 300]))
+
+
+def test_fifty_steps_have_the_losses_of_a_plain_loop(runs: Runs, families: dict[str, Path]) -> None:
+    """AdamW over transformers' own loss, with the rows in the same order."""
+    runs.base, data = families["t5"], rows(40)
+    run = runs.make(rows=data, **spec_of(FULL, max_steps=50, batch_size=4))
+    assert runs.train(run) == "succeeded"
+    found = [line["values"]["loss"] for line in metrics(run)]
+
+    tokenizer, model = AutoTokenizer.from_pretrained(runs.base), AutoModelForSeq2SeqLM.from_pretrained(runs.base)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    schedule = schedule_of([1] * 40, batch_size=4, capacity=1, packing=False, epochs=1, max_steps=50, seed=7)
+    expected = []
+    for step in range(50):
+        chosen = [data[place] for (place,) in schedule.sequences_of(step)]
+        inputs = tokenizer([row["source"] for row in chosen], padding=True, return_tensors="pt")
+        targets = [tokenizer(row["target"])["input_ids"] + [tokenizer.eos_token_id] for row in chosen]
+        labels = torch.full((4, max(map(len, targets))), -100)
+        for place, target in enumerate(targets):
+            labels[place, : len(target)] = torch.tensor(target)
+        loss = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert found[-1] < 0.5 * found[0]

@@ -48,4 +48,5 @@ def leave_one_out_advantages(rewards: Floats) -> Floats:
     """Rewards [groups, completions] minus the mean of the group's other rewards: arxiv.org/abs/2402.14740."""
     count = rewards.shape[1]
     centered: Floats = rewards - rewards.mean(1, keepdims=True)
-    return centered * (count / (count - 1))
+    centered *= count / (count - 1)
+    return centered

@@ -337,12 +337,12 @@ def test_the_reward_rises_and_a_shuffled_one_does_not(runs: Runs, rewards: Path,
     rise = {}
     for function in ("letters", "shuffled"):
         spec = spec_of(rewards, FULL, method=method, function=function, policy={"num_generations": 8, "beta": 0.01,
-                       "max_new_tokens": 8}, max_steps=25, batch_size=4, learning_rate=1e-2)  # fmt: skip
+                       "max_new_tokens": 8}, max_steps=15, batch_size=4, learning_rate=2e-2)  # fmt: skip
         run = runs.make(function, rows=items(8), **spec)
         assert runs.train(run) == "succeeded"
         measured = [m["values"]["reward"] for m in metrics(run)]
         rise[function] = np.mean(measured[-3:]) - np.mean(measured[:3])
-    assert rise["letters"] > 0.3
+    assert rise["letters"] > 0.5
     assert abs(rise["shuffled"]) < 0.1
 
 

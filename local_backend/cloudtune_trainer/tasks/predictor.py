@@ -101,8 +101,9 @@ class Predictor:
         raise NotImplementedError
 
     def generate(
-        self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
-    ) -> Iterator[Answer]:
+        self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, max_tokens: int = 128, temperature: float = 0.0,
+        top_p: float = 1.0, seed: int | None = None, batch_size: int = 8,
+    ) -> Iterator[Answer]:  # fmt: skip
         """Refuse: most of these models write no text."""
         raise TrainingProblem("bad_data", "this model writes no text", "Use predict, with rows instead of prompts.")
 

@@ -106,7 +106,8 @@ class QuestionAnswering:
         max_length = self.spec.hyperparameters.max_length
         rows = [fields_of(record, row, "question", "context", "answers") for row, record in enumerate(records, 1)]
         found = Windows(tokenizer, max_length).of([(question, context) for question, context, _ in rows])
-        cuts, kept, spans, row_of, asked = Cuts(), list[Window](), [], [], []
+        cuts, kept, asked = Cuts(), list[Window](), list[Asked]()
+        spans, row_of = list[tuple[int, int]](), list[int]()
         for row, ((_, context, answers), windows) in enumerate(zip(rows, found, strict=True), 1):
             if not windows:
                 cuts.dropped.append(row)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
-    from cloudtune_trainer.tasks.predictor import Input
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,10 @@ class Seq2Seq:
             whole = [*target, end] if end is not None and target[-1] != end else list(target)
             if len(whole) > max_length:
                 cuts.lost_tokens += len(whole) - max_length
-                cuts.truncated += [row] if cuts.truncated[-1:] != [row] and row not in cuts.truncated else []
+                cuts.truncated.append(row)
             ids.append([*source, *whole[:max_length]])
             middles.append(len(source))
-        cuts.truncated.sort()
+        cuts.truncated = sorted(set(cuts.truncated))  # a row may lose both ends
         tokens, learn, starts, cuts = joined(ids, cuts, max_length)
         begins = starts[:-1] + np.asarray(middles)
         for begin, stop in zip(begins, starts[1:], strict=True):
@@ -156,7 +155,7 @@ class Writer(Predictor):
         keep_special_tokens(network)
         self._ends = answer_ends(network, tokenizer)
 
-    def read(self, given: Input) -> list[int]:
+    def read(self, given: Any) -> list[int]:
         """See `Predictor.read`. A source is not cut: one that is longer than the model's context is refused."""
         if isinstance(given, list | tuple):
             given = source_of(given)

@@ -56,16 +56,9 @@ class TokenClassification:
         self.spec = spec
         self.labels: tuple[str, ...] = ()
         self.random_weights: tuple[str, ...] = ()
+        self.best_metric = BestMetric("token_accuracy", higher_is_better=True)
+        self._has_entities = False
         self._padding = 0
-
-    @property
-    def _has_entities(self) -> bool:
-        return are_entities(self.labels)
-
-    @property
-    def best_metric(self) -> BestMetric:
-        """See `Task.best_metric`: the entities' F1, or the share of right tags."""
-        return BestMetric("f1" if self._has_entities else "token_accuracy", higher_is_better=True)
 
     @property
     def metric_sums(self) -> int:
@@ -83,6 +76,9 @@ class TokenClassification:
         self.labels = tuple(sorted(found))
         if len(self.labels) < 2:
             raise TrainingProblem("bad_data", f"train: all words have the tag {self.labels[0]!r}", "Give two tags.")
+        self._has_entities = are_entities(self.labels)
+        if self._has_entities:
+            self.best_metric = BestMetric("f1", higher_is_better=True)
         self._padding = padding_of(tokenizer) or 0
         head = Head("token_classification", self._padding, self.labels)
         network, self.random_weights = load_with_head(
@@ -132,7 +128,7 @@ class TokenClassification:
 
     def _entities(self, logits: Tensor, labels: Tensor, kept: Tensor) -> list[int]:
         sizes = kept.sum(1).tolist()
-        predicted, actual = (numbers.cpu().split(sizes) for numbers in (logits.argmax(-1), labels[kept]))
+        predicted, actual = (torch.split(numbers.cpu(), sizes) for numbers in (logits.argmax(-1), labels[kept]))
         rows = [
             counts(*([self.labels[number] for number in row.tolist()] for row in pair))
             for pair in zip(predicted, actual, strict=True)

@@ -34,8 +34,7 @@ def check_causal(network: Any) -> None:
         raise TrainingProblem(
             "bad_spec",
             f"{type(network).__name__} is not a causal language model: its outputs depend on later tokens",
-            f"Use a decoder for this method. A {kind} model can be trained with method: classification or "
-            "token_classification.",
+            f"Use a decoder for this method. A {kind} model can be trained with method: classification.",
         )
 
 

@@ -83,10 +83,10 @@ class Seq2Seq:
             whole = [*target, end] if end is not None and target[-1] != end else list(target)
             if len(whole) > max_length:
                 cuts.lost_tokens += len(whole) - max_length
-                cuts.truncated += [row] if cuts.truncated[-1:] != [row] and row not in cuts.truncated else []
+                cuts.truncated.append(row)
             ids.append([*source, *whole[:max_length]])
             middles.append(len(source))
-        cuts.truncated.sort()
+        cuts.truncated = sorted(set(cuts.truncated))  # a row may lose both ends
         tokens, learn, starts, cuts = joined(ids, cuts, max_length)
         begins = starts[:-1] + np.asarray(middles)
         for begin, stop in zip(begins, starts[1:], strict=True):

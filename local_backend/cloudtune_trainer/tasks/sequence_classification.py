@@ -15,7 +15,8 @@ from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.label_problems import PROBLEMS, LabelProblem, correlations
+from cloudtune_trainer.tasks.correlation import correlations
+from cloudtune_trainer.tasks.label_problems import PROBLEMS, LabelProblem
 from cloudtune_trainer.tasks.padded import encoded, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import Sums

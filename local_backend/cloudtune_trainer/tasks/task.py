@@ -56,7 +56,6 @@ class Task(Protocol):
 
     spec: RunSpec
     """The run's settings. Loading adjusts them to the model."""
-    best_metric: BestMetric
     peft_task_type: str
     """peft's task type."""
     random_weights: tuple[str, ...]
@@ -67,6 +66,10 @@ class Task(Protocol):
     """Whether batches are packed. Loading sets it, depending on the model and the adapter."""
     needs_reference: bool
     """Whether `Pairs.reference` is needed: the untrained model's log-probabilities of every sample."""
+
+    @property
+    def best_metric(self) -> BestMetric:
+        """The metric that chooses the best checkpoint; it is known once the model is loaded."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from tests.local.backend.submitting import kill_all
 
 from cloudtune.client import Client
 from cloudtune.errors import DataError, InvalidRequest, UnsupportedError
+from cloudtune.methods import methods_of
 from cloudtune.optional import GenerateOptions
 from cloudtune.registry import backend_names, open_backend
 from cloudtune.spec import JobSpec
@@ -137,7 +138,8 @@ def test_equal_ratings_are_refused_when_planned(client, spec):
 @pytest.mark.parametrize("name", [name for name in backend_names() if name != "local"])
 def test_other_backends_refuse_with_a_reason(name):
     capabilities = open_backend(name, {}).capabilities
-    for feature in ("method:classification", "adapter:prefix", "adapter.virtual_tokens"):
+    methods = methods_of("sequence_classification", "token_classification", "question_answering", "seq2seq")
+    for feature in (*(f"method:{method}" for method in methods), "adapter:prefix", "adapter.virtual_tokens"):
         assert not capabilities.can(feature)
         assert len(capabilities.reasons[feature]) > 10
 

@@ -18,7 +18,7 @@ from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, Preferen
 from cloudtune_trainer.tasks.rated import RatedSamples, encode_rated
 from cloudtune_trainer.tasks.table import task_for
 
-from .conftest import Rows, Runs, metrics, same_bits, weights
+from .conftest import Rows, Runs, check_gradients, metrics, same_bits, weights
 from .test_training_preferences import DIALOGUE, pairs
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ def test_loss_and_gradient_are_those_of_the_paper(tiny_model: Path, packed: bool
         expected.append((1.5 if good else 0.75) * (1 - value))
     torch.stack(expected).sum().backward()
     torch.testing.assert_close(loss, torch.stack(expected).sum().detach(), rtol=1e-5, atol=1e-6)
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
+    check_gradients(network, gradients)
     figures = task.metrics(loss.item(), metric_sums, 6)
     good = torch.from_numpy(found.desirable)
     assert figures["kl"] == pytest.approx(z.item(), rel=1e-4)
@@ -216,10 +214,7 @@ def test_loss_and_gradient_are_trl_s(
     loss = trainer.compute_loss(trainer.model.train(), inputs)
     loss.backward()
     torch.testing.assert_close(sums.loss / sums.count, loss, rtol=1e-5, atol=1e-6)
-    grads = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    assert grads.keys() == own.keys()
-    for name, gradient in grads.items():
-        torch.testing.assert_close(own[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+    check_gradients(network, own)
     figures = task.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
     for name, named in (("kl", "kl"), ("margin", "rewards/margins"), ("rewards/chosen", "rewards/chosen")):
         (value,) = trainer._metrics["train"][named]

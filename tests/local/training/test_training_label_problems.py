@@ -16,11 +16,11 @@ from cloudtune_trainer.export import export
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import Adapter, Classification, DataFiles, ModelSource, RunSpec
-from cloudtune_trainer.tasks.label_problems import correlations
+from cloudtune_trainer.tasks.correlation import correlations
 from cloudtune_trainer.tasks.sequence_classification import SequenceClassification
 from cloudtune_trainer.tasks.table import open_model, task_for
 
-from .conftest import Rows, Runs, metrics, same_bits, weights
+from .conftest import Rows, Runs, check_gradients, metrics, same_bits, weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,9 +91,7 @@ def test_loss_and_gradient_are_those_of_transformers(tiny_model: Path, problem: 
     loss = model(**{k: inputs[k] for k in ("input_ids", "attention_mask")}, labels=labels).loss
     loss.backward()
     torch.testing.assert_close(sums.loss / sums.count, loss, rtol=1e-5, atol=1e-7)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(own[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+    check_gradients(model, own)
     with torch.no_grad():
         parts = [task.forward(model, task.collate(samples, part)).loss for part in ([0, 3], [1], [2, 4, 5, 6, 7])]
     torch.testing.assert_close(torch.stack(parts).sum(), sums.loss.detach(), rtol=1e-6, atol=1e-6)

@@ -19,7 +19,7 @@ from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, RunSpec
 from cloudtune_trainer.tasks.reward import RewardModel
 from cloudtune_trainer.tasks.table import open_model, task_for
 
-from .conftest import Runs, metrics, same_bits, weights
+from .conftest import Runs, check_gradients, metrics, same_bits, weights
 from .test_training_preferences import DIALOGUE, pairs
 
 FULL, LORA = {"type": "full"}, {"type": "lora", "rank": 4, "dropout": 0.1}
@@ -62,10 +62,7 @@ def test_loss_and_gradient_are_those_of_bradley_terry(tiny_model: Path, adapter:
     loss = torch.stack([torch.log(1 + torch.exp(bad - good)) for good, bad in scores]).sum()
     loss.backward()
     torch.testing.assert_close(sums.loss, loss, rtol=1e-5, atol=1e-6)
-    assert gradients
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+    check_gradients(model, gradients)
     found = task.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
     assert found["accuracy"] == sum(bool(good > bad) for good, bad in scores) / 5
     assert found["margin"] == pytest.approx(sum((good - bad).item() for good, bad in scores) / 5, abs=1e-5)

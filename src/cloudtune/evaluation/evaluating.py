@@ -124,6 +124,8 @@ class Evaluator:
         expected = [row.expected for row in rows]
         task = task_of(kind, expected)
         metrics = chosen_metrics(options.metrics, task)
+        for metric in metrics:
+            metric.rows(expected[:1], expected[:1])  # a missing package is reported before any model is asked
         groups = Groups(group_names(rows, options.group))
         made = self._made(job)
         training = spec_of(made.plan).data if made is not None else None

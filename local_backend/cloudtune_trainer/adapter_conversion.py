@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -31,7 +33,7 @@ def make_plain(folder: Path, initial: Mapping[str, Tensor]) -> None:
     """Convert the adapter that peft saved in ``folder``."""
     from safetensors.torch import load_file, save_file
 
-    path = folder / "adapter_model.safetensors"
+    path = folder / ADAPTER_WEIGHTS
     tensors = load_file(path)
     for name, start in initial.items():
         if ".lora_A." in name:
@@ -39,7 +41,7 @@ def make_plain(folder: Path, initial: Mapping[str, Tensor]) -> None:
         elif ".lora_B." in name:
             tensors[name] = torch.cat([tensors[name], -start.to(tensors[name].dtype)], dim=1)
     save_file(tensors, path, metadata={"format": "pt"})
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / ADAPTER_CONFIG)
     config["lora_alpha"] *= math.sqrt(2) if config["use_rslora"] else 2  # the scale stays the same
     config |= {"r": 2 * config["r"], "init_lora_weights": True}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")

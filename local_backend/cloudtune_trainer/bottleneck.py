@@ -19,6 +19,7 @@ from torch import Tensor
 from cloudtune_trainer.adapter_targets import choose_targets
 from cloudtune_trainer.layer_schedule import stacks_of
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
 from cloudtune_trainer.weights import check_tensors, head_weights
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cloudtune_trainer.spec_trained import Adapter
 
 PEFT_TYPE = "CLOUDTUNE_BOTTLENECK"
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class Bottleneck(torch.nn.Module):
@@ -79,7 +79,7 @@ def add_bottlenecks(model: Any, adapter: Adapter, task_type: str) -> Any:
 
 def load_bottlenecks(model: Any, folder: Path) -> Any:
     """Add the adapters in that folder to the model, a base model. The folder has been checked."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_object(folder / ADAPTER_CONFIG)
     modules = dict(model.named_modules())
     known = {name for name, _ in model.named_parameters()}
     saved = config.get("modules_to_save") or []
@@ -98,15 +98,15 @@ def save_bottlenecks(model: Any, folder: Path) -> None:
 
     folder.mkdir(parents=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in _weights(model).items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(model.bottlenecks, indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(model.bottlenecks, indent=2) + "\n", encoding="utf-8")
 
 
 def restore_bottlenecks(model: Any, folder: Path) -> None:
     """Set the adapters' weights to those in the folder. Raises ``model_not_found`` if they do not fit."""
     from safetensors.torch import load_file
 
-    weights, stored = _weights(model), load_file(folder / WEIGHTS)
+    weights, stored = _weights(model), load_file(folder / ADAPTER_WEIGHTS)
     check_tensors(
         str(folder), {name: list(tensor.shape) for name, tensor in weights.items()},
         {name: list(tensor.shape) for name, tensor in stored.items()},

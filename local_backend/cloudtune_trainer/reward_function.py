@@ -213,6 +213,8 @@ def _endpoint(url: str, timeout: float) -> _Score:
             try:
                 with opener.open(request, timeout=timeout) as reply:
                     document = json.loads(reply.read(_LARGEST_REPLY)) or {}
+            except RecursionError as error:
+                raise ValueError("the reply is JSON that is nested too deeply") from error
             except (urllib.error.URLError, ConnectionError) as error:
                 attempt += 1
                 if attempt == _ATTEMPTS or (isinstance(error, urllib.error.HTTPError) and error.code < 500):

@@ -59,11 +59,16 @@ def rewarded(method: str, folder: Path) -> tuple[Rows, dict[str, Any]]:
     return items(4), policy_spec(file, {}, method=method, function="digits", policy=policy)
 
 
+def taught(method: str, folder: Path) -> tuple[Rows, dict[str, Any]]:
+    teacher = write_family(folder / "teacher", "qwen2", tie_word_embeddings=False, hidden_size=48)
+    return sums(4), {"method": method, "teacher": {"path": str(teacher)}}
+
+
 EXAMPLES: dict[str, Example] = {
     "sft": plain(sums), "cpt": plain(texts), "dpo": paired, "ipo": paired, "orpo": paired, "simpo": paired,
     "grpo": rewarded, "rloo": rewarded, "ppo": rewarded, "kto": judged, "reward": plain(pairs),
     "classification": plain(labelled), "token_classification": plain(tagged), "question_answering": plain(asked),
-    "seq2seq": plain(translated),
+    "seq2seq": plain(translated), "distill": taught,
 }  # fmt: skip
 """Rows and settings for each method."""
 COUNT = max(len(EXAMPLES), len(ADAPTERS))

@@ -175,12 +175,12 @@ def test_a_spec_from_a_newer_version(runs: Runs) -> None:
 
 
 def test_every_fault_of_a_spec_at_once(runs: Runs) -> None:
-    adapter = {"type": "prompt"}
+    adapter = {"type": "vera"}
     run = runs.make(
-        colour="red", method="kto", adapter=adapter, hyperparameters={"batch_size": "8", "scheduler": "wavy"}
+        colour="red", method="rft", adapter=adapter, hyperparameters={"batch_size": "8", "scheduler": "wavy"}
     )
     message = problem(run)["message"]
-    for words in ("colour: unknown key", "method: 'kto' is not one of sft", "adapter.type: 'prompt' is not one of full",
+    for words in ("colour: unknown key", "method: 'rft' is not one of sft", "adapter.type: 'vera' is not one of full",
                   "batch_size: invalid value '8'", "hyperparameters.scheduler: invalid value 'wavy'"):  # fmt: skip
         assert words in message
 

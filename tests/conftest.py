@@ -42,9 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     ``PYTHON_WARM_SERVER= make test`` starts each one anew.
     """
-    if "PYTHON_WARM_SERVER" in os.environ or sys.platform != "linux":
-        return
     warm = Path(__file__).with_name("warm")
+    if (server_path := os.environ.get("PYTHON_WARM_SERVER")) is not None or sys.platform != "linux":
+        if server_path:  # in a worker of xdist; tests pass sys.path on to the processes that they start
+            sys.path.append(str(warm))
+        return
     folder = tempfile.mkdtemp(prefix="warm-")
     os.environ["PYTHON_WARM_SERVER"] = f"{folder}/server"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(warm), os.environ.get("PYTHONPATH")]))

@@ -44,6 +44,11 @@ class Task(msgspec.Struct, frozen=True):
     problem: LabelProblem | None = None
     """Check that the labels of texts fit this problem."""
 
+    @property
+    def only_converts(self) -> bool:
+        """Whether the rows are written in a format for no target. They need not be a whole training set."""
+        return self.format is not None and not self.target
+
 
 class Side(msgspec.Struct):
     """The records of one side of a batch, as bytes."""

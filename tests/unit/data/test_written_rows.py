@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cloudtune.data.report import CheckReport
-    from cloudtune.errors import Problem
-
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 CHAT = {"messages": [Q, A]}
 QB, AB = {"role": "user", "content": [{"text": "Q"}]}, {"role": "assistant", "content": [{"text": "A"}]}
@@ -47,16 +44,11 @@ OWN = {name: own for name in format_names() if (own := find_format(name).own) in
 EXTRA = {"note": "SECRET", "mail": "SECRET@example.com"}
 
 
-def row_errors(report: CheckReport) -> list[Problem]:
-    """All errors but that of ratings that are all equal, which is about the rows together."""
-    return [problem for problem in report.problems if problem.severity == "error" and problem.code != "one_label"]
-
-
 def written(path: Path, to: str, **source: Any) -> list[Any]:
     """The rows that a conversion writes."""
     out = path.with_name("out.jsonl")
     report = convert(Source(path=str(path), **source), to=to, out=out, workers=0)
-    assert row_errors(report) == []
+    assert report.ok, report.problems
     return [json.loads(line) for line in out.read_text(encoding="utf-8-sig").splitlines()]
 
 

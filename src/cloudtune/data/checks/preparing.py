@@ -293,7 +293,7 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
     if method is not None and (wrong := sorted(set(survey.kinds).difference(method.kinds))):
         what = f"{task.method} requires {' or '.join(method.kinds)} rows; these rows are {', '.join(wrong)}"
         faults.error("kind_not_for_method", what, field="data.train", fix="use another kind of rows, or another method")
-    elif method is not None and (method.labels or method.task == "unpaired_preference"):
+    elif method is not None and (method.labels or method.task == "unpaired_preference") and not task.only_converts:
         _check_classes(survey, task, faults)
     rows = survey.sides["train"].rows
     if 0 < rows < FEW_ROWS:

@@ -46,7 +46,7 @@ $(VENV)/.all: pyproject.toml requirements/all.txt $(COMPILED) | $(BIN)/python
 quickstart: $(VENV)/.run  ## Fetch a small real model, tune it on real headlines, compare before and after
 	$(BIN)/python examples/quickstart/quickstart.py
 
-test: lint types  ## What a change can break, in about 20 minutes on 2 cores
+test: lint types  ## What a change can break, in about 18 minutes on 2 cores
 	$(PYTEST) -n $(WORKERS) --dist worksteal
 
 soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, large files, real weights

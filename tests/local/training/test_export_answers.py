@@ -115,7 +115,7 @@ def trained(runs: Runs, base: Path, name: str, adapter: dict[str, Any]) -> Path:
     run = runs.make(
         name, rows=ROWS, model={"source": "folder", "path": str(base)}, adapter=adapter,
         checkpoints={"every": 1000},
-        hyperparameters={"max_steps": 40, "learning_rate": 2e-2 if adapter["type"] == "lora" else 1e-2},
+        hyperparameters={"max_steps": 80 if adapter["type"] == "lora" else 40, "learning_rate": 1e-2},
     )  # fmt: skip
     assert runs.train(run) == "succeeded"
     return run.model

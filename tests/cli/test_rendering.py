@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cloudtune.cli import render
 from cloudtune.cli.render_errors import as_json, as_text, exit_code
+from cloudtune.cli.render_job import next_steps
 from cloudtune.cli.render_plan import plan_text
 from cloudtune.cli.render_plot import curves
 from cloudtune.cli.render_watch import EARLIER_EVENTS, LiveView, PlainView, sparkline
@@ -282,3 +283,14 @@ def test_errors_as_text_and_as_json() -> None:
     assert as_text(FileNotFoundError(2, "No such file", "a/b")) == "error: a/b: No such file\n"
     assert "bug in cloudtune" in as_text(ZeroDivisionError("x"))
     assert exit_code(ZeroDivisionError()) == 1
+
+
+@pytest.mark.parametrize(("method", "command"), [
+    (None, "generate local:/runs:job-1 'a prompt' --base"), ("dpo", "generate local:/runs:job-1 'a prompt' --base"),
+    ("token_classification", "predict local:/runs:job-1 'a text'"), ("seq2seq", "predict local:/runs:job-1 'a text'"),
+    ("question_answering", "predict local:/runs:job-1 --question 'a question' 'a context'"),
+    ("reward", "predict local:/runs:job-1 --file ROWS.jsonl"),
+])  # fmt: skip
+def test_the_next_steps_use_a_model_as_its_method_allows(method: str | None, command: str) -> None:
+    done = JobSnapshot(ref=REF, state=JobState.SUCCEEDED, native_state="succeeded")
+    assert next_steps(done, lambda verb: verb == "verb:generate", method) == [f"cloudtune {command}"]

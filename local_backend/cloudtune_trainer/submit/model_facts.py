@@ -62,8 +62,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     modules: list[str] = []
     """Layers with a weight matrix, as their paths after the number of the block: ``self_attn.q_proj``."""
     weight_groups: dict[str, list[int]] = {}
-    """Name of a weight -> the number of layers up to the last one that has it, and the number of parameters. ``*``
-    stands for the number of a layer, ``#`` for any other number."""
+    """Name of a weight -> the number of layers up to the last one that has it, and the number of parameters. In the
+    name, ``*`` is the number of the layer, and ``#`` any other number."""
 
 
 def find_model(name: str, *, revision: str | None = None) -> ModelFacts:

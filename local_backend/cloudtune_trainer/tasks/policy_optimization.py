@@ -114,7 +114,7 @@ class PolicyOptimization:
         with evaluating(model):
             tokens = self._sampler.sample(model, samples, chosen, settings, devices, check)
             made = with_completions(samples, chosen, tokens, self._sampler.ends)
-            with torch.random.fork_rng():  # whatever the reward draws, dropout stays the same
+            with torch.random.fork_rng():  # a reward that uses random numbers does not change dropout
                 made = replace(made, rewards=self._rewards(samples, chosen, tokens, devices, check))
             made = self._with_advantages(self._measured(model, made, devices))
         if number is not None:

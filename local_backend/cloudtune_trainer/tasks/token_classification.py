@@ -166,7 +166,7 @@ class WordPieces:
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         if not tokenizer.is_fast:
-            what = f"{type(tokenizer).__name__} does not tell which word a token belongs to"
+            what = f"{type(tokenizer).__name__} does not map tokens to words"
             raise TrainingProblem("bad_spec", what, "Use a model with a fast tokenizer (tokenizer.json).")
         self._tokenizer = tokenizer
         self._max_length = max_length

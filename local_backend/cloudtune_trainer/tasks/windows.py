@@ -38,7 +38,7 @@ class Windows:
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         if not tokenizer.is_fast:
-            what = f"{type(tokenizer).__name__} does not tell which characters a token stands for"
+            what = f"{type(tokenizer).__name__} does not map tokens to characters"
             raise TrainingProblem("bad_spec", what, "Use a model with a fast tokenizer (tokenizer.json).")
         self._tokenizer = tokenizer
         self._max_length = max_length

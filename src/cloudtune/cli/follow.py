@@ -75,14 +75,28 @@ def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
 
 def finished(session: Session, job: Job, snapshot: JobSnapshot) -> None:
     """Print where the model of a succeeded job is, and the next commands."""
-    from cloudtune.cli.render_job import job_json, model_json, next_steps
-    from cloudtune.optional import capabilities_of
+    from cloudtune.cli.render_job import job_json, model_json
 
     model = job.model()
     session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)})
     session.say(f"{snapshot.state}; tuned model: {model.uri or model.id}")
+    say_next_steps(session, snapshot)
+
+
+def say_next_steps(session: Session, snapshot: JobSnapshot) -> None:
+    """Print the commands that apply to the job now."""
+    from cloudtune.cli.render_job import next_steps
+    from cloudtune.errors import LedgerError
+    from cloudtune.ledger.rows import spec_of
+    from cloudtune.optional import capabilities_of
+
     can = capabilities_of(session.client.backend(snapshot.ref.backend), snapshot.ref).can
-    for line in next_steps(snapshot, can):
+    try:
+        attempt = session.client.ledger.of_ref(snapshot.ref)
+        method = spec_of(attempt.plan).method.name if attempt is not None else None
+    except LedgerError:
+        method = None
+    for line in next_steps(snapshot, can, method):
         session.say(f"  {line}")
 
 

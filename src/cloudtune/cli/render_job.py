@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.cli.render import ago, clock_time, coloured, duration, fields
+from cloudtune.methods import METHODS
 from cloudtune.state import JobState, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cloudtune.methods import TaskName
     from cloudtune.state import JobSnapshot, TunedModel
 
 
@@ -66,13 +68,25 @@ def job_text(snapshot: JobSnapshot) -> str:
     )
 
 
-def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool]) -> list[str]:
-    """Return the commands that apply to the job now and that the back end supports."""
+_INPUTS: dict[TaskName, str] = {
+    "sequence_classification": "'a text'", "token_classification": "'a text'", "seq2seq": "'a text'",
+    "question_answering": "--question 'a question' 'a context'", "reward_model": "--file ROWS.jsonl",
+}  # fmt: skip
+"""What ``cloudtune predict`` takes, for tasks whose models do not continue texts."""
+
+
+def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool], method: str | None = None) -> list[str]:
+    """Return the commands that apply to the job now and that the back end supports.
+
+    ``method`` is the name of the job's method, if the ledger knows it.
+    """
     ref = snapshot.ref
     if snapshot.state is JobState.SUCCEEDED:
         beside = "" if can("verb:deploy") else " --base"  # where models must be deployed, the base model usually is not
+        inputs = _INPUTS.get(METHODS[method].task) if method is not None else None
+        answer = f"cloudtune predict {ref} {inputs}" if inputs else f"cloudtune generate {ref} 'a prompt'{beside}"
         ways = {
-            "verb:deploy": f"cloudtune deploy {ref}", "verb:generate": f"cloudtune generate {ref} 'a prompt'{beside}",
+            "verb:deploy": f"cloudtune deploy {ref}", "verb:generate": answer,
             "verb:export": f"cloudtune export {ref} FOLDER",
         }  # fmt: skip
         return [line for verb, line in ways.items() if can(verb)]

@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 @ref_argument
 def show(session: Session, ref: str) -> None:
     """Show the details of a job: state, progress, times and, if it failed, the error."""
-    from cloudtune.cli.render_job import job_json, job_text, next_steps
-    from cloudtune.optional import capabilities_of
+    from cloudtune.cli.follow import say_next_steps
+    from cloudtune.cli.render_job import job_json, job_text
 
     snapshot = session.job(ref).snapshot()
     session.result(job_json(snapshot))
     session.put(job_text(snapshot))
-    can = capabilities_of(session.client.backend(snapshot.ref.backend), snapshot.ref).can
-    for line in next_steps(snapshot, can):
-        session.say(f"  {line}")
+    say_next_steps(session, snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
+from cloudtune.evaluation import metrics as evaluation_metrics
 from cloudtune_trainer import models
 from cloudtune_trainer.export import export
 from cloudtune_trainer.folder import read_json
@@ -201,3 +203,11 @@ def test_tags_without_entities_choose_by_accuracy(runs: Runs) -> None:
     assert measured["values"].keys() == {"loss", "token_accuracy"}
     (found,) = open_model(run.model).predict(["the dog runs"])
     assert len(found.text.split()) == 3
+
+
+def test_training_and_evaluation_find_the_same_entities() -> None:
+    """The trainer ships without cloudtune, so each has the definition."""
+    drawn = random.Random(3)
+    for _ in range(2000):
+        tags = [drawn.choice(["O", *(f"{prefix}-{kind}" for prefix in "BIESLU" for kind in "XY")]) for _ in range(6)]
+        assert entities(tags) == evaluation_metrics.entities(tags), tags

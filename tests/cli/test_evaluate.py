@@ -102,6 +102,20 @@ def test_the_training_file_as_test_file_is_named(desk: Desk, job: str) -> None:
     assert "measure memory" in out
 
 
+def test_the_validation_file_as_test_file_is_named(desk: Desk) -> None:
+    rows: list[dict[str, object]] = [{"prompt": row, "completion": row[::-1]} for row in ROWS]
+    data = write("held_out.jsonl", rows)
+    ref = desk.submit("--set", f"data.validation={data}")
+    desk.finish(ref)
+    assert "the test rows are the validation data of the training" in desk.run("evaluate", ref, "--data", data).out
+
+
+def test_labels_with_fractions_are_measured_as_numbers(desk: Desk, job: str) -> None:
+    rows: list[dict[str, object]] = [{"text": row, "label": number / 4} for number, row in enumerate(ROWS)]
+    done = desk.run("evaluate", job, "--data", write("ratings.jsonl", rows), "--json").json
+    assert (done["task"], done["metrics"][1]) == ("numbers", "mean_absolute_error")
+
+
 def test_rows_of_one_source_are_grouped(desk: Desk, job: str) -> None:
     rows: list[dict[str, object]] = [{"prompt": row, "completion": row[::-1], "document": number // 4}
                                      for number, row in enumerate(ROWS)]  # fmt: skip

@@ -133,6 +133,8 @@ def _overlap_notes(found: Overlap, rows: int) -> list[str]:
         "have the prompt of a training row with another answer": found.same_prompt,
     }
     notes = [f"{len(lines):,} of {rows:,} test rows {what}: {_lines(lines)}" for what, lines in kinds.items() if lines]
+    if found.validation:
+        notes.append("the test rows are the validation data of the training, which chose the best checkpoint")
     if found.seen:
         notes.append("remove rows that were in training: on them, the metrics measure memory and not generalization")
     return notes

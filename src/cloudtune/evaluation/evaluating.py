@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cloudtune.data.records import compact
+from cloudtune.data.records import Labelled, compact
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerError, UnsupportedError
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cloudtune.ledger.ledger import Ledger
     from cloudtune.ledger.rows import Attempt
     from cloudtune.optional import Input, Prompt
-    from cloudtune.spec import Data, Source
+    from cloudtune.spec import Data, JobSpec, Source
 
     Progress = Callable[[str, int, int], None]
     """Called with a model's name, the number of rows that it has answered, and the number of all rows."""
@@ -122,13 +122,14 @@ class Evaluator:
         _need_numpy()
         kind, rows = read_rows(source)
         expected = [row.expected for row in rows]
-        task = task_of(kind, expected)
+        made = self._made(job)
+        spec = spec_of(made.plan) if made is not None else None
+        task = task_of(kind, expected, regression=_is_regression(spec, rows))
         metrics = chosen_metrics(options.metrics, task)
         for metric in metrics:
             metric.rows(expected[:1], expected[:1])  # a missing package is reported before any model is asked
         groups = Groups(group_names(rows, options.group))
-        made = self._made(job)
-        training = spec_of(made.plan).data if made is not None else None
+        training = spec.data if spec is not None else None
         notes: list[str] = []
         asking = _limit(options, expected)
         prompts = [row.prompt for row in rows]
@@ -238,6 +239,13 @@ def _distinct(models: Sequence[Answered]) -> list[Answered]:
         name = model.name if seen[model.name] == 1 else f"{model.name} ({seen[model.name]})"
         found.append(model._replace(name=name))
     return found
+
+
+def _is_regression(spec: JobSpec | None, rows: Sequence[TestRow]) -> bool:
+    """Whether the labels are numbers: the job learns a regression, or some label has a fraction."""
+    if spec is not None and spec.method.label_problem == "regression":
+        return True
+    return any(isinstance(row.record, Labelled) and isinstance(row.record.label, float) for row in rows)
 
 
 def _examples(

@@ -133,11 +133,17 @@ def _numbers(answers: Sequence[str], expected: Sequence[str]) -> Array:
 
 
 def _errors(answers: Sequence[str], expected: Sequence[str]) -> Array:
-    """The absolute error of each row. An answer without a number has the distance of the two extremes expected."""
+    """The absolute error of each row.
+
+    An answer without a number has the distance of the two extremes expected. If all expected numbers are equal, it has
+    the size of that number, and at least 1.
+    """
     import numpy as np
 
     pairs = _numbers(answers, expected)
-    return np.where(np.isnan(pairs[:, 0]), np.ptp(pairs[:, 1]), np.abs(pairs[:, 0] - pairs[:, 1]))[:, None]
+    right = pairs[:, 1]
+    worst = np.ptp(right) or max(1.0, float(np.abs(right).max()))
+    return np.where(np.isnan(pairs[:, 0]), worst, np.abs(pairs[:, 0] - right))[:, None]
 
 
 def _with_median(answers: Sequence[str], expected: Sequence[str]) -> Array:
@@ -283,10 +289,10 @@ chrF comes first for text: it counts characters, so it needs no words and suits 
 """
 
 
-def task_of(kind: str, expected: Sequence[str]) -> Task:
-    """What the expected answers are: labels, numbers, JSON, or other text."""
+def task_of(kind: str, expected: Sequence[str], *, regression: bool = False) -> Task:
+    """What the expected answers are: labels, numbers, JSON, or other text. Labels of a regression are numbers."""
     if kind == "text_label":
-        return "labels"
+        return "numbers" if regression and all(number_of(one) is not None for one in expected) else "labels"
     if kind == "question":
         return "answers"
     if kind == "tags":

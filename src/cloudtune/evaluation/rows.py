@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -13,6 +15,7 @@ from cloudtune.data.problem_list import KEPT, Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import Chat, Labelled, Message, Pair, Question, Record, Tagged, canonical, compact, kind_of
 from cloudtune.data.split import shares
+from cloudtune.data.transform.mixing import mix_sources
 from cloudtune.errors import InputError, Problem
 from cloudtune.files.regular_file import open_regular
 from cloudtune.state import Value
@@ -70,6 +73,9 @@ def _split(record: Record) -> tuple[Prompt | Input, str] | Problem:
     """The prompt and the expected answer."""
     match record:
         case Labelled():
+            if isinstance(record.label, list):
+                message, fix = "rows with several labels are not evaluated yet", "use rows with one label"
+                return Problem(code="not_evaluated", field="label", message=message, fix=fix)
             found: tuple[Prompt | Input, str] = (record.text, str(record.label))
         case Question():
             given = {"question": record.question, "context": record.context}
@@ -116,6 +122,8 @@ class Overlap(Value, frozen=True, kw_only=True):
     """Lines of those that differ from one only in case, spaces and punctuation."""
     same_prompt: tuple[int, ...] = ()
     """Lines of those whose prompt has another answer in training."""
+    validation: bool = False
+    """The file is the validation data of the training."""
 
     @property
     def seen(self) -> frozenset[int]:
@@ -128,7 +136,7 @@ def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
     equal: set[bytes] = set()
     similar: set[bytes] = set()
     prompts: set[bytes] = set()
-    for record in training_records(training):
+    for record in itertools.chain(training_records(training), _mixed_in(training)):
         equal.add(_hash(canonical(record)))
         found = _split(record)
         if not isinstance(found, Problem):
@@ -142,18 +150,37 @@ def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
             in_similar.append(row.line)
         elif _hash(_plain(row.question)) in prompts:
             in_prompts.append(row.line)
-    return Overlap(checked=True, equal=tuple(in_equal), similar=tuple(in_similar), same_prompt=tuple(in_prompts))
+    return Overlap(checked=True, equal=tuple(in_equal), similar=tuple(in_similar), same_prompt=tuple(in_prompts),
+                   validation=_is_validation(rows, training))  # fmt: skip
 
 
 def training_records(training: Data) -> Iterator[Record]:
-    """The records of the training split."""
+    """The records of the training split, without those that are mixed in."""
+    return _training_side(training.train, training)
+
+
+def _mixed_in(training: Data) -> Iterator[Record]:
+    """The records that can be mixed in. Training may use only some of them."""
+    for source in mix_sources(training).values():
+        yield from _training_side(source, training)
+
+
+def _training_side(source: Source, training: Data) -> Iterator[Record]:
     faults = Faults()
     split = shares(training)
-    for batch in read(training.train, faults):
+    for batch in read(source, faults):
         for record in batch.records:
             if split.side(canonical(record)) == "train":
                 yield record
     faults.raise_errors()
+
+
+def _is_validation(rows: Sequence[TestRow], training: Data) -> bool:
+    """Whether a file of the rows is a file of ``data.validation``."""
+    if training.validation is None or isinstance(training.validation, float):
+        return False
+    files = {Path(path).resolve() for path in training.validation.paths}
+    return any(Path(file).resolve() in files for file in {row.file for row in rows})
 
 
 def expected_answers(training: Data) -> Iterator[str]:

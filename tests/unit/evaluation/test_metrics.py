@@ -89,6 +89,8 @@ def test_unreadable_numbers_are_never_an_advantage() -> None:
     expected = ["1", "2", "11"]
     assert value("mean_absolute_error", ["2", "1,002", "11%"], expected) == pytest.approx((1 + 1000 + 0) / 3)
     assert value("mean_absolute_error", ["1", "none", "11"], expected) == pytest.approx(10 / 3)
+    assert value("mean_absolute_error", ["none", "7"], ["7", "7"]) == 3.5
+    assert value("mean_absolute_error", ["none"], ["0"]) == 1.0
     assert value("number_match", ["1.0", "two", "11"], expected) == pytest.approx(2 / 3)
 
 
@@ -116,6 +118,11 @@ def test_a_regular_expression_is_a_metric() -> None:
 ])  # fmt: skip
 def test_the_task_follows_from_the_expected_answers(kind: str, expected: list[str], task: str) -> None:
     assert task_of(kind, expected) == task
+
+
+def test_labels_of_a_regression_are_numbers_if_all_are() -> None:
+    assert task_of("text_label", ["1", "2.5"], regression=True) == "numbers"
+    assert task_of("text_label", ["1", "high"], regression=True) == "labels"
 
 
 def test_metrics_that_do_not_fit_are_refused_together() -> None:

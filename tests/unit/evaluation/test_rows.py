@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloudtune.errors import DataError
+from cloudtune.evaluation.evaluating import _is_regression
 from cloudtune.evaluation.rows import examples_of, overlap, read_rows, with_examples
-from cloudtune.spec import Data, Source
+from cloudtune.spec import Data, JobSpec, MixedIn, Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +38,21 @@ def test_a_row_is_a_prompt_and_its_last_answer(
     assert (found.prompt, found.expected, found.line) == (prompt, expected, 1)
 
 
+def test_rows_with_several_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rows with several labels are not evaluated yet"):
+        read_rows(source(tmp_path, "test.jsonl", [{"text": "a", "label": ["x", "y"]}]))
+
+
+def test_labels_with_fractions_and_of_a_regression_are_numbers(tmp_path: Path) -> None:
+    _, fractions = read_rows(source(tmp_path, "a.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": 0.5}]))
+    _, whole = read_rows(source(tmp_path, "b.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": 2}]))
+    method = {"name": "classification", "problem": "regression"}
+    spec = JobSpec.model_validate({"model": "m", "method": method, "data": {"train": "a"}})
+    assert _is_regression(None, fractions)
+    assert _is_regression(spec, whole)
+    assert not _is_regression(None, whole)
+
+
 def test_examples_follow_the_system_turn_and_precede_the_prompt() -> None:
     found = with_examples([SYSTEM, USER], [("a", "b"), ([SYSTEM, {"role": "user", "content": "c"}], "d")])
     assert [(turn["role"], turn["content"]) for turn in found] == [  # type: ignore[index]
@@ -58,3 +75,22 @@ def test_only_rows_of_the_training_split_count_as_seen(tmp_path: Path) -> None:
     _, tested = read_rows(training)
     assert len(overlap(tested, Data(train=training)).equal) == 400
     assert 150 < len(overlap(tested, Data(train=training, test=0.5)).equal) < 250
+
+
+def test_rows_that_are_mixed_in_count_as_training_rows(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"source": f"s{n}", "target": f"t{n}"} for n in range(100)]
+    first = source(tmp_path, "train.jsonl", rows[:50])
+    mixed_in = MixedIn(path=source(tmp_path, "general.jsonl", rows[50:]).path, weight=0.1)
+    _, tested = read_rows(source(tmp_path, "test.jsonl", rows))
+    assert len(overlap(tested, Data(train=first, mix=(mixed_in,))).equal) == 100
+    held_out = Data(train=first, mix=(mixed_in,), test=0.5)
+    assert 30 < len(overlap(tested, held_out).equal) < 70  # equal rows of the test split are never mixed in
+
+
+def test_the_validation_file_as_test_file_is_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, other = (source(tmp_path, name, [{"source": name, "target": "b"}]) for name in ("a.jsonl", "b.jsonl"))
+    monkeypatch.chdir(tmp_path)
+    _, tested = read_rows(Source(path="b.jsonl"))
+    assert overlap(tested, Data(train=train, validation=other)).validation
+    assert not overlap(tested, Data(train=train, validation=train)).validation
+    assert not overlap(tested, Data(train=train, validation=0.5)).validation

@@ -90,14 +90,15 @@ def _say_progress(session: Session, name: str, done: int, count: int) -> None:
 
 def _show(session: Session, found: Evaluation) -> None:
     from cloudtune.cli.render import table
+    from cloudtune.evaluation.compare import shown_interval
     from cloudtune.evaluation.metrics import chosen_metrics
 
     metrics = chosen_metrics(found.metrics, found.task)
     headers = [f"{one.name.upper()}{' %' if one.span == 1.0 else ''}" for one in metrics]
 
     def cell(number: int, score: Score | Comparison, value: float, *, signed: bool = False) -> str:
-        shown = functools.partial(metrics[number].shown, signed=signed)
-        return f"{shown(value)} ({shown(score.low)} to {shown(score.high)})"
+        interval = shown_interval(metrics[number], score, signed=signed)
+        return metrics[number].shown(value, signed=signed) + (f" ({interval})" if interval else "")
 
     groups = "" if found.groups == found.rows else f" in {found.groups:,} groups"
     session.put(f"{found.rows:,} rows{groups}; in parentheses: 95% intervals\n")

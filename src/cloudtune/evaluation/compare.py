@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cloudtune.evaluation.metrics import Metric
-    from cloudtune.evaluation.statistics import Array
+    from cloudtune.evaluation.statistics import Array, Measure
 
 Role = Literal["tuned", "base", "few_shot", "majority", "copy", "other"]
 VerdictWord = Literal["helped", "no evidence", "worse"]
+_FEWEST_TO_DRAW = 2
+"""Samples of fewer groups are all equal."""
+_ROUNDING = 1e-9
+"""Relative difference of samples that are equal except for rounding."""
 
 
 class Answered(NamedTuple):
@@ -30,8 +34,9 @@ class Score(Value, frozen=True, kw_only=True):
     """One metric of one model, with its 95% interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    """None, like ``high``, if the rows do not show how the value varies."""
+    high: float | None
 
 
 class ModelScores(Value, frozen=True, kw_only=True):
@@ -53,15 +58,16 @@ class Comparison(Value, frozen=True, kw_only=True):
     metric: str
     difference: float
     """Positive if the value of ``model`` is higher."""
-    low: float
-    high: float
-    """The 95% interval of the difference."""
+    low: float | None
+    high: float | None
+    """The 95% interval of the difference. None if the rows do not show how it varies."""
     p_value: float
     """Corrected for the number of comparisons."""
     test: Literal["mcnemar_exact", "permutation"]
     verdict: VerdictWord
     detectable: float | None
-    """The smallest difference that these rows show in 4 of 5 cases. None if so few rows show no difference."""
+    """The smallest difference that these rows show in 4 of 5 cases. None if so few rows show no difference, or if
+    the rows do not show how it varies."""
     same_answers: int
     """Rows on which both models give the same answer."""
 
@@ -97,12 +103,30 @@ class Measured:
     def _score(self, metric: Metric, rows: Array, drawn: Array) -> Score:
         if metric.is_share and self._groups.are_rows:
             return Score(**statistics.wilson(int(rows.sum()), len(rows))._asdict())
-        one = statistics.interval(lambda weights: metric.value(weights, rows), self._groups, drawn)
-        if one.low == one.high and metric.span and one.value in (0.0, metric.span):
-            # No sample differs. As many equal rows still do not prove that every row is like them.
-            bound = statistics.wilson(self._groups.count if one.value else 0, self._groups.count)
-            one = one._replace(low=bound.low * metric.span, high=bound.high * metric.span)
-        return Score(**one._asdict())
+        value, low, high = self._interval(metric, lambda weights: metric.value(weights, rows), drawn)
+        return Score(value=value, low=low, high=high)
+
+    def _interval(
+        self, metric: Metric, measure: Measure, drawn: Array, *, is_difference: bool = False
+    ) -> tuple[float, float | None, float | None]:
+        """The value and its interval.
+
+        If all samples are equal, the value still has an error: its interval is as wide as that of a share of 0.
+        """
+        import numpy as np
+
+        count = self._groups.count
+        if count >= _FEWEST_TO_DRAW and np.ptp(drawn) > _ROUNDING * np.abs(drawn).max():
+            return statistics.interval(measure, self._groups, drawn)
+        value = float(measure(np.ones((1, self._groups.rows)))[0])
+        if metric.span is None or count < _FEWEST_TO_DRAW:
+            return value, None, None
+        lowest, width = metric.lowest, metric.span - metric.lowest
+        share = statistics.matched_shares(0, 0, count) if is_difference else statistics.wilson(0, count)
+        highest, error = metric.span, share.high * width
+        if is_difference:
+            lowest, highest = -width, width
+        return value, max(lowest, value - error), min(highest, value + error)
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """The first model against each of the others. The p-values are corrected with Holm's method."""
@@ -119,17 +143,18 @@ class Measured:
         drawn = self._drawn[0][0] - self._drawn[number][0]
         if metric.is_share and self._groups.are_rows:
             gained, lost = (int(one.sum()) for one in (ours * (1 - theirs), theirs * (1 - ours)))
-            between = statistics.matched_shares(gained, lost, len(ours))
+            difference, low, high = statistics.matched_shares(gained, lost, len(ours))
             p_value, test = statistics.mcnemar(gained, lost), "mcnemar_exact"
         else:
-            between = statistics.interval(
-                lambda weights: metric.value(weights, ours) - metric.value(weights, theirs), self._groups, drawn
-            )
+            difference, low, high = self._interval(
+                metric, lambda weights: metric.value(weights, ours) - metric.value(weights, theirs), drawn,
+                is_difference=True,
+            )  # fmt: skip
             swapped = _swapped(metric, ours, theirs)
             p_value, test = statistics.permutation(swapped, self._groups, seed=self._seed), "permutation"
         return {
             "model": model.name, "against": other.name, "role": other.role, "metric": metric.name,
-            "difference": between.value, "low": between.low, "high": between.high, "p_value": p_value, "test": test,
+            "difference": difference, "low": low, "high": high, "p_value": p_value, "test": test,
             "detectable": statistics.detectable(float(drawn.std()), self._groups.count, metric.span),
             "same_answers": sum(a == b for a, b in zip(model.answers, other.answers, strict=True)),
         }  # fmt: skip
@@ -156,22 +181,28 @@ def _swapped(metric: Metric, ours: Array, theirs: Array) -> Callable[[Array], Ar
     return difference
 
 
+def shown_interval(metric: Metric, one: Score | Comparison, *, signed: bool = False) -> str | None:
+    """The interval as text, if there is one."""
+    if one.low is None or one.high is None:
+        return None
+    return f"{metric.shown(one.low, signed=signed)} to {metric.shown(one.high, signed=signed)}"
+
+
 def sentence(metric: Metric, one: Comparison, rows: int) -> str:
     """The verdict in words."""
     unit = " points" if metric.span else ""
     about = f"{metric.name} of {one.model} against {one.against}"
     p = "p < 0.001" if one.p_value < 0.001 else f"p = {one.p_value:.3f}"
-    figures = (
-        f"{metric.shown(one.difference, signed=True)}{unit}, 95% interval {metric.shown(one.low, signed=True)} to "
-        f"{metric.shown(one.high, signed=True)}, {p}"
-    )
+    interval = "" if (shown := shown_interval(metric, one, signed=True)) is None else f", 95% interval {shown}"
+    figures = f"{metric.shown(one.difference, signed=True)}{unit}{interval}, {p}"
     if one.verdict != "no evidence":
         word = "Helped" if one.verdict == "helped" else "Worse"
         return f"{word}: {about}: {figures}."
-    limit = (
-        f"{rows:,} rows cannot show any difference"
-        if one.detectable is None
-        else f"{rows:,} rows show a difference of {metric.shown(one.detectable)}{unit} in 4 of 5 cases"
-    )
+    if one.detectable is not None:
+        limit = f" {rows:,} rows show a difference of {metric.shown(one.detectable)}{unit} in 4 of 5 cases."
+    elif metric.span is None and one.low is None:
+        limit = ""
+    else:
+        limit = f" {rows:,} rows cannot show any difference."
     same = " Both give the same answer to every row." if one.same_answers == rows else ""
-    return f"No evidence of a difference: {about}: {figures}. {limit}.{same}"
+    return f"No evidence of a difference: {about}: {figures}.{limit}{same}"

@@ -38,6 +38,8 @@ class Metric(NamedTuple):
     """From weights (samples, rows) and contributions, the value of each sample."""
     span: float | None = 1.0
     """The largest value, if there is one: 1 for shares, which are shown in percent."""
+    lowest: float = 0.0
+    """The smallest value, if there is a largest one."""
     is_share: bool = False
     """It is the share of rows with contribution 1; the others have 0."""
     higher_is_better: bool = True
@@ -170,8 +172,11 @@ def _ranks(weights: Array, values: Array) -> Array:
     """The mean rank of equal values, in each sample."""
     import numpy as np
 
-    distinct, number = np.unique(values, return_inverse=True)
-    counts = weights @ (number[:, None] == np.arange(len(distinct))).astype(np.float64)
+    order = np.argsort(values, kind="stable")
+    is_first = np.diff(values[order], prepend=np.nan) != 0
+    counts = np.add.reduceat(weights[:, order], np.flatnonzero(is_first), axis=1)
+    number = np.empty(len(values), dtype=np.int64)
+    number[order] = np.cumsum(is_first) - 1
     return (np.cumsum(counts, axis=1) - counts / 2 + 0.5)[:, number]
 
 
@@ -187,11 +192,17 @@ def _best(score: Callable[[str, str], float]) -> Callable[[str, str], float]:
     return best
 
 
+def _tags(text: str) -> list[str]:
+    """The tags that the text lists; none if it is no JSON list of texts."""
+    found = json_value(text)
+    return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else []
+
+
 def _tag_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
     """The number of right tags and of words."""
     import numpy as np
 
-    pairs = [(json_value(answer) or [], json_value(right)) for answer, right in zip(answers, expected, strict=True)]
+    pairs = [(_tags(answer), _tags(right)) for answer, right in zip(answers, expected, strict=True)]
     counts = [(sum(a == b for a, b in zip(found, right, strict=False)), len(right)) for found, right in pairs]
     return np.array(counts, dtype=np.float64)
 
@@ -200,8 +211,7 @@ def _entity_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
     """The number of right, predicted and actual entities."""
     import numpy as np
 
-    pairs = [(entities(json_value(one) or []), entities(json_value(right)))
-             for one, right in zip(answers, expected, strict=True)]  # fmt: skip
+    pairs = [(entities(_tags(one)), entities(_tags(right))) for one, right in zip(answers, expected, strict=True)]
     return np.array([(len(one & other), len(one), len(other)) for one, other in pairs], dtype=np.float64)
 
 
@@ -245,7 +255,19 @@ def _same_number(answer: str, right: str) -> bool:
 
 def _same_json(answer: str, right: str) -> bool:
     found = json_value(answer)
-    return found is not None and found == json_value(right)
+    try:
+        return found is not None and _is_same_value(found, json_value(right))
+    except RecursionError:
+        return False
+
+
+def _is_same_value(one: object, other: object) -> bool:
+    """Whether two JSON values are equal. Unlike in Python, true is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same_value(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same_value, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (
@@ -257,7 +279,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     _of_labels("recall_macro", "macro", "recall"),
     _share("number_match", ("numbers",), _same_number),
     Metric("mean_absolute_error", ("numbers",), _errors, _mean, span=None, higher_is_better=False),
-    Metric("spearman", ("numbers",), _with_median, _spearman),
+    Metric("spearman", ("numbers",), _with_median, _spearman, lowest=-1.0),
     _share("json_match", ("json",), _same_json),
     _share("json_valid", ("json",), lambda answer, _: json_value(answer) is not None),
     Metric("chrf", ("text",), text_metrics.chrf_counts, text_metrics.chrf, span=100.0),

@@ -93,13 +93,11 @@ class Groups:
 def interval(measure: Measure, groups: Groups, values: Array) -> Interval:
     """The value with its bootstrap interval: bias-corrected and accelerated (BCa), with expanded percentiles.
 
-    ``values`` are those in bootstrap samples.
+    ``values`` are those in bootstrap samples. They must differ.
     """
     import numpy as np
 
     value = float(measure(np.ones((1, groups.rows)))[0])
-    if groups.count < 2 or np.ptp(values) == 0:
-        return Interval(value, value, value)
     below = float(np.mean(values < value) + np.mean(values == value) / 2)
     bias = _NORMAL.inv_cdf(min(max(below, 1 / len(values)), 1 - 1 / len(values)))
     left = np.concatenate([measure(weights) for weights in groups.without_parts()])
@@ -113,7 +111,14 @@ def interval(measure: Measure, groups: Groups, values: Array) -> Interval:
 
 
 def t_quantile(level: float, freedom: int) -> float:
-    """The quantile of Student's t distribution, by its expansion around the normal one (Abramowitz-Stegun 26.7.5)."""
+    """The quantile of Student's t distribution.
+
+    Exact for 1 and 2 degrees of freedom, otherwise its expansion around the normal one (Abramowitz-Stegun 26.7.5).
+    """
+    if freedom == 1:
+        return math.tan(math.pi * (level - 0.5))
+    if freedom == 2:
+        return (2 * level - 1) / math.sqrt(2 * level * (1 - level))
     z = _NORMAL.inv_cdf(level)
     terms = (
         (z**3 + z) / 4,
@@ -183,7 +188,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable(error: float, groups: int, span: float | None) -> float | None:
-    """The smallest difference that a test at 5% shows in 4 of 5 cases. None if no difference of so few groups is shown.
+    """The smallest difference that a test at 5% shows in 4 of 5 cases. None if no difference of so few groups is shown, or
+    nothing shows how large a difference can be.
 
     Args:
         error: The standard error of the difference.
@@ -191,6 +197,6 @@ def detectable(error: float, groups: int, span: float | None) -> float | None:
         span: The largest difference that one group can make, if there is one.
     """
     fewest = math.ceil(math.log2(2 / (1 - LEVEL)))
-    if groups < fewest:
+    if groups < fewest or (span is None and error == 0):
         return None
     return max(fewest / groups * (span or 0.0), (_NORMAL.inv_cdf((1 + LEVEL) / 2) + _NORMAL.inv_cdf(POWER)) * error)

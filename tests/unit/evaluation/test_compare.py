@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune.evaluation.compare import Answered, Comparison, Measured, sentence
+from cloudtune.evaluation.compare import Answered, Comparison, Measured, sentence, shown_interval
 from cloudtune.evaluation.metrics import METRICS
 from cloudtune.evaluation.statistics import Groups
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROWS = 200
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "near", "the", "old", "red", "house", "by", "the", "river"]
@@ -39,6 +43,8 @@ def test_a_better_model_helps_and_the_reverse_is_worse(case: tuple[str, list[str
     good, bad = model("good", 0.9, 1, expected), model("bad", 0.5, 2, expected)
     (up,), (down,) = (compare(name, one, [other], expected) for one, other in ((good, bad), (bad, good)))
     assert (up.verdict, down.verdict) == ("helped", "worse")
+    assert up.low is not None
+    assert up.high is not None
     assert 0 < up.low < up.difference < up.high
     assert up.difference == pytest.approx(-down.difference)
     assert up.p_value < 0.001
@@ -62,6 +68,8 @@ def test_equal_models_with_other_answers_give_no_evidence(case: tuple[str, list[
     one, other = model("tuned", 0.7, 11, expected), model("base model", 0.7, 12, expected)
     (found,) = compare(name, one, [other], expected)
     assert found.verdict == "no evidence"
+    assert found.low is not None
+    assert found.high is not None
     assert found.low < 0 < found.high
     assert found.detectable is not None
     assert found.detectable > abs(found.difference)
@@ -95,16 +103,50 @@ def test_grouped_rows_have_wider_intervals() -> None:
     widths = []
     for names in (range(200), [number // 5 for number in range(200)]):
         score = Measured([METRICS["accuracy"]], [one], expected, Groups(names), 0).scores()[0].scores["accuracy"]
+        assert score.low is not None
+        assert score.high is not None
         widths.append(score.high - score.low)
     assert widths[1] > 1.8 * widths[0]
 
 
-def test_perfect_scores_still_have_an_interval() -> None:
-    expected = ["yes", "no"] * 20
-    perfect = Answered("m", "tuned", expected)
-    (found,) = Measured([METRICS["f1_macro"]], [perfect], expected, Groups(range(40)), 0).scores()
-    assert found.scores["f1_macro"].value == found.scores["f1_macro"].high == 1.0
-    assert 0.9 < found.scores["f1_macro"].low < 0.95
+@pytest.mark.parametrize(("name", "expected", "answers", "value"), [
+    ("accuracy", ["yes", "no"] * 20, ["yes", "no"] * 20, 1.0),
+    ("f1_macro", ["yes", "no"] * 20, ["yes", "no"] * 20, 1.0),
+    ("f1_macro", ["yes", "no"] * 20, ["?"] * 40, 0.0),
+    ("token_f1", ["one two three"] * 40, ["one four"] * 40, 0.4),
+    ("chrf", ["one two"] * 40, ["one two"] * 40, 100.0),
+    ("spearman", list("12345678") * 5, ["3"] * 40, 0.0),
+])  # fmt: skip
+def test_equal_samples_still_have_an_interval(name: str, expected: list[str], answers: list[str], value: float) -> None:
+    metric = METRICS[name]
+    assert metric.span is not None
+    one, other = Answered("m", "tuned", answers), Answered("n", "base", answers)
+    measured = Measured([metric], [one, other], expected, Groups(range(40)), 0)
+    found = measured.scores()[0].scores[name]
+    (compared,) = measured.comparisons()
+    width = metric.span - metric.lowest
+    assert found.value == pytest.approx(value)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low == metric.lowest or value - 0.1 * width < found.low < value - 0.05 * width
+    assert found.high == metric.span or value + 0.05 * width < found.high < value + 0.1 * width
+    assert found.low < found.high
+    assert compared.low is not None
+    assert compared.high is not None
+    assert -0.1 * width < compared.low < 0 < compared.high < 0.1 * width
+
+
+@pytest.mark.parametrize(("name", "groups"), [("mean_absolute_error", range(40)), ("spearman", [0] * 40)])
+def test_an_unknown_interval_is_not_shown(name: str, groups: Sequence[int]) -> None:
+    expected = [str(number) for number in range(40)]
+    one, other = (Answered(name, "other", [str(number + 1) for number in range(40)]) for name in "mn")
+    measured = Measured([METRICS[name]], [one, other], expected, Groups(groups), 0)
+    found = measured.scores()[0].scores[name]
+    (compared,) = measured.comparisons()
+    assert (found.low, found.high, compared.low, compared.high) == (None, None, None, None)
+    assert compared.detectable is None
+    assert shown_interval(METRICS[name], found) is None
+    assert "interval" not in sentence(METRICS[name], compared, 40)
 
 
 def test_few_rows_cannot_show_a_difference() -> None:

@@ -149,3 +149,31 @@ def test_entities_equal_seqeval() -> None:
 def test_the_best_of_several_right_answers_counts(answer: str, right: str, f1: float, same: float) -> None:
     assert value("answer_f1", [answer], [right]) == pytest.approx(f1)
     assert value("answer_match", [answer], [right]) == same
+
+
+RIGHT: dict[str, str] = {
+    "labels": "yes", "numbers": "5", "json": '{"a": 1}', "text": "some words", "answers": '["a"]', "tags": '["X","Y"]',
+    "entities": '["B-X","O"]',
+}  # fmt: skip
+HOSTILE = ["5", '"x"', "[[1]]", "[1]", '["O", 5]', "{}", '{"0": "O"}', "null", "true", "", "\ud800", "[" * 9999, "nan"]
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("answer", HOSTILE, ids=repr)
+def test_any_answer_has_a_value(name: str, answer: str) -> None:
+    for task in METRICS[name].tasks:
+        assert np.isfinite(value(name, [answer], [RIGHT[task]])), task
+
+
+def test_true_is_not_one_in_json() -> None:
+    expected = ['{"a": [1, true, null, "x"]}'] * 6
+    answers = ['{"a": [1.0, true, null, "x"]}', '{"a": [true, true, null, "x"]}', '{"a": [1, 1, null, "x"]}',
+               '{"a": [1, true, null]}', '{"a": [1, true, false, "x"]}', '{"b": [1, true, null, "x"]}']  # fmt: skip
+    assert [value("json_match", [one], expected[:1]) for one in answers] == [1, 0, 0, 0, 0, 0]
+
+
+def test_ranks_of_many_values_use_little_memory() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=50_000)  # as a table of values by values: 20 GB
+    numbers = [str(one) for one in values]
+    assert value("spearman", numbers, numbers) == pytest.approx(1.0)

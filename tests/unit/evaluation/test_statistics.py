@@ -106,7 +106,10 @@ def test_wilson_equals_statsmodels(successes: int, rows: int, low: float, high: 
     assert wilson(successes, rows)[1:] == pytest.approx((low, high), abs=1e-9)
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(5, 2.570582), (9, 2.262157), (39, 2.022691), (199, 1.971957)])
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.706205), (2, 4.302653), (5, 2.570582), (9, 2.262157), (39, 2.022691), (199, 1.971957)],
+)
 def test_t_quantiles_equal_scipy(freedom: int, quantile: float) -> None:
     assert statistics.t_quantile(0.975, freedom) == pytest.approx(quantile, abs=2e-3)
 
@@ -120,6 +123,7 @@ def test_the_detectable_difference_has_the_promised_power() -> None:
     assert statistics.detectable(0.0, 100, 1.0) == 0.06
     assert mcnemar(6, 0) < 0.05 < mcnemar(5, 0)
     assert statistics.detectable(0.0, 5, 1.0) is None
+    assert statistics.detectable(0.0, 100, None) is None
 
 
 def test_the_same_seed_draws_the_same_samples() -> None:

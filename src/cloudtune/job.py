@@ -259,12 +259,24 @@ class Job:
 
         ``trust_remote_code``: see `model`.
         """
+        backend = self._predictor()
+        check_inputs(inputs)
+        return backend.predict(self.model(trust_remote_code=trust_remote_code), inputs)
+
+    def _predictor(self) -> Predictor:
         self._need("verb:generate")
         backend = self._backend
         if not isinstance(backend, Predictor):
             raise UnsupportedError(f"{self.ref.backend} has only models that generate text", hint="use generate")
-        check_inputs(inputs)
-        return backend.predict(self.model(trust_remote_code=trust_remote_code), inputs)
+        return backend
+
+    def _check_can_answer(self, *, predicts: bool) -> None:
+        """Raise a CloudtuneError if `predict`, or else `generate`, has no model. Asks no model."""
+        if predicts:
+            self._predictor()
+        else:
+            self._able(Generator, "verb:generate")
+        self.model()
 
     def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
         """Export the adapter, or the merged weights, to a new folder, and return its files.

@@ -151,6 +151,17 @@ def test_rows_that_cannot_be_evaluated_are_listed(desk: Desk, job: str, row: dic
     assert desk.vendor.calls("generate") == 0
 
 
+def test_a_job_without_a_model_is_refused_before_any_question(desk: Desk, job: str) -> None:
+    other = desk.submit("--set", "name=other")
+    done = desk.run("evaluate", job, "--data", with_answers(""), "--against", other)
+    assert done.code != 0
+    assert desk.vendor.calls("generate") == 0
+    rows: list[dict[str, object]] = [{"tokens": ["a"], "tags": ["O"]}]
+    done = desk.run("evaluate", job, "--data", write("tags.jsonl", rows))
+    assert "only models that generate text" in done.err
+    assert desk.vendor.calls("generate") == 0
+
+
 def test_a_metric_that_does_not_fit_is_refused_first(desk: Desk, job: str) -> None:
     done = desk.run("evaluate", job, "--data", with_answers(""), "--metric", "accuracy")
     assert done.code == 2

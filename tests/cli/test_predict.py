@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloudtune.cli.generate import read_prompts
 from cloudtune.cli.predict import lines_of, read_inputs, shown
 from cloudtune.errors import InputError
 from cloudtune.state import Prediction, Tag
@@ -21,6 +22,7 @@ FOUND = {
     "tags": (Prediction(text="O B-PER", tags=TAGS), "see  O  1.000\nAda  B-PER  0.500"),
     "answer": (Prediction(text="Ada", score=0.5, start=4, end=7), "Ada  (0.500, characters 4 to 7)"),
     "nothing": (Prediction(text="", score=0.5), "(no answer)  (0.500)"),
+    "no words": (Prediction(text="", tags=()), ""),
     "text": (Prediction(text="dos"), "dos"),
 }
 
@@ -42,6 +44,20 @@ def test_inputs_are_lines_or_rows(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         read_inputs(rows)
     assert [problem.line for problem in refused.value.problems] == [1, 2]
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("one\u2028two\x0cthree\r\nfour\x85\n".encode())
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('"one\u2028two"\n\n{"text": "three\u2029"}\n', encoding="utf-8")
+    for read in (read_inputs, read_prompts):
+        assert read(tmp_path / "a.txt") == ["one\u2028two\x0cthree", "four\x85"]
+    assert read_inputs(rows) == ["one\u2028two", {"text": "three\u2029"}]
+    rows.write_text('"one\u2028two"\n5\n', encoding="utf-8")
+    for read in (read_inputs, read_prompts):
+        with pytest.raises(InputError) as refused:
+            read(rows)
+        assert [problem.line for problem in refused.value.problems] == [2]
 
 
 def test_models_that_only_generate_are_refused(desk: Desk) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -13,11 +13,13 @@ import msgspec
 from cloudtune.cli.options import command, ref_argument, trust_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cloudtune.cli.session import Session
     from cloudtune.optional import Prompt
     from cloudtune.state import Generation
+
+T = TypeVar("T")
 
 
 @command("generate", without=("backend",))
@@ -94,8 +96,36 @@ class _Written:
 _LARGEST_FILE = 256 << 20
 
 
-def numbered_lines(path: Path) -> tuple[str, list[tuple[int, str]]]:
-    """Read the name of a file, and its lines that are not blank with their numbers. Raises InputError."""
+def read_lines(path: Path, parse: Callable[[Any], T], code: str, fix: str | None = None) -> list[T | str]:
+    """Read the lines of a file that are not blank. Those of a JSONL file are decoded and parsed.
+
+    Args:
+        path: The file. - is standard input.
+        parse: Called with each JSON value. It raises ValueError if the value is invalid.
+        code: The code of problems.
+        fix: How to fix an invalid line.
+
+    Raises InputError with every invalid line.
+    """
+    from cloudtune.errors import InputError, Problem
+
+    label, lines = _numbered_lines(path)
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return [line for _, line in lines]
+    found: list[T | str] = []
+    problems = []
+    for number, line in lines:
+        try:
+            found.append(parse(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem(code=code, message=str(error), file=label, line=number, fix=fix))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _numbered_lines(path: Path) -> tuple[str, list[tuple[int, str]]]:
+    """The name of a file, and its lines that are not blank with their numbers. Only a line feed ends a line."""
     from cloudtune.errors import InputError, Problem
     from cloudtune.files.regular_file import read_regular
 
@@ -106,27 +136,13 @@ def numbered_lines(path: Path) -> tuple[str, list[tuple[int, str]]]:
         raise InputError([Problem(code="not_utf8", message="not UTF-8 text", file=label)]) from error
     except OSError as error:
         raise InputError([Problem(code="unreadable", message=str(error.strerror), file=label)]) from error
-    return label, [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return label, [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def read_prompts(path: Path) -> list[Prompt]:
     """Read the prompts of a file. Raises InputError with every invalid line."""
-    from cloudtune.errors import InputError, Problem
-
-    label, lines = numbered_lines(path)
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        return [line for _, line in lines]
-    found: list[Prompt] = []
-    problems = []
-    for number, line in lines:
-        try:
-            found.append(_prompt(json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            fix = 'write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
-            problems.append(Problem(code="prompt", message=str(error), file=label, line=number, fix=fix))
-    if problems:
-        raise InputError(problems)
-    return found
+    fix = 'write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
+    return list(read_lines(path, _prompt, "prompt", fix))
 
 
 def _prompt(row: Any) -> Prompt:

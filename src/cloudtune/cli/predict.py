@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,27 +48,15 @@ def predict(
 
 def read_inputs(path: Path) -> list[Input]:
     """Read the inputs of a file. Raises InputError with every invalid line."""
-    from cloudtune.cli.generate import numbered_lines
-    from cloudtune.errors import InputError, Problem
+    from cloudtune.cli.generate import read_lines
 
-    label, lines = numbered_lines(path)
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        return [line for _, line in lines]
-    found: list[Input] = []
-    problems = []
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problems.append(Problem(code="input", message=str(error), file=label, line=number))
-            continue
-        if isinstance(row, str | dict):
-            found.append(row)
-        else:
-            problems.append(Problem(code="input", message="not an object or a text", file=label, line=number))
-    if problems:
-        raise InputError(problems)
-    return found
+    return list(read_lines(path, _input, "input"))
+
+
+def _input(row: Any) -> Input:
+    if not isinstance(row, str | dict):
+        raise ValueError("not an object or a text")  # noqa: TRY004 - as json.loads raises it
+    return row
 
 
 def shown(given: Input) -> str:
@@ -86,7 +74,7 @@ def shown(given: Input) -> str:
 def lines_of(found: Prediction) -> str:
     """Return the prediction for people: a line for each word, or the text with its scores."""
     if found.tags is not None:
-        width = max(len(one.token) for one in found.tags)
+        width = max((len(one.token) for one in found.tags), default=0)
         return "\n".join(f"{one.token:{width}}  {one.tag}  {one.score:.3f}" for one in found.tags)
     if found.scores is not None:
         return f"{found.text}  ({', '.join(f'{label} {score:.3f}' for label, score in found.scores.items())})"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.errors import LedgerError, TransientError
-from cloudtune.files.private_files import open_private, private_folder
+from cloudtune.errors import BackendError, InputError, LedgerError, Problem, TransientError
+from cloudtune.files.private_files import narrow_database, open_private, private_folder
 from cloudtune.retry import reading
 from cloudtune.state import Generation
 
@@ -52,6 +52,8 @@ class Answers:
             progress: Called with the number of prompts that have an answer, and of all of them.
 
         Raises:
+            InputError: A prompt is no Unicode text.
+            BackendError: The back end returns other than one answer for each prompt, or no Unicode text.
             LedgerError: The store cannot be read or written.
         """
         keys = [_key(model, prompt, options) for prompt in prompts]
@@ -71,6 +73,7 @@ class Answers:
         try:
             private_folder(self._path.parent)
             open_private(self._path, "ab").close()
+            narrow_database(self._path)
         except OSError as error:
             raise LedgerError(f"cannot write {self._path}: {error.strerror}") from error
         db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
@@ -84,24 +87,46 @@ def _ask_rest(
     progress: Callable[[int, int], None],
 ) -> None:  # fmt: skip
     """Ask for the missing answers. Returns early when the back end fails after at least one answer."""
-    before = len(known)
+    before, count = len(known), len(missing)
     try:
-        for key, answer in zip(list(missing), ask(list(missing.values())), strict=True):
+        answers = ask(list(missing.values()))
+        for key, answer in zip(list(missing), answers, strict=False):
             with db:
-                db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, msgspec.json.encode(answer)))
+                db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _encoded(answer)))
             known[key] = answer
             del missing[key]
             progress(len(known), len(known) + len(missing))
+        if missing:
+            raise BackendError(f"the back end did not answer every prompt: {len(missing):,} of {count:,} are missing")
+        if next(answers, None) is not None:
+            raise BackendError("the back end returned more answers than prompts")
     except TransientError:
         if len(known) == before:
             raise
 
 
 def _key(model: str, prompt: Prompt | Input, options: GenerateOptions) -> bytes:
-    asked = msgspec.json.encode([_FORMAT, model, prompt, options], order="deterministic")
+    try:
+        asked = msgspec.json.encode([_FORMAT, model, prompt, options], order="deterministic")
+    except UnicodeEncodeError as error:
+        fix = "convert the row to UTF-8"
+        raise InputError(
+            [Problem(code="not_utf8", message=f"a prompt is no Unicode text: {error}", fix=fix)]
+        ) from error
     return blake2b(asked, digest_size=32).digest()
 
 
+def _encoded(answer: Generation) -> bytes:
+    try:
+        return msgspec.json.encode(answer)
+    except UnicodeEncodeError as error:
+        raise BackendError(f"the answer of the model is no Unicode text: {error}") from error
+
+
 def _stored(db: sqlite3.Connection, key: bytes) -> Generation | None:
+    """The stored answer. None for a damaged one, which is asked for again."""
     row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-    return None if row is None else msgspec.json.decode(row[0], type=Generation)
+    try:
+        return None if row is None else msgspec.json.decode(row[0], type=Generation)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        return None

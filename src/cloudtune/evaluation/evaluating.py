@@ -131,6 +131,8 @@ class Evaluator:
         groups = Groups(group_names(rows, options.group))
         training = spec.data if spec is not None else None
         notes: list[str] = []
+        for one in (job, *against):
+            one._check_can_answer(predicts=isinstance(rows[0].prompt, Mapping))
         asking = _limit(options, expected)
         prompts = [row.prompt for row in rows]
         model = self._ask(Asked(_name(job, made), "tuned", job, prompts), asking, notes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -197,23 +199,28 @@ def group_names(rows: Sequence[TestRow], field: str | None) -> list[str]:
     """
     if field is None:
         return [row.record.context if isinstance(row.record, Question) else row.question for row in rows]
-    values: dict[tuple[str, int], str] = {}
-    problems: list[Problem] = []
-    for file in dict.fromkeys(row.file for row in rows):
-        with open_regular(file) as lines:
-            for line, text in enumerate(lines, 1):
-                try:
-                    values[file, line] = compact(msgspec.json.decode(text, type=dict[str, Any])[field])
-                except (msgspec.DecodeError, KeyError):
-                    continue
-    for row in rows:
-        if (row.file, row.line) not in values:
-            message = f"the row has no {field!r}, which names its source"
-            fix = "add it; the file must be JSONL"
-            problems.append(Problem(code="no_group", file=row.file, line=row.line, message=message, fix=fix))
+    found = {file: _json_objects(file) for file in dict.fromkeys(row.file for row in rows)}
+    others = dict.fromkeys(row.file for row in rows if row.line not in found[row.file])
+    message, fix = "groups need an uncompressed JSONL file", "convert the file, or leave out the group"
+    problems = [Problem(code="group_format", file=file, message=message, fix=fix) for file in others]
+    message, fix = f"the row has no {field!r}, which names its source", "add it"
+    problems += [
+        Problem(code="no_group", file=row.file, line=row.line, message=message, fix=fix)
+        for row in rows if row.file not in others and field not in found[row.file][row.line]
+    ]  # fmt: skip
     if problems:
         raise InputError(problems[:KEPT])
-    return [values[row.file, row.line] for row in rows]
+    return [compact(found[row.file][row.line][field]) for row in rows]
+
+
+def _json_objects(file: str) -> dict[int, dict[str, Any]]:
+    """The lines of the file that are JSON objects, by number."""
+    found: dict[int, dict[str, Any]] = {}
+    with suppress(OSError), open_regular(file) as lines:
+        for number, text in enumerate(lines, 1):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                found[number] = msgspec.json.decode(text.removeprefix(BOM_UTF8), type=dict[str, Any])
+    return found
 
 
 def examples_of(training: Data, count: int, seed: int, rows: Sequence[TestRow]) -> list[tuple[Prompt | Input, str]]:

@@ -188,11 +188,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable(error: float, groups: int, span: float | None) -> float | None:
-    """The smallest difference that a test at 5% shows in 4 of 5 cases. None if no difference of so few groups is shown, or
-    nothing shows how large a difference can be.
+    """The smallest difference that a test at 5% shows in 4 of 5 cases. None if no difference of so few groups is shown.
 
     Args:
-        error: The standard error of the difference.
+        error: The standard error of the difference. If it is 0 and there is no span, the result is None too.
         groups: The number of groups. Six differing ones are the fewest with p < 0.05.
         span: The largest difference that one group can make, if there is one.
     """

@@ -62,6 +62,12 @@ def narrow(path: Path) -> None:
         path.chmod(mode & ~_OTHERS)
 
 
+def narrow_database(path: Path) -> None:
+    """`narrow` a SQLite file and the files that SQLite creates next to it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        narrow(path.with_name(path.name + suffix))
+
+
 def opener(path: str, flags: int) -> int:
     """For ``open(..., opener=opener)``: a file that this call creates has mode 0600."""
     return os.open(path, flags, FILE_MODE)

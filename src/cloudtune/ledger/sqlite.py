@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cloudtune.errors import LedgerError
-from cloudtune.files.private_files import narrow, private_folder, write_private
+from cloudtune.files.private_files import narrow_database, private_folder, write_private
 from cloudtune.ledger.rows import REMEDY
 from cloudtune.ledger.schema import migrations, newer
 
@@ -71,7 +71,7 @@ class SqliteStore:
         try:
             if not self._exists():
                 self._create()
-            self._narrow()
+            narrow_database(self.path)
             with closing(_connect(f"file:{quote(str(self.path))}?mode=rwc")) as db:
                 self._migrate(db)
                 db.execute("BEGIN IMMEDIATE")
@@ -132,10 +132,6 @@ class SqliteStore:
                 os.link(aside, self.path)
         finally:
             aside.unlink(missing_ok=True)
-
-    def _narrow(self) -> None:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            narrow(self.path.with_name(self.path.name + suffix))
 
     def _version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune.errors import LedgerError, RateLimited
+from cloudtune.errors import BackendError, InputError, LedgerError, RateLimited
 from cloudtune.evaluation.answers import Answers
 from cloudtune.optional import GenerateOptions
 from cloudtune.state import Generation
@@ -81,6 +83,40 @@ def test_an_interrupted_run_continues(path: Path) -> None:
             interruptions += 1
     assert interruptions > 2
     assert len(model.asked) == len(set(PROMPTS))
+
+
+def test_an_existing_store_becomes_private(path: Path) -> None:
+    texts(Answers(path, FakeClock()), Model())
+    path.chmod(0o644)
+    texts(Answers(path, FakeClock()), Model())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("damaged", [b"{", b'{"text": 1}', b"\xff", b'{"text": "\xff"}', 5])
+def test_a_damaged_answer_is_asked_for_again(path: Path, damaged: object) -> None:
+    texts(Answers(path, FakeClock()), Model())
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE answers SET answer = ? WHERE key = (SELECT min(key) FROM answers)", (damaged,))
+    model = Model()
+    for _ in range(2):
+        assert texts(Answers(path, FakeClock()), model) == [prompt.upper() for prompt in PROMPTS]
+    assert len(model.asked) == 1
+
+
+def test_prompts_and_answers_that_are_no_text_are_refused(path: Path) -> None:
+    store = Answers(path, FakeClock())
+    with pytest.raises(InputError, match="a prompt is no Unicode text"):
+        store.of("m", ["\ud800"], GenerateOptions(), Model().ask)
+    with pytest.raises(BackendError, match="the answer of the model is no Unicode text"):
+        store.of("m", ["a"], GenerateOptions(), lambda _: iter([Generation(text="\ud800")]))
+
+
+@pytest.mark.parametrize(("count", "message"), [(1, "1 of 2 are missing"), (3, "more answers than prompts")])
+def test_each_prompt_needs_one_answer(path: Path, count: int, message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        Answers(path, FakeClock()).of(
+            "m", ["a", "b"], GenerateOptions(), lambda _: iter([Generation(text="x")] * count)
+        )
 
 
 def test_the_store_is_private_and_damage_is_reported(path: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune.errors import DataError
+from cloudtune.errors import DataError, InputError
 from cloudtune.evaluation.evaluating import _is_regression
-from cloudtune.evaluation.rows import examples_of, overlap, read_rows, with_examples
+from cloudtune.evaluation.rows import examples_of, group_names, overlap, read_rows, with_examples
 from cloudtune.spec import Data, JobSpec, MixedIn, Source
 
 if TYPE_CHECKING:
@@ -94,3 +95,22 @@ def test_the_validation_file_as_test_file_is_recognized(tmp_path: Path, monkeypa
     assert overlap(tested, Data(train=train, validation=other)).validation
     assert not overlap(tested, Data(train=train, validation=train)).validation
     assert not overlap(tested, Data(train=train, validation=0.5)).validation
+
+
+def test_groups_are_read_from_files_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"source": "a", "target": "b", "doc": 1}\n' * 2, encoding="utf-8-sig")
+    _, rows = read_rows(Source(path=str(path)))
+    assert group_names(rows, "doc") == ["1", "1"]
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv", "jsonl.gz"])
+def test_other_formats_are_refused_once_for_groups(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"test.{suffix}"
+    row = '{"source": "a", "target": "b"}'
+    content = {"json": f"[{row},\n{row},\n{row}]", "csv": "source,target\n" + "a,b\n" * 3, "jsonl.gz": f"{row}\n" * 3}
+    path.write_bytes(gzip.compress(content[suffix].encode()) if suffix == "jsonl.gz" else content[suffix].encode())
+    _, rows = read_rows(Source(path=str(path)))
+    with pytest.raises(InputError, match="groups need an uncompressed JSONL file") as refused:
+        group_names(rows, "doc")
+    assert len(refused.value.problems) == 1

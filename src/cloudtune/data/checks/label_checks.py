@@ -38,7 +38,7 @@ def labels_of(record: Record, problem: LabelProblem | None) -> list[str]:
     if isinstance(record, Labelled) and isinstance(record.label, list):
         return [str(one) for one in record.label]
     if isinstance(record, Labelled) and problem == "regression":
-        return [f"{_number(record.label):g}"]
+        return [repr(_number(record.label))]
     if isinstance(record, Rated):
         return [str(record.label).lower()]
     return [str(record.label)] if isinstance(record, Labelled | Picture) else []

@@ -38,6 +38,8 @@ DEFAULT_RUNTIME_S = 86400
 RESERVE_S = 600.0
 RESERVE_SHARE = 0.2
 """How much earlier than the service the trainer stops, to save its model: the smaller of the two."""
+_ONE_VALUE = ("layers.learning_rates", "classification.class_weights")
+"""Mappings that are sent as one hyperparameter: their keys are the user's, and can contain dots."""
 MOST_CHARS = 2500
 """Limit of one hyperparameter."""
 ENTRYPOINT = (
@@ -335,8 +337,9 @@ def hyperparameters(document: Mapping[str, Any], prefix: str = "") -> dict[str, 
     """The document in the service's format: dotted names, each value a JSON text. A placeholder is unchanged."""
     found: dict[str, Any] = {}
     for name, value in document.items():
-        if isinstance(value, dict) and "$step" not in value:
+        if isinstance(value, dict) and "$step" not in value and f"{prefix}{name}" not in _ONE_VALUE:
             found |= hyperparameters(value, f"{prefix}{name}.")
         elif value is not None:
-            found[f"{prefix}{name}"] = value if isinstance(value, dict) else json.dumps(value)
+            is_placeholder = isinstance(value, dict) and "$step" in value
+            found[f"{prefix}{name}"] = value if is_placeholder else json.dumps(value)
     return found

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import pytest
 
 from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, SplitInfo
 from cloudtune.spec import JobSpec
+from cloudtune.spec_trained import Layers
 from cloudtune.state import JobRef
 from cloudtune_providers.sagemaker import serverless
 from cloudtune_providers.sagemaker.backend import SageMakerBackend
 from cloudtune_providers.sagemaker.options import SageMakerOptions
-from cloudtune_trainer.run_spec import read_spec
+from cloudtune_providers.sagemaker.translate import _ONE_VALUE, hyperparameters
+from cloudtune_trainer.run_spec import RunSpec, read_spec
 from cloudtune_trainer.sagemaker.entrypoint import _nested
 
 HUB = {
@@ -89,6 +92,53 @@ def test_the_hyperparameters_are_the_trainer_s_specification() -> None:
                       "model": {"source": "folder", "path": "/opt/ml/input/data/model"}})  # fmt: skip
     assert (spec.hyperparameters.epochs, spec.hyperparameters.learning_rate, spec.seed) == (3.0, 1e-4, 5)
     assert (spec.adapter.targets, spec.log_every, spec.data.train) == (("q_proj", "v_proj"), 4, "train/train.jsonl")
+
+
+LAYERS: dict[str, Any] = {
+    "freeze": ["layers.0", "*norm*"], "freeze_depth": 1, "unfreeze": [{"layers": 1, "share": 0.25}], "decay": 0.9,
+    "learning_rates": {"layers.1.mlp": 1e-5, "lm_head": 1e-3},
+}  # fmt: skip
+
+
+def unsent(value: Any) -> Any:
+    """The value without the fields that are None, which are not sent."""
+    if not isinstance(value, dict):
+        return value
+    return {name: unsent(one) for name, one in value.items() if one is not None}
+
+
+@pytest.mark.parametrize("document", [
+    {"layers": LAYERS, "adapter": {"type": "full", "rank": None}, "seed": 3},
+    {"classification": {"problem": "single_label", "class_weights": {"good.very": 2.0, "bad": 1.0}}},
+    {"classification": {"class_weights": "balanced"}, "data": {"train": "train/train.jsonl", "test": None}},
+], ids=["layers", "class_weights", "balanced"])  # fmt: skip
+def test_the_container_reads_the_document_that_was_sent(document: dict[str, Any]) -> None:
+    assert set(LAYERS) == set(Layers.model_fields)
+    sent = hyperparameters(document)
+    assert _nested({name: json.loads(text) for name, text in sent.items()}) == unsent(document)
+
+
+def test_mappings_with_free_keys_are_sent_as_one_value() -> None:
+    assert mappings_of(RunSpec) == set(_ONE_VALUE) | {"raw"}
+
+
+def mappings_of(kind: type, prefix: str = "") -> set[str]:
+    """The fields of a specification that can be mappings, by their dotted names."""
+    found = set()
+    for name, hint in get_type_hints(kind).items():
+        for one in (hint, *get_args(hint)):
+            if get_origin(one) is dict:
+                found.add(f"{prefix}{name}")
+            elif is_dataclass(one):
+                found |= mappings_of(cast("type", one), f"{prefix}{name}.")
+    return found
+
+
+def test_a_planned_layer_schedule_reaches_the_trainer() -> None:
+    given = body_of(planned(layers=LAYERS, adapter="full"))["HyperParameters"]
+    found = _nested({name: json.loads(text) for name, text in given.items()})
+    assert found["layers"] == LAYERS
+    assert read_spec(found).layers.learning_rates == LAYERS["learning_rates"]
 
 
 def test_a_model_on_the_hub_is_fetched_by_the_container() -> None:

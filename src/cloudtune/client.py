@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -472,7 +473,8 @@ class Client:
     ) -> Evaluation:
         """Compare the answers of a job's model with those of its base model and of other jobs, on held-out rows.
 
-        Answers are stored next to the ledger. A repeated call asks no model again, also after a crash.
+        Answers are stored next to the ledger. A repeated call asks no model again. After a crash, at most the
+        answers in flight are asked for again.
 
         Args:
             job: A job with a model, or what `attach` takes.
@@ -484,12 +486,14 @@ class Client:
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
-            InputError: A metric that does not fit the rows.
+            InputError: A metric that does not fit the rows, or a job that is named twice.
         """
         from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluator
         from cloudtune.spec import Source
 
         jobs = [one if isinstance(one, Job) else self.attach(one) for one in (job, *against)]
+        if twice := [str(one.ref) for one, count in Counter(jobs).items() if count > 1]:
+            raise InputError(f"named twice: {', '.join(twice)}", hint="name different jobs")
         source = Source(path=data) if isinstance(data, str) else data
         progress = on_progress or (lambda name, done, count: None)
         evaluator = Evaluator(self.ledger, self._clock, progress, trust_remote_code=trust_remote_code)

@@ -92,8 +92,23 @@ def test_training_rows_in_the_test_file_are_named(desk: Desk, job: str) -> None:
     found = desk.run(*words, "--json").json["overlap"]
     assert (found["equal"], found["similar"], found["same_prompt"]) == ([1], [2], [3])
     out = desk.run(*words).out
-    assert "1 of 4 test rows are training rows: line 1" in out
+    assert "1 of 4 test rows is a training row: line 1" in out
     assert "4 independent rows are few" in out
+    out = desk.run("evaluate", job, "--data", write("one.jsonl", rows[:1])).out
+    assert "1 of 1 test row is a training row: line 1" in out
+    assert "1 independent row is few" in out
+    assert "1 row; in parentheses" in out
+    assert "1 row cannot show any difference" in out
+
+
+def test_many_labels_have_accuracy_only(desk: Desk, job: str) -> None:
+    rows: list[dict[str, object]] = [{"text": f"text {number}", "label": number} for number in range(101)]
+    found = desk.run("evaluate", job, "--data", write("many.jsonl", rows), "--json").json
+    assert (found["task"], found["metrics"], found["confusion"]) == ("labels", ["accuracy"], None)
+    assert any("101 labels are many" in note for note in found["notes"])
+    found = desk.run("evaluate", job, "--data", write("fewer.jsonl", rows[:100]), "--json").json
+    assert found["metrics"] == ["accuracy", "f1_macro"]
+    assert len(found["confusion"]["labels"]) == 100
 
 
 def test_the_training_file_as_test_file_is_named(desk: Desk, job: str) -> None:
@@ -134,7 +149,13 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
     assert "Helped: exact_match of job against other" in done.out
     against = desk.run("evaluate", job, "--data", data, "--against", "other", "--no-baselines", "--json").json
     assert [model["name"] for model in against["models"]] == ["job", "other"]
-    assert desk.run("compare", "job", "job", "--data", data).code == 2
+    for words in (("compare", "job", "job"), ("evaluate", job, "--against", "other", "--against", "job")):
+        done = desk.run(*words, "--data", data)
+        assert done.code == 2
+        assert f"named twice: {job}" in done.err
+    assert desk.run("compare", "job", "--data", data).code == 2
+    assert against["answers"][0].keys() == {"file", "line", "expected", "answers"}
+    assert against["answers"][0]["file"] == data
 
 
 @pytest.mark.parametrize(("row", "message"), [

@@ -23,8 +23,8 @@ def compare(
     """Compare the model of the first job with those of the others, on held-out rows."""
     from cloudtune.evaluation.evaluating import EvaluateOptions
 
-    jobs = list(dict.fromkeys(session.job(ref) for ref in refs))
-    if len(jobs) < 2:
-        raise click.UsageError("name at least two different jobs")
+    if len(refs) < 2:
+        raise click.UsageError("name at least two jobs")
+    jobs = [session.job(ref) for ref in refs]
     options = EvaluateOptions(metrics=metrics, baselines=False, max_tokens=max_tokens, group=group, seed=seed)
     put_evaluation(session, jobs, data, kind, options, trust_remote_code=trust_remote_code)

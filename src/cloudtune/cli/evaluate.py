@@ -100,8 +100,8 @@ def _show(session: Session, found: Evaluation) -> None:
         interval = shown_interval(metrics[number], score, signed=signed)
         return metrics[number].shown(value, signed=signed) + (f" ({interval})" if interval else "")
 
-    groups = "" if found.groups == found.rows else f" in {found.groups:,} groups"
-    session.put(f"{found.rows:,} rows{groups}; in parentheses: 95% intervals\n")
+    groups = "" if found.groups == found.rows else f" in {found.groups:,} group{'s' if found.groups != 1 else ''}"
+    session.put(f"{found.rows:,} row{'s' if found.rows != 1 else ''}{groups}; in parentheses: 95% intervals\n")
     table(["MODEL", *headers], [
         [one.name, *(cell(number, one.scores[metric.name], one.scores[metric.name].value)
                      for number, metric in enumerate(metrics))] for one in found.models
@@ -128,12 +128,16 @@ def _overlap_notes(found: Overlap, rows: int) -> list[str]:
     """What to know about test rows that are training rows."""
     if not found.checked:
         return [f"the test rows were not compared with the training rows: {found.reason}"]
-    kinds = {
-        "are training rows": found.equal,
-        "differ from a training row only in case, spaces or punctuation": found.similar,
-        "have the prompt of a training row with another answer": found.same_prompt,
-    }
-    notes = [f"{len(lines):,} of {rows:,} test rows {what}: {_lines(lines)}" for what, lines in kinds.items() if lines]
+    of_rows = f"of {rows:,} test row{'s' if rows != 1 else ''}"
+    unlike = "from a training row only in case, spaces or punctuation"
+    other_answer = "the prompt of a training row with another answer"
+    kinds = (
+        (found.equal, "is a training row", "are training rows"),
+        (found.similar, f"differs {unlike}", f"differ {unlike}"),
+        (found.same_prompt, f"has {other_answer}", f"have {other_answer}"),
+    )
+    notes = [f"{len(lines):,} {of_rows} {one if len(lines) == 1 else many}: {_lines(lines)}"
+             for lines, one, many in kinds if lines]  # fmt: skip
     if found.validation:
         notes.append("the test rows are the validation data of the training, which chose the best checkpoint")
     if found.seen:

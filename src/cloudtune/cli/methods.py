@@ -35,7 +35,7 @@ def methods(session: Session) -> None:
     ]  # fmt: skip
     table(["METHOD", "TASK", *offered], rows)
     session.put("\nyes: trains. layers: also with a layer schedule (`layers`). -: refused.")
-    reasons = {f"{name}": row["reason"] for name, row in found.items() if not row["trains"]}
+    reasons = {name: row["reason"] for name, row in found.items() if not row["trains"]}
     for one in adapters:
         cells = {name: row["adapters"][one]["reason"] for name, row in trained.items()}
         common = set(cells.values())

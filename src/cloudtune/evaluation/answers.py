@@ -1,4 +1,4 @@
-"""A crash-safe store of answers, so that no model is asked the same question twice."""
+"""A crash-safe store of answers, so that no model generates a stored answer again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Answers:
         self._path = path
         self._clock = clock
 
-    def of(
+    def get_or_generate(
         self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions, ask: Ask,
         progress: Callable[[int, int], None] = lambda done, count: None,
     ) -> list[Generation]:  # fmt: skip

@@ -141,6 +141,8 @@ class Measured:
         metric, model, other = self._metrics[0], self._models[0], self._models[number]
         ours, theirs = self._rows[0][0], self._rows[number][0]
         drawn = self._drawn[0][0] - self._drawn[number][0]
+        low: float | None
+        high: float | None
         if metric.is_share and self._groups.are_rows:
             gained, lost = (int(one.sum()) for one in (ours * (1 - theirs), theirs * (1 - ours)))
             difference, low, high = statistics.matched_shares(gained, lost, len(ours))
@@ -203,6 +205,6 @@ def sentence(metric: Metric, one: Comparison, rows: int) -> str:
     elif metric.span is None and one.low is None:
         limit = ""
     else:
-        limit = f" {rows:,} rows cannot show any difference."
+        limit = f" {rows:,} row{'s' if rows != 1 else ''} cannot show any difference."
     same = " Both give the same answer to every row." if one.same_answers == rows else ""
     return f"No evidence of a difference: {about}: {figures}.{limit}{same}"

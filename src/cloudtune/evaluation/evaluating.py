@@ -14,7 +14,7 @@ from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerE
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison, ModelScores
-from cloudtune.evaluation.metrics import Task, chosen_metrics, confusion, task_of
+from cloudtune.evaluation.metrics import MOST_LABELS, Task, chosen_metrics, confusion, labels_of, tags_of, task_of
 from cloudtune.evaluation.rows import (
     Overlap,
     examples_of,
@@ -30,7 +30,7 @@ from cloudtune.optional import GenerateOptions
 from cloudtune.state import Generation, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cloudtune.clock import Clock
     from cloudtune.evaluation.metrics import Metric
@@ -90,11 +90,11 @@ class Evaluation(Value, frozen=True, kw_only=True):
     confusion: dict[str, Any] | None = None
     """For labels: ``labels``, and ``counts`` of the evaluated model's answers by expected label, other answers last."""
     answers: tuple[dict[str, Any], ...] = ()
-    """Each row: ``line``, ``expected``, and ``answers`` by model."""
+    """Each row: ``file``, ``line``, ``expected``, and ``answers`` by model."""
 
 
-class Asked(NamedTuple):
-    """A model to ask."""
+class ModelRun(NamedTuple):
+    """One model with its prompts."""
 
     name: str
     role: compare.Role
@@ -122,93 +122,103 @@ class Evaluator:
         _need_numpy()
         kind, rows = read_rows(source)
         expected = [row.expected for row in rows]
-        made = self._made(job)
-        spec = spec_of(made.plan) if made is not None else None
+        attempt = self._attempt(job)
+        spec = spec_of(attempt.plan) if attempt is not None else None
         task = task_of(kind, expected, regression=_is_regression(spec, rows))
-        metrics = chosen_metrics(options.metrics, task)
+        notes: list[str] = []
+        labels = len(labels_of(expected)) if task == "labels" else 0
+        if labels > MOST_LABELS:
+            notes.append(
+                f"{labels:,} labels are many: there is no confusion matrix, and accuracy is the default metric"
+            )
+        default = ("accuracy",) if labels > MOST_LABELS else ()
+        metrics = chosen_metrics(options.metrics or default, task)
         for metric in metrics:
             metric.rows(expected[:1], expected[:1])  # a missing package is reported before any model is asked
         groups = Groups(group_names(rows, options.group))
         training = spec.data if spec is not None else None
-        notes: list[str] = []
         for one in (job, *against):
             one._check_can_answer(predicts=isinstance(rows[0].prompt, Mapping))
-        asking = _limit(options, expected)
+        generate_options = _limit(options, expected)
         prompts = [row.prompt for row in rows]
-        model = self._ask(Asked(_name(job, made), "tuned", job, prompts), asking, notes)
-        others = [*self._baselines(job, rows, kind, task, training, options, asking, notes),
-                  *(self._ask(Asked(_name(one, self._made(one)), "other", one, prompts), asking, notes)
+        model = self._ask(ModelRun(_name(job, attempt), "tuned", job, prompts), generate_options, notes)
+        others = [*self._baselines(job, rows, kind, task, training, options, generate_options, notes),
+                  *(self._ask(ModelRun(_name(one, self._attempt(one)), "other", one, prompts), generate_options, notes)
                     for one in against)]  # fmt: skip
         models = _distinct([model, *others])
         if groups.count < FEWEST_GROUPS:
-            notes.append(f"{groups.count} independent rows are few: take the intervals as rough")
+            subject = "1 independent row is" if groups.count == 1 else f"{groups.count} independent rows are"
+            notes.append(f"{subject} few: take the intervals as rough")
         measured = compare.Measured(metrics, models, expected, groups, options.seed)
         comparisons = measured.comparisons()
         return Evaluation(
             rows=len(rows), groups=groups.count, kind=kind, task=task, metrics=tuple(one.name for one in metrics),
             models=measured.scores(), comparisons=comparisons, verdict=_verdict(metrics[0], comparisons, len(rows)),
             overlap=_overlap(rows, training), notes=tuple(notes),
-            confusion=_confusion(model, expected) if task == "labels" else None,
+            confusion=_confusion(model, expected) if 0 < labels <= MOST_LABELS else None,
             answers=_by_row(rows, models),
         )  # fmt: skip
 
     def _baselines(
         self, job: Job, rows: Sequence[TestRow], kind: str, task: str, training: Data | None,
-        options: EvaluateOptions, asking: GenerateOptions, notes: list[str],
+        options: EvaluateOptions, generate_options: GenerateOptions, notes: list[str],
     ) -> list[Answered]:  # fmt: skip
         found: list[Answered] = []
-        to_ask: list[Asked] = []
+        runs: list[ModelRun] = []
         if options.baselines:
-            to_ask.append(Asked("base model", "base", job, [row.prompt for row in rows], base=True))
+            runs.append(ModelRun("base model", "base", job, [row.prompt for row in rows], base=True))
         if options.few_shot:
             examples = _examples(training, options, rows)
             prompts = [with_examples(row.prompt, examples) for row in rows]
-            to_ask.append(Asked(f"base model, {len(examples)} examples", "few_shot", job, prompts, base=True))
-        for one in to_ask:
+            runs.append(ModelRun(f"base model, {len(examples)} examples", "few_shot", job, prompts, base=True))
+        for one in runs:
             try:
-                found.append(self._ask(one, asking, notes))
+                found.append(self._ask(one, generate_options, notes))
             except (InvalidRequest, UnsupportedError) as error:
                 notes.append(f"{one.name}: not compared, because {error.message}")
         if options.baselines and task == "labels":
-            label = _most_frequent(training, rows)
+            label = _most_frequent(training, rows, lambda expected: [expected.strip()])
             found.append(Answered(f"always {label!r}", "majority", [label] * len(rows)))
         if options.baselines and kind == "tags":
-            found.append(_most_frequent_tag(rows))
+            tag = _most_frequent(training, rows, tags_of)
+            found.append(Answered(f"always {tag!r}", "majority", [compact([tag] * len(tags_of(row.expected)))
+                                                                  for row in rows]))  # fmt: skip
         if options.baselines and kind == "pair":
-            found.append(Answered("copy of the source", "copy", [row.question for row in rows]))
+            found.append(Answered("copy of the source", "copy", [row.prompt_text for row in rows]))
         return found
 
-    def _ask(self, asked: Asked, options: GenerateOptions, notes: list[str]) -> Answered:
-        options = msgspec.structs.replace(options, base=asked.base)
-        answers = self._answers.of(
-            self._identity(asked), asked.prompts, options,
-            lambda prompts: self._answers_of(asked, prompts, options),
-            lambda done, count: self._progress(asked.name, done, count),
+    def _ask(self, run: ModelRun, options: GenerateOptions, notes: list[str]) -> Answered:
+        options = msgspec.structs.replace(options, base=run.base)
+        answers = self._answers.get_or_generate(
+            self._identity(run), run.prompts, options,
+            lambda prompts: self._answers_of(run, prompts, options),
+            lambda done, count: self._progress(run.name, done, count),
         )  # fmt: skip
         if cut := sum(answer.finish_reason == "length" for answer in answers):
-            notes.append(f"{asked.name}: {cut:,} answers were cut at {options.max_tokens} tokens")
-        return Answered(asked.name, asked.role, [answer.text for answer in answers])
+            subject = "1 answer was" if cut == 1 else f"{cut:,} answers were"
+            notes.append(f"{run.name}: {subject} cut at {options.max_tokens} tokens")
+        return Answered(run.name, run.role, [answer.text for answer in answers])
 
-    def _answers_of(self, asked: Asked, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:
-        if not asked.predicts:
-            return asked.job.generate(prompts, options, trust_remote_code=self._trust)
-        if asked.base:
+    def _answers_of(self, run: ModelRun, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:
+        if not run.predicts:
+            return run.job.generate(prompts, options, trust_remote_code=self._trust)
+        if run.base:
             raise UnsupportedError("it is not trained to predict this")
         return (
             Generation(text=compact([tag.tag for tag in one.tags]) if one.tags is not None else one.text)
-            for one in asked.job.predict(prompts, trust_remote_code=self._trust)
+            for one in run.job.predict(prompts, trust_remote_code=self._trust)
         )
 
-    def _identity(self, asked: Asked) -> str:
+    def _identity(self, run: ModelRun) -> str:
         """What answers are stored under. Jobs with the same method and base model share the base model's answers."""
-        ref = asked.job.ref
-        made = self._made(asked.job)
-        if asked.base and made is not None and "model" in made.plan.resolved.identity:
-            method = spec_of(made.plan).method.name
-            return f"base {ref.backend} {ref.scope} {method} {made.model} {made.plan.resolved.identity['model']}"
-        return f"{'base of' if asked.base else 'job'} {ref} {asked.job.snapshot().finished_at}"
+        ref = run.job.ref
+        attempt = self._attempt(run.job)
+        if run.base and attempt is not None and "model" in attempt.plan.resolved.identity:
+            method = spec_of(attempt.plan).method.name
+            return f"base {ref.backend} {ref.scope} {method} {attempt.model} {attempt.plan.resolved.identity['model']}"
+        return f"{'base of' if run.base else 'job'} {ref} {run.job.snapshot().finished_at}"
 
-    def _made(self, job: Job) -> Attempt | None:
+    def _attempt(self, job: Job) -> Attempt | None:
         try:
             return self._ledger.of_ref(job.ref)
         except LedgerError:
@@ -228,19 +238,20 @@ def _limit(options: EvaluateOptions, expected: Sequence[str]) -> GenerateOptions
     return GenerateOptions(max_tokens=usual if options.max_tokens is None else options.max_tokens)
 
 
-def _name(job: Job, made: Attempt | None) -> str:
-    return made.name if made is not None and made.name else job.ref.id
+def _name(job: Job, attempt: Attempt | None) -> str:
+    return attempt.name if attempt is not None and attempt.name else job.ref.id
 
 
 def _distinct(models: Sequence[Answered]) -> list[Answered]:
     """The models with a number after names that occur twice."""
-    seen: Counter[str] = Counter()
-    found = []
+    found: dict[str, Answered] = {}
     for model in models:
-        seen[model.name] += 1
-        name = model.name if seen[model.name] == 1 else f"{model.name} ({seen[model.name]})"
-        found.append(model._replace(name=name))
-    return found
+        name, number = model.name, 1
+        while name in found:
+            number += 1
+            name = f"{model.name} ({number})"
+        found[name] = model._replace(name=name)
+    return list(found.values())
 
 
 def _is_regression(spec: JobSpec | None, rows: Sequence[TestRow]) -> bool:
@@ -259,20 +270,19 @@ def _examples(
     return examples_of(training, options.few_shot, options.seed, rows)
 
 
-def _most_frequent(training: Data | None, rows: Sequence[TestRow]) -> str:
-    """The label of the test rows that is most frequent in training, or in the test if training has none of them."""
-    tested = Counter(row.expected.strip() for row in rows)
+def _most_frequent(training: Data | None, rows: Sequence[TestRow], values_of: Callable[[str], Iterable[str]]) -> str:
+    """The label or tag of the test rows that is most frequent in training, or in the test if training has none of them.
+
+    ``values_of`` returns the labels or tags of an expected answer.
+    """
+    tested = Counter(value for row in rows for value in values_of(row.expected))
     known: Counter[str] = Counter()
     if training is not None:
         with suppress(CloudtuneError):
-            known.update(label for label in expected_answers(training) if label in tested)
+            known.update(
+                value for answer in expected_answers(training) for value in values_of(answer) if value in tested
+            )
     return (known or tested).most_common(1)[0][0]
-
-
-def _most_frequent_tag(rows: Sequence[TestRow]) -> Answered:
-    tags = [msgspec.json.decode(row.expected, type=list[str]) for row in rows]
-    usual = Counter(tag for row in tags for tag in row).most_common(1)[0][0]
-    return Answered(f"always {usual!r}", "majority", [compact([usual] * len(row)) for row in tags])
 
 
 def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:
@@ -297,6 +307,11 @@ def _verdict(metric: Metric, comparisons: Sequence[Comparison], rows: int) -> st
 
 def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[str, Any], ...]:
     return tuple(
-        {"line": row.line, "expected": row.expected, "answers": {one.name: one.answers[number] for one in models}}
+        {
+            "file": row.file,
+            "line": row.line,
+            "expected": row.expected,
+            "answers": {one.name: one.answers[number] for one in models},
+        }
         for number, row in enumerate(rows)
     )

@@ -192,7 +192,7 @@ def _best(score: Callable[[str, str], float]) -> Callable[[str, str], float]:
     return best
 
 
-def _tags(text: str) -> list[str]:
+def tags_of(text: str) -> list[str]:
     """The tags that the text lists; none if it is no JSON list of texts."""
     found = json_value(text)
     return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else []
@@ -202,7 +202,7 @@ def _tag_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
     """The number of right tags and of words."""
     import numpy as np
 
-    pairs = [(_tags(answer), _tags(right)) for answer, right in zip(answers, expected, strict=True)]
+    pairs = [(tags_of(answer), tags_of(right)) for answer, right in zip(answers, expected, strict=True)]
     counts = [(sum(a == b for a, b in zip(found, right, strict=False)), len(right)) for found, right in pairs]
     return np.array(counts, dtype=np.float64)
 
@@ -211,7 +211,7 @@ def _entity_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
     """The number of right, predicted and actual entities."""
     import numpy as np
 
-    pairs = [(entities(_tags(one)), entities(_tags(right))) for one, right in zip(answers, expected, strict=True)]
+    pairs = [(entities(tags_of(one)), entities(tags_of(right))) for one, right in zip(answers, expected, strict=True)]
     return np.array([(len(one & other), len(one), len(other)) for one, other in pairs], dtype=np.float64)
 
 

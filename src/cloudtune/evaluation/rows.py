@@ -42,12 +42,12 @@ class TestRow(NamedTuple):
     record: Record
 
     @property
-    def question(self) -> str:
+    def prompt_text(self) -> str:
         """The prompt as text: rows with the same prompt belong together."""
-        return prompt_text(self.prompt)
+        return text_of(self.prompt)
 
 
-def prompt_text(prompt: Prompt | Input) -> str:
+def text_of(prompt: Prompt | Input) -> str:
     """All turns of the prompt, or all fields of the row."""
     if isinstance(prompt, str):
         return prompt
@@ -102,7 +102,7 @@ def _split(record: Record) -> tuple[Prompt | Input, str] | Problem:
     prompt, expected = found
     if not expected.strip():
         return Problem(code="blank", message="the expected answer is empty", fix="add it, or remove the row")
-    if not prompt_text(prompt).strip():
+    if not text_of(prompt).strip():
         return Problem(code="blank", message="the prompt is empty", fix="add it, or remove the row")
     return prompt, expected
 
@@ -142,15 +142,15 @@ def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
         equal.add(_hash(canonical(record)))
         found = _split(record)
         if not isinstance(found, Problem):
-            prompts.add(_hash(_plain(prompt_text(found[0]))))
-            similar.add(_hash(_plain(f"{prompt_text(found[0])}\n{found[1]}")))
+            prompts.add(_hash(_plain(text_of(found[0]))))
+            similar.add(_hash(_plain(f"{text_of(found[0])}\n{found[1]}")))
     in_equal, in_similar, in_prompts = [], [], []
     for row in rows:
         if _hash(canonical(row.record)) in equal:
             in_equal.append(row.line)
-        elif _hash(_plain(f"{row.question}\n{row.expected}")) in similar:
+        elif _hash(_plain(f"{row.prompt_text}\n{row.expected}")) in similar:
             in_similar.append(row.line)
-        elif _hash(_plain(row.question)) in prompts:
+        elif _hash(_plain(row.prompt_text)) in prompts:
             in_prompts.append(row.line)
     return Overlap(checked=True, equal=tuple(in_equal), similar=tuple(in_similar), same_prompt=tuple(in_prompts),
                    validation=_is_validation(rows, training))  # fmt: skip
@@ -198,7 +198,7 @@ def group_names(rows: Sequence[TestRow], field: str | None) -> list[str]:
     Raises InputError for rows without the field.
     """
     if field is None:
-        return [row.record.context if isinstance(row.record, Question) else row.question for row in rows]
+        return [row.record.context if isinstance(row.record, Question) else row.prompt_text for row in rows]
     found = {file: _json_objects(file) for file in dict.fromkeys(row.file for row in rows)}
     others = dict.fromkeys(row.file for row in rows if row.line not in found[row.file])
     message, fix = "groups need an uncompressed JSONL file", "convert the file, or leave out the group"
@@ -225,11 +225,11 @@ def _json_objects(file: str) -> dict[int, dict[str, Any]]:
 
 def examples_of(training: Data, count: int, seed: int, rows: Sequence[TestRow]) -> list[tuple[Prompt | Input, str]]:
     """``count`` training rows, chosen by content and seed, as examples. Rows of the test are never chosen."""
-    tested = {row.question for row in rows}
+    tested = {row.prompt_text for row in rows}
     chosen: list[tuple[int, tuple[Prompt | Input, str]]] = []
     for record in training_records(training):
         found = _split(record)
-        if isinstance(found, Problem) or prompt_text(found[0]) in tested:
+        if isinstance(found, Problem) or text_of(found[0]) in tested:
             continue
         rank = int.from_bytes(blake2b(canonical(record), digest_size=8, key=b"%d" % seed).digest(), "big")
         chosen.append((rank, found))
@@ -251,7 +251,7 @@ def with_examples(prompt: Prompt | Input, examples: Sequence[tuple[Prompt | Inpu
 
 def _turns(prompt: Prompt | Input) -> list[dict[str, Any]]:
     if isinstance(prompt, str | Mapping):
-        return [{"role": "user", "content": prompt_text(prompt)}]
+        return [{"role": "user", "content": text_of(prompt)}]
     return [dict(turn) for turn in prompt]
 
 

@@ -43,7 +43,7 @@ class Model:
 
 
 def texts(store: Answers, model: Model, options: GenerateOptions | None = None, name: str = "m") -> list[str]:
-    return [one.text for one in store.of(name, PROMPTS, options or GenerateOptions(), model.ask)]
+    return [one.text for one in store.get_or_generate(name, PROMPTS, options or GenerateOptions(), model.ask)]
 
 
 @pytest.fixture
@@ -106,15 +106,15 @@ def test_a_damaged_answer_is_asked_for_again(path: Path, damaged: object) -> Non
 def test_prompts_and_answers_that_are_no_text_are_refused(path: Path) -> None:
     store = Answers(path, FakeClock())
     with pytest.raises(InputError, match="a prompt is no Unicode text"):
-        store.of("m", ["\ud800"], GenerateOptions(), Model().ask)
+        store.get_or_generate("m", ["\ud800"], GenerateOptions(), Model().ask)
     with pytest.raises(BackendError, match="the answer of the model is no Unicode text"):
-        store.of("m", ["a"], GenerateOptions(), lambda _: iter([Generation(text="\ud800")]))
+        store.get_or_generate("m", ["a"], GenerateOptions(), lambda _: iter([Generation(text="\ud800")]))
 
 
 @pytest.mark.parametrize(("count", "message"), [(1, "1 of 2 are missing"), (3, "more answers than prompts")])
 def test_each_prompt_needs_one_answer(path: Path, count: int, message: str) -> None:
     with pytest.raises(BackendError, match=message):
-        Answers(path, FakeClock()).of(
+        Answers(path, FakeClock()).get_or_generate(
             "m", ["a", "b"], GenerateOptions(), lambda _: iter([Generation(text="x")] * count)
         )
 

@@ -11,6 +11,8 @@ from cloudtune_trainer.problems import TrainingProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cloudtune_trainer.run_spec import ModelSource
+
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _SAMPLE = 1 << 20
 
@@ -68,3 +70,26 @@ def check_base(tuned: dict[str, Any], folder: Path) -> None:
     base = tuned["base"]
     place = Path(base["path"]) if base["source"] == "gguf" else folder
     check_fingerprint(place, base.get("fingerprint"), since="this adapter was trained on it")
+
+
+def check_same_base(tuned: dict[str, Any], source: ModelSource, folder: Path) -> None:
+    """Check that a job's base model is the one of the adapter from which it continues. Raises ``base_changed``.
+
+    Models of the hub must have the same id and revision, other models the fingerprint in ``tuned.json``. ``folder`` is
+    the folder that is loaded for ``source``.
+    """
+    base = tuned["base"]
+    if "hub" not in (base["source"], source.source):
+        place = Path(source.path) if source.source == "gguf" else folder
+        check_fingerprint(place, base.get("fingerprint"), since="this adapter was trained on it")
+        return
+    trained_on = _described(base["source"], base["path"], base.get("revision"))
+    found = _described(source.source, source.path, source.revision)
+    if found != trained_on:
+        what = f"the adapter was trained on {trained_on}, and the job's model is {found}"
+        raise TrainingProblem("base_changed", what, "Use the base model of the adapter.")
+
+
+def _described(source: str, path: str, revision: str | None) -> str:
+    at = f" at revision {revision or 'main'}" if source == "hub" else ""
+    return f"the {source} model {path}{at}"

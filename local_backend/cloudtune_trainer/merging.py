@@ -63,11 +63,16 @@ def adapted_shared_layers(network: Any) -> list[Any]:
 def remove_adapter_layers(model: Any) -> None:
     """Put the model's own layers back in place of peft's, e.g. after peft failed while it added an adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper  # of modules_to_save, among others
 
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
+            if isinstance(layer, AuxiliaryTrainingWrapper):
+                layer = layer.original_module
             if isinstance(layer, BaseTunerLayer):
-                setattr(parent, name, layer.get_base_layer())
+                layer = layer.get_base_layer()
+            if layer is not parent._modules[name]:
+                setattr(parent, name, layer)
     if hasattr(model, "peft_config"):
         del model.peft_config
 

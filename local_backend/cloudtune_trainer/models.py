@@ -28,7 +28,7 @@ from cloudtune_trainer.bottleneck import (
     save_bottlenecks,
 )
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
-from cloudtune_trainer.fingerprint import check_base, fingerprint
+from cloudtune_trainer.fingerprint import check_same_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.heads import Head, auto_model, renamed_weights
 from cloudtune_trainer.layer_schedule import levels_of
@@ -217,7 +217,7 @@ def add_adapter(
 
     kind = ADAPTERS[adapter.type]
     if adapter.path is not None:
-        return _given_adapter(model, adapter, base, task_type)
+        return _given_adapter(model, adapter, task_type)
     if kind.config is None:
         return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
@@ -265,6 +265,9 @@ def make_trainable(
         if spec.adapter.type == "head_only":
             _train_head(model)
         return model
+    given = spec.adapter.path
+    if given is not None and Path(given, TUNED).is_file():
+        check_same_base(read_tuned(Path(given)), spec.model, Path(base.path))
     torch.manual_seed(spec.seed)  # the same initial adapter, however the base was loaded
     tuned = add_adapter(model, spec.adapter, base, task_type, report)
     if start is not None:
@@ -293,7 +296,7 @@ def _train_head(model: Any) -> None:
         parameter.requires_grad_(levels.of[name] > levels.layers)
 
 
-def _given_adapter(model: Any, adapter: Adapter, base: BaseModel, task_type: str) -> Any:
+def _given_adapter(model: Any, adapter: Adapter, task_type: str) -> Any:
     """The model with the adapter of another job or program, from which training continues."""
     assert adapter.path is not None
     folder = Path(adapter.path)
@@ -302,13 +305,12 @@ def _given_adapter(model: Any, adapter: Adapter, base: BaseModel, task_type: str
         what = f"the adapter {folder} has changed since the job was submitted"
         raise TrainingProblem("base_changed", what, "Put the original adapter back, or submit the job again.")
     tuned = read_tuned(folder) if (folder / TUNED).is_file() else None
-    if tuned is not None:
-        check_base(tuned, Path(base.path))
     trained_for = read_object(folder / ADAPTER_CONFIG).get("task_type") or "CAUSAL_LM"
     if trained_for != task_type:
         what = f"adapter.path: {folder} was trained for {trained_for}, and this job trains {task_type}"
         raise TrainingProblem("bad_spec", what, "Use an adapter of the same task.")
-    labels = list((model.config.id2label or {}).values()) if task_type != "CAUSAL_LM" else []
+    has_labels = task_type in ("SEQ_CLS", "TOKEN_CLS")  # other heads have transformers' placeholders
+    labels = list(model.config.id2label.values()) if has_labels else []
     if labels and (tuned is None or tuned.get("labels") != labels):
         what = f"adapter.path: {folder} does not have the labels of the training rows, {', '.join(labels)}"
         raise TrainingProblem("bad_spec", what, "Use an adapter that cloudtune trained with the same labels.")

@@ -86,7 +86,8 @@ class MultiAdapterModel:
             if self._adapted.pop(name, None) is None:
                 return
             if not self._adapted:
-                self._network = self._network.unload()
+                self._network = self._network.get_base_model()
+                remove_adapter_layers(self._network)  # peft's unload keeps trained copies of modules_to_save
             else:
                 self._delete(name)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.bottleneck import Bottleneck
@@ -254,6 +256,25 @@ def test_adapters_that_change_the_base_are_served_alone(runs: Runs, tiny_model: 
         shared.add("one", run.model)
         alone = [answer.text for answer in Model.open(run.model, device="cpu").generate(["What?"], max_tokens=5)]
         assert [a.text for a in shared.model("one").generate(["What?"], max_tokens=5)] == alone
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+def test_an_adapter_with_whole_modules_leaves_the_shared_base(runs: Runs, tiny_model: Path, tmp_path: Path) -> None:
+    run = runs.make(rows=sums(4), **spec_of("modules"))
+    assert runs.train(run) == "succeeded"
+    stored = weights(run.model)
+    bad = Path(shutil.copytree(run.model, tmp_path / "bad"))
+    save_file({name: stored[name] for name in stored if "lora_A" not in name}, bad / "adapter_model.safetensors")
+    shared = MultiAdapterModel(tiny_model, device="cpu")
+    before, layers = logits(shared._network), [name for name, _ in shared._network.named_modules()]
+    with pytest.raises(TrainingProblem, match="missing"):
+        shared.add("bad", bad)
+    assert torch.equal(logits(shared._network), before)
+    shared.add("good", run.model)
+    assert not torch.allclose(logits(shared._network), before, rtol=1e-2)
+    shared.remove("good")
+    assert torch.equal(logits(shared._network), before)
+    assert [name for name, _ in shared._network.named_modules()] == layers
 
 
 @pytest.mark.parametrize(("kind", "field", "value"), [

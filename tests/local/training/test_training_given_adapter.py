@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from cloudtune.errors import SpecError
 from cloudtune.spec import JobSpec
-from cloudtune_trainer.fingerprint import fingerprint
+from cloudtune_trainer.fingerprint import base_fingerprint, check_same_base, fingerprint
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.submit.adapter_facts import find_adapter
 from cloudtune_trainer.tiny import write_tiny_model
 
@@ -81,6 +83,54 @@ def test_an_adapter_of_another_job_is_continued(runs: Runs, adapter: dict[str, A
     assert runs.train(second) == "succeeded"
     (before,), (after,) = metrics(first, "test"), metrics(second, "test")
     assert after["values"]["loss"] == pytest.approx(before["values"]["loss"], rel=1e-6)
+
+
+def test_an_adapter_of_a_hub_model_needs_the_same_revision(runs: Runs, tiny_model: Path, tmp_path: Path) -> None:
+    hyper = {"max_steps": 1}
+    hub = {"source": "hub", "path": str(tiny_model), "revision": "a" * 40}
+    first = runs.make("first", rows=sums(4), adapter={"type": "lora"}, hyperparameters=hyper, model=hub)
+    assert runs.train(first) == "succeeded"
+    spec = {"rows": sums(4), "adapter": of(first.model), "hyperparameters": hyper}
+    assert runs.train(runs.make("same", model=hub, **spec)) == "succeeded"
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    for number, model in enumerate((
+        {**hub, "revision": "b" * 40}, {**hub, "path": str(copy)}, {"source": "folder", "path": str(tiny_model)},
+    )):  # fmt: skip
+        with pytest.raises(TrainingProblem, match=f"trained on the hub model {tiny_model} at revision a") as refused:
+            runs.train(runs.make(f"other-{number}", model=model, **spec))
+        assert refused.value.code == "base_changed"
+
+
+def test_bases_are_compared_by_content_or_by_revision(tmp_path: Path) -> None:
+    (tmp_path / "one.gguf").write_bytes(b"1")
+    (tmp_path / "two.gguf").write_bytes(b"2")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"name": "{name}"}}')
+    places = {"gguf": ("one.gguf", "two.gguf"), "folder": ("one", "two"), "config": ("one", "two")}
+    sources = {
+        (kind, name): ModelSource(source=kind, path=str(tmp_path / name))  # type: ignore[arg-type]
+        for kind, names in places.items()
+        for name in names
+    }
+    sources[("hub", "one")] = ModelSource(source="hub", path="org/one", revision="a")
+    sources[("hub", "two")] = ModelSource(source="hub", path="org/one", revision="b")
+
+    def tuned(kind: str, name: str) -> dict[str, Any]:
+        source = sources[kind, name]
+        base = {"source": kind, "path": source.path, "revision": source.revision}
+        return {"base": base | ({} if kind == "hub" else {"fingerprint": base_fingerprint(Path(source.path))})}
+
+    for trained in sources:
+        for given, source in sources.items():
+            content = [(one[1], one[0] == "hub", one[0] == "gguf") for one in (trained, given)]
+            folder = tmp_path / given[1].removesuffix(".gguf")
+            if content[0] == content[1]:
+                check_same_base(tuned(*trained), source, folder)
+                continue
+            with pytest.raises(TrainingProblem) as refused:
+                check_same_base(tuned(*trained), source, folder)
+            assert refused.value.code == "base_changed"
 
 
 def test_an_adapter_that_does_not_fit_is_refused(runs: Runs, foreign: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from cloudtune_trainer import models
+from cloudtune_trainer.generation_settings import padding_of
+from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rope import logits_by_length
+from cloudtune_trainer.run_spec import TASKS
 from cloudtune_trainer.samples import Cuts, nothing_left
 
 if TYPE_CHECKING:
@@ -17,20 +21,70 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cloudtune_trainer.heads import Head
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
+    from cloudtune_trainer.run_spec import RunSpec
+
+PART = 8
+"""Rows of one forward pass in predictions of long texts."""
+
+
+class TaskWithHead(Protocol):
+    """What `load_with_head` needs of a task, and what it sets."""
+
+    spec: RunSpec
+    padding: int
+    random_weights: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """See `Task.labels`."""
 
 
 def load_with_head(
-    base: BaseModel, head: Head, *, seed: int, dtype: torch.dtype, weights: Path | None, dropout: float | None
-) -> tuple[Any, tuple[str, ...]]:
-    """The model, and the names of its weights that start from random values: the same ones for the same seed."""
-    torch.manual_seed(seed)
-    random = set[str]()
-    new_head = random if weights is None else None
-    network = models.load_model(base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=new_head)
-    return network, tuple(sorted(random))
+    task: TaskWithHead, base: BaseModel, tokenizer: Any, *, dtype: torch.dtype, weights: Path | None,
+    dropout: float | None,
+) -> Any:  # fmt: skip
+    """The task's model. Weights that are not in the base model start from the same random values for the same seed.
+
+    Sets the task's ``padding`` and ``random_weights``.
+    """
+    spec = task.spec
+    task.padding = padding_of(tokenizer) or 0
+    head = Head(TASKS[spec.method], task.padding, task.labels, spec.classification.problem)
+    random = set[str]() if head.starts_random and weights is None else None
+    torch.manual_seed(spec.seed)
+    network = models.load_model(base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=random)
+    task.random_weights = tuple(sorted(random or ()))
+    return network
+
+
+def check_fast(tokenizer: Any, places: str) -> None:
+    """Raises ``bad_spec`` for a tokenizer that does not tell which characters, or words, its tokens are."""
+    if not tokenizer.is_fast:
+        what = f"{type(tokenizer).__name__} does not map tokens to {places}"
+        raise TrainingProblem("bad_spec", what, "Use a model with a fast tokenizer (tokenizer.json).")
+
+
+def logits_in_parts(model: Any, inputs: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
+    """`logits_by_length`, with at most that many rows in a forward pass."""
+    total = len(inputs["input_ids"])
+    return torch.cat([
+        logits_by_length(model, {name: value[first : first + rows] for name, value in inputs.items()})
+        for first in range(0, total, rows)
+    ])  # fmt: skip
+
+
+def rows_at_once(spec: RunSpec, width: int) -> int:
+    """Rows of that width in a forward pass: as many as in a part of a training step, or in an evaluation batch."""
+    hyper = spec.hyperparameters
+    return max(-(-hyper.batch_size // hyper.gradient_accumulation_steps), hyper.token_budget // width)
+
+
+def groups_of(row_of: NDArray[np.int64]) -> list[list[int]]:
+    """The samples of each row, from the row of each sample."""
+    firsts = np.flatnonzero(np.diff(row_of, prepend=-1)).tolist()
+    return [list(range(a, b)) for a, b in zip(firsts, [*firsts[1:], len(row_of)], strict=True)]
 
 
 def fields_of(record: Record, row: int, *names: str) -> tuple[Any, ...]:

@@ -13,13 +13,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cloudtune_trainer.generation_settings import padding_of
-from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import Batch
-from cloudtune_trainer.tasks.padded import fields_of, joined, load_with_head, padded
+from cloudtune_trainer.tasks.padded import (
+    PART,
+    fields_of,
+    filled,
+    groups_of,
+    joined,
+    load_with_head,
+    logits_in_parts,
+    padded,
+    rows_at_once,
+)
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor
 from cloudtune_trainer.tasks.squad import exact_and_f1
 from cloudtune_trainer.tasks.task import BestMetric, Sums
@@ -38,8 +45,8 @@ if TYPE_CHECKING:
     from cloudtune_trainer.tasks.predictor import Input
 
 
-class Asked(NamedTuple):
-    """A row of questions."""
+class Question(NamedTuple):
+    """A row, without its question."""
 
     context: str
     answers: tuple[str, ...]
@@ -53,14 +60,15 @@ class WindowSamples(Samples):
     spans: NDArray[np.int64]
     offsets: NDArray[np.int32]
     """[tokens, 2]: see `Window.offsets`."""
+    types: NDArray[np.int8]
+    """See `Window.types`."""
     row_of: NDArray[np.int64]
-    asked: tuple[Asked, ...]
+    questions: tuple[Question, ...]
 
     @property
     def groups(self) -> list[list[int]]:
         """See `Samples.groups`: the windows of a context."""
-        firsts = np.flatnonzero(np.diff(self.row_of, prepend=-1)).tolist()
-        return [list(range(a, b)) for a, b in zip(firsts, [*firsts[1:], len(self)], strict=True)]
+        return groups_of(self.row_of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +77,7 @@ class WindowBatch(Batch):
 
     rows: tuple[int, ...]
     """The row of each window."""
-    asked: dict[int, Asked]
+    questions: dict[int, Question]
     offsets: tuple[list[tuple[int, int]], ...]
 
 
@@ -87,18 +95,16 @@ class QuestionAnswering:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.random_weights: tuple[str, ...] = ()
-        self._padding = 0
+        self.padding = 0
+        self._uses_types = False
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._padding = padding_of(tokenizer) or 0
-        head = Head("question_answering", self._padding)
-        network, self.random_weights = load_with_head(
-            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
-        )
+        network = load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
+        self._uses_types = uses_types(network)
         return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> WindowSamples:
@@ -106,7 +112,7 @@ class QuestionAnswering:
         max_length = self.spec.hyperparameters.max_length
         rows = [fields_of(record, row, "question", "context", "answers") for row, record in enumerate(records, 1)]
         found = Windows(tokenizer, max_length).of([(question, context) for question, context, _ in rows])
-        cuts, kept, asked = Cuts(), list[Window](), list[Asked]()
+        cuts, kept, questions = Cuts(), list[Window](), list[Question]()
         spans, row_of = list[tuple[int, int]](), list[int]()
         for row, ((_, context, answers), windows) in enumerate(zip(rows, found, strict=True), 1):
             if not windows:
@@ -114,40 +120,47 @@ class QuestionAnswering:
                 continue
             cuts.split += len(windows) > 1
             texts, starts = answers["text"], answers["answer_start"]
-            found_in = [window.span_of(texts[0], starts[0]) if texts else (0, 0) for window in windows]
-            if texts and not any(map(any, found_in)):  # the answer is longer than a window, or has no tokens
+            answer_spans = [window.span_of(texts[0], starts[0]) if texts else (0, 0) for window in windows]
+            if texts and not any(map(any, answer_spans)):  # the answer is longer than a window, or has no tokens
                 cuts.unlearnt.append(row)
                 continue
             kept += windows
-            spans += found_in
-            row_of += [len(asked)] * len(windows)
-            asked.append(Asked(context, tuple(texts), len(windows)))
+            spans += answer_spans
+            row_of += [len(questions)] * len(windows)
+            questions.append(Question(context, tuple(texts), len(windows)))
         flat = joined([window.ids for window in kept], cuts, max_length)
         offsets = np.concatenate([np.asarray(window.offsets, dtype=np.int32) for window in kept])
-        return WindowSamples(*flat, np.asarray(spans), offsets, np.asarray(row_of), tuple(asked))
+        types = np.concatenate([np.asarray(window.types, dtype=np.int8) for window in kept])
+        return WindowSamples(*flat, np.asarray(spans), offsets, types, np.asarray(row_of), tuple(questions))
 
     def collate(self, samples: WindowSamples, chosen: Sequence[int]) -> WindowBatch:
         """See `Task.collate`."""
         rows = samples.rows(chosen)
         numbers = tuple(samples.row_of[np.asarray(chosen)].tolist())
+        inputs = padded(rows, self.padding)
+        if self._uses_types:
+            types = [samples.types[samples.starts[i] : samples.starts[i + 1]] for i in chosen]
+            inputs["token_type_ids"] = filled(types, 0)
         return WindowBatch(
-            inputs=padded(rows, self._padding), labels=torch.from_numpy(samples.spans[np.asarray(chosen)]),
+            inputs=inputs, labels=torch.from_numpy(samples.spans[np.asarray(chosen)]),
             tokens=sum(map(len, rows)), count=len(rows), rows=numbers,
-            asked={number: samples.asked[number] for number in numbers},
+            questions={number: samples.questions[number] for number in numbers},
             offsets=tuple(samples.offsets[samples.starts[i] : samples.starts[i + 1]].tolist() for i in chosen),
         )  # fmt: skip
 
     def forward(self, model: Any, batch: WindowBatch) -> Sums:
         """See `Task.forward`. In training, a question counts with those of its windows that are in the batch."""
         padding = batch.inputs["attention_mask"][..., None] == 0
-        logits = logits_by_length(model, batch.inputs).float().masked_fill(padding, -torch.inf)
+        rows = rows_at_once(self.spec, padding.shape[1])
+        logits = logits_in_parts(model, batch.inputs, rows).float().masked_fill(padding, -torch.inf)
         loss = F.cross_entropy(logits, batch.labels, reduction="sum") / 2  # the mean of start and end
         cells, labels, sums = logits.detach().cpu(), batch.labels.cpu(), np.zeros(3)
-        for number, asked in batch.asked.items():
+        for number, question in batch.questions.items():
             places = [place for place, row in enumerate(batch.rows) if row == number]
-            is_there = len(places) == asked.windows or labels[places].any()
+            has_answer = len(places) == question.windows or labels[places].any()
             best = best_span([(cells[place], batch.offsets[place]) for place in places])
-            sums += [*exact_and_f1(asked.context[best.start : best.end], asked.answers if is_there else ()), 1]
+            answers = question.answers if has_answer else ()
+            sums += [*exact_and_f1(question.context[best.start : best.end], answers), 1]
         return Sums(loss, torch.from_numpy(sums), batch.count)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
@@ -190,22 +203,24 @@ def best_span(windows: Sequence[tuple[Tensor, Sequence[tuple[int, int]]]]) -> Sp
 class Answerer(Predictor):
     """A trained model that finds answers."""
 
-    def read(self, given: Input) -> tuple[str, str]:
-        """See `Predictor.read`."""
+    def read(self, given: Input) -> tuple[str, list[Window]]:
+        """See `Predictor.read`: the context, and its windows."""
         row = given if isinstance(given, dict) else {}
         question, context = row.get("question"), row.get("context")
         if not (isinstance(question, str) and question.strip() and isinstance(context, str) and context.strip()):
             raise TrainingProblem("bad_data", 'it takes rows with "question" and "context", texts that are not empty')
-        return question, context
+        (windows,) = Windows(self.tokenizer, self.max_length).of([(question, context)])
+        if not windows:
+            what = f"the question {question[:50]!r} leaves no room for its context in {self.max_length} tokens"
+            raise TrainingProblem("bad_data", what, "Shorten it.")
+        return context, windows
 
-    def predict_batch(self, rows: Sequence[tuple[str, str]]) -> list[Prediction]:
+    def predict_batch(self, rows: Sequence[tuple[str, list[Window]]]) -> list[Prediction]:
         """The answer of each question, with its characters in the context; empty if the context has none."""
         found = []
-        for (question, context), windows in zip(rows, Windows(self.tokenizer, self.max_length).of(rows), strict=True):
-            if not windows:
-                what = f"the question {question[:50]!r} leaves no room for its context in {self.max_length} tokens"
-                raise TrainingProblem("bad_data", what, "Shorten it.")
-            best = best_span(list(self._logits(windows)))
+        for context, windows in rows:
+            logits = self._logits(windows, max(PART, len(rows)))
+            best = best_span([(cells, window.offsets) for cells, window in zip(logits, windows, strict=True)])
             start, end = best.start, best.end
             text = context[start:end]
             start, text = start + len(text) - len(text.lstrip()), text.strip()  # some tokens begin with a space
@@ -213,9 +228,13 @@ class Answerer(Predictor):
             found.append(Prediction(text, best.score, start=place[0], end=place[1]))
         return found
 
-    def _logits(self, windows: Sequence[Window], size: int = 8) -> Iterable[tuple[Tensor, list[tuple[int, int]]]]:
-        for first in range(0, len(windows), size):
-            part = windows[first : first + size]
-            inputs = self.moved(padded([window.ids for window in part], self.padding))
-            logits = logits_by_length(self.network, inputs).float().cpu()
-            yield from zip(logits, (window.offsets for window in part), strict=True)
+    def _logits(self, windows: Sequence[Window], size: int) -> Tensor:
+        inputs = padded([window.ids for window in windows], self.padding)
+        if uses_types(self.network):
+            inputs["token_type_ids"] = filled([window.types for window in windows], 0)
+        return logits_in_parts(self.network, self.moved(inputs), size).float().cpu()
+
+
+def uses_types(network: Any) -> bool:
+    """Whether the network tells questions from contexts by their ``token_type_ids``, as BERT does."""
+    return (getattr(network.config, "type_vocab_size", None) or 0) > 1

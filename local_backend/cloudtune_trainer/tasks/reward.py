@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from cloudtune_trainer.generation_settings import padding_of
-from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Renderer
 from cloudtune_trainer.rope import logits_by_length
@@ -51,19 +49,14 @@ class RewardModeling:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.random_weights: tuple[str, ...] = ()
-        self._padding = 0
+        self.padding = 0
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._padding = padding_of(tokenizer) or 0
-        head = Head("reward_model", self._padding, self.labels)
-        network, self.random_weights = load_with_head(
-            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
-        )
-        return network
+        return load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
         """See `Task.encode`."""
@@ -73,7 +66,7 @@ class RewardModeling:
         """See `Task.collate`. The chosen answer of each pair, then the rejected one, padded on the right."""
         rows = [samples.ids[begin:end] for i in chosen for begin, end in samples.sides(i)]
         return Batch(
-            inputs=padded(rows, self._padding), labels=torch.empty(0), tokens=sum(map(len, rows)), count=len(chosen)
+            inputs=padded(rows, self.padding), labels=torch.empty(0), tokens=sum(map(len, rows)), count=len(chosen)
         )
 
     def forward(self, model: Any, batch: Batch) -> Sums:

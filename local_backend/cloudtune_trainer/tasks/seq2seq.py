@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer
-from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens, padding_of
-from cloudtune_trainer.heads import Head
+from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens
 from cloudtune_trainer.loss import summed_cross_entropy
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.sequences import PADDED, Batch
 from cloudtune_trainer.tasks.causal_lm import token_metrics
-from cloudtune_trainer.tasks.padded import encoded, fields_of, filled, joined, padded
+from cloudtune_trainer.tasks.padded import encoded, fields_of, filled, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 
@@ -51,23 +49,21 @@ class Seq2Seq:
     metric_sums = 1
     peft_task_type = "SEQ_2_SEQ_LM"
     labels: tuple[str, ...] = ()
-    random_weights: tuple[str, ...] = ()
     can_pack = False
     packed = False
     needs_reference = False
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self._padding = 0
+        self.random_weights: tuple[str, ...] = ()
+        self.padding = 0
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._padding = padding_of(tokenizer) or 0
-        head = Head("seq2seq", self._padding)
-        return models.load_model(base, dtype=dtype, weights=weights, dropout=dropout, head=head)
+        return load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> SourceTargets:
         """See `Task.encode`. Sources and targets that are too long lose their ends, targets also their end token."""
@@ -99,7 +95,7 @@ class Seq2Seq:
         targets = [samples.ids[samples.middles[i] : samples.starts[i + 1]] for i in chosen]
         count = sum(map(len, targets))
         return Batch(
-            inputs=padded(sources, self._padding), labels=filled(targets, PADDED),
+            inputs=padded(sources, self.padding), labels=filled(targets, PADDED),
             tokens=sum(map(len, sources)) + count, count=count,
         )  # fmt: skip
 

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 
 from cloudtune_trainer.generate import Answer
-from cloudtune_trainer.generation_settings import padding_of
-from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Samples
@@ -55,7 +53,7 @@ class SequenceClassification:
         self.best_metric = self._problem.best_metric
         self.row_values = 2 if spec.classification.problem == "regression" else 0
         self.random_weights: tuple[str, ...] = ()
-        self._padding = 0
+        self.padding = 0
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,12 +71,7 @@ class SequenceClassification:
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
         self._problem.learn(_checked(records()))
-        self._padding = padding_of(tokenizer) or 0
-        head = Head("sequence_classification", self._padding, self.labels, self.spec.classification.problem)
-        network, self.random_weights = load_with_head(
-            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
-        )
-        return network
+        return load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long is truncated."""
@@ -97,7 +90,7 @@ class SequenceClassification:
         """See `Task.collate`. Rows are padded on the right."""
         rows = samples.rows(chosen)
         return Batch(
-            inputs=padded(rows, self._padding), labels=torch.from_numpy(samples.labels[np.asarray(chosen)]),
+            inputs=padded(rows, self.padding), labels=torch.from_numpy(samples.labels[np.asarray(chosen)]),
             tokens=sum(map(len, rows)), count=len(rows),
         )  # fmt: skip
 

@@ -6,21 +6,30 @@ words, so that no word is lost.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from cloudtune_trainer.generation_settings import padding_of
-from cloudtune_trainer.heads import Head
 from cloudtune_trainer.loss import summed_cross_entropy
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import PADDED, Batch
 from cloudtune_trainer.tasks.entities import are_entities, counts
-from cloudtune_trainer.tasks.padded import fields_of, filled, joined, load_with_head, padded
+from cloudtune_trainer.tasks.padded import (
+    PART,
+    check_fast,
+    fields_of,
+    filled,
+    groups_of,
+    joined,
+    load_with_head,
+    logits_in_parts,
+    padded,
+    rows_at_once,
+)
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 
@@ -42,6 +51,20 @@ class TaggedSamples(Samples):
     """Words as token ids, and the number of the tag at each word's first token; `PADDED` elsewhere."""
 
     tags: NDArray[np.int64]
+    row_of: NDArray[np.int64]
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """See `Samples.groups`: the pieces of a row."""
+        return groups_of(self.row_of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggedBatch(Batch):
+    """Pieces of one forward pass."""
+
+    texts: tuple[tuple[int, ...], ...]
+    """The places of pieces that follow each other in a row, for entities that continue in the next piece."""
 
 
 class TokenClassification:
@@ -57,8 +80,8 @@ class TokenClassification:
         self.labels: tuple[str, ...] = ()
         self.random_weights: tuple[str, ...] = ()
         self.best_metric = BestMetric("token_accuracy", higher_is_better=True)
+        self.padding = 0
         self._has_entities = False
-        self._padding = 0
 
     @property
     def metric_sums(self) -> int:
@@ -79,18 +102,13 @@ class TokenClassification:
         self._has_entities = are_entities(self.labels)
         if self._has_entities:
             self.best_metric = BestMetric("f1", higher_is_better=True)
-        self._padding = padding_of(tokenizer) or 0
-        head = Head("token_classification", self._padding, self.labels)
-        network, self.random_weights = load_with_head(
-            base, head, seed=self.spec.seed, dtype=dtype, weights=weights, dropout=dropout
-        )
-        return network
+        return load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> TaggedSamples:
         """See `Task.encode`."""
         pieces = WordPieces(tokenizer, self.spec.hyperparameters.max_length)
         numbers = {tag: number for number, tag in enumerate(self.labels)}
-        cuts, ids, tags = Cuts(), [], []
+        cuts, ids, tags, row_of = Cuts(), [], [], []
         for row, record in enumerate(records, 1):
             words, named = fields_of(record, row, "tokens", "tags")
             for tag in map(str, named):
@@ -101,39 +119,44 @@ class TokenClassification:
             cuts.split += len(parts) > 1
             if not parts:
                 cuts.unlearnt.append(row)
+            row_of += [row] * len(parts)
             for part in parts:
                 ids.append(part.ids)
                 tags.append(part.at_words([numbers[str(tag)] for tag in named]))
         rows = joined(ids, cuts, self.spec.hyperparameters.max_length)
-        return TaggedSamples(*rows, np.concatenate(tags))
+        return TaggedSamples(*rows, np.concatenate(tags), np.asarray(row_of))
 
-    def collate(self, samples: TaggedSamples, chosen: Sequence[int]) -> Batch:
+    def collate(self, samples: TaggedSamples, chosen: Sequence[int]) -> TaggedBatch:
         """See `Task.collate`. The labels are those of the words, row by row; ``inputs`` has no other cells."""
         rows = samples.rows(chosen)
         labels = filled([samples.tags[samples.starts[i] : samples.starts[i + 1]] for i in chosen], PADDED)
-        return Batch(
-            inputs=padded(rows, self._padding), labels=labels, tokens=sum(map(len, rows)),
+        order = enumerate(sorted(range(len(chosen)), key=lambda place: chosen[place]))
+        texts = itertools.groupby(order, lambda one: (samples.row_of[chosen[one[1]]], chosen[one[1]] - one[0]))
+        return TaggedBatch(
+            inputs=padded(rows, self.padding), labels=labels, tokens=sum(map(len, rows)),
             count=int((labels != PADDED).sum()),
+            texts=tuple(tuple(place for _, place in pieces) for _, pieces in texts),
         )  # fmt: skip
 
-    def forward(self, model: Any, batch: Batch) -> Sums:
+    def forward(self, model: Any, batch: TaggedBatch) -> Sums:
         """See `Task.forward`."""
         kept = batch.labels != PADDED
-        logits = logits_by_length(model, batch.inputs)[kept]
+        rows = rows_at_once(self.spec, kept.shape[1])
+        logits = logits_in_parts(model, batch.inputs, rows)[kept]
         loss, correct = summed_cross_entropy(logits, batch.labels[kept])
         sums = [int(correct)]
         if self._has_entities:
-            sums += self._entities(logits.detach(), batch.labels, kept)
+            sums += self._entities(logits.detach(), batch, kept)
         return Sums(loss, torch.tensor(sums), batch.count)
 
-    def _entities(self, logits: Tensor, labels: Tensor, kept: Tensor) -> list[int]:
+    def _entities(self, logits: Tensor, batch: TaggedBatch, kept: Tensor) -> list[int]:
         sizes = kept.sum(1).tolist()
-        predicted, actual = (torch.split(numbers.cpu(), sizes) for numbers in (logits.argmax(-1), labels[kept]))
-        rows = [
-            counts(*([self.labels[number] for number in row.tolist()] for row in pair))
-            for pair in zip(predicted, actual, strict=True)
+        predicted, actual = (torch.split(numbers.cpu(), sizes) for numbers in (logits.argmax(-1), batch.labels[kept]))
+        found = [
+            counts(*([self.labels[n] for place in text for n in rows[place].tolist()] for rows in (predicted, actual)))
+            for text in batch.texts
         ]
-        return [sum(column) for column in zip(*rows, strict=True)]
+        return [sum(column) for column in zip(*found, strict=True)]
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`."""
@@ -165,17 +188,17 @@ class WordPieces:
     """Encodes rows of words."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
-        if not tokenizer.is_fast:
-            what = f"{type(tokenizer).__name__} does not map tokens to words"
-            raise TrainingProblem("bad_spec", what, "Use a model with a fast tokenizer (tokenizer.json).")
+        check_fast(tokenizer, "words")
+        # A space before a word makes it the token that it is in a text, unless the tokenizer adds the space itself.
+        spaced = tokenizer(["a", " a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+        self._lead = " " if spaced == tokenizer("a a", add_special_tokens=False)["input_ids"] else ""
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._room = max_length - tokenizer.num_special_tokens_to_add()
 
     def split(self, words: Sequence[str]) -> list[Piece]:
         """The row as one piece, or as several if it is too long. Words without any token are in no piece."""
-        # A space before a word makes it the token that it is in a text.
-        spaced = [word if place == 0 else f" {word}" for place, word in enumerate(words)]
+        spaced = [word if place == 0 else f"{self._lead}{word}" for place, word in enumerate(words)]
         whole = self._piece(spaced, 0, cut=len(spaced) == 1)
         if len(whole.ids) <= self._max_length:
             return [whole] if any(word is not None for word in whole.words) else []
@@ -218,7 +241,8 @@ class Tagger(Predictor):
         found: list[list[tuple[str, float]]] = [[(self._outside, 0.0)] * len(words) for words in rows]
         if parts:
             inputs = self.moved(padded([piece.ids for _, piece in parts], self.padding))
-            scores, tags = torch.softmax(logits_by_length(self.network, inputs).float(), -1).max(-1)
+            logits = logits_in_parts(self.network, inputs, max(PART, len(rows)))
+            scores, tags = torch.softmax(logits.float(), -1).max(-1)
             for place, (number, piece) in enumerate(parts):
                 for cell, word in enumerate(piece.words):
                     if word is not None:

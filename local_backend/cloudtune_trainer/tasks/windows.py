@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tasks.padded import check_fast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +22,8 @@ class Window:
     ids: list[int]
     offsets: list[tuple[int, int]]
     """Characters of the context of each token; (0, 0) for tokens outside it."""
+    types: list[int]
+    """The tokenizer's ``token_type_ids``: whether a token is of the question or of the context; 0 if it has none."""
 
     def span_of(self, answer: str, start: int) -> tuple[int, int]:
         """The first and the last token of that answer; token 0 for both if it is not as a whole in the window."""
@@ -37,9 +39,7 @@ class Windows:
     """Splits questions and contexts into windows."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
-        if not tokenizer.is_fast:
-            what = f"{type(tokenizer).__name__} does not map tokens to characters"
-            raise TrainingProblem("bad_spec", what, "Use a model with a fast tokenizer (tokenizer.json).")
+        check_fast(tokenizer, "characters")
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._overlap = max_length // OVERLAP
@@ -68,4 +68,6 @@ class Windows:
                 (begin, end) if side == 1 else (0, 0)
                 for side, (begin, end) in zip(sides, encoded["offset_mapping"][number], strict=True)
             ]
-            found[places[row]].append(Window(list(encoded["input_ids"][number]), offsets))
+            ids = list(encoded["input_ids"][number])
+            types = list(encoded["token_type_ids"][number]) if "token_type_ids" in encoded else [0] * len(ids)
+            found[places[row]].append(Window(ids, offsets, types))

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForQuestionAnswering, AutoTokenizer, BertTokenizerFast
 
 from cloudtune_trainer import models
 from cloudtune_trainer.export import export
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, ModelSource, RunSpec
-from cloudtune_trainer.tasks.question_answering import best_span
+from cloudtune_trainer.tasks.question_answering import Answerer, best_span
 from cloudtune_trainer.tasks.squad import exact_and_f1, normalized
 from cloudtune_trainer.tasks.table import open_model, task_for
 from cloudtune_trainer.tasks.windows import Windows
@@ -74,16 +75,95 @@ def test_loss_and_gradient_are_those_of_transformers(
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
     model.zero_grad()
     losses = []
-    for ids, (start, end) in zip(samples.rows(chosen), samples.spans.tolist(), strict=True):  # without padding
-        one = torch.from_numpy(ids).long()[None]
+    for i, (start, end) in zip(chosen, samples.spans.tolist(), strict=True):  # without padding
+        cells = slice(samples.starts[i], samples.starts[i + 1])
+        one = torch.from_numpy(samples.ids[cells]).long()[None]
         positions = {"start_positions": torch.tensor([start]), "end_positions": torch.tensor([end])}
-        losses.append(model(input_ids=one, attention_mask=torch.ones_like(one), **positions).loss)
+        types = {"token_type_ids": torch.from_numpy(samples.types[cells]).long()[None]} if family == "bert" else {}
+        losses.append(model(input_ids=one, attention_mask=torch.ones_like(one), **types, **positions).loss)
     torch.stack(losses).sum().backward()
     torch.testing.assert_close(together.loss, torch.stack(losses).sum(), rtol=1e-5, atol=0)
     assert any(gradient.abs().sum() > 0 for name, gradient in gradients.items() if "qa_outputs" in name)
     check_gradients(model, gradients)
     parts = [task.forward(model, task.collate(samples, part)) for part in (chosen[:3], chosen[3:4], chosen[4:])]
     torch.testing.assert_close(sum(part.loss for part in parts), together.loss, rtol=1e-6, atol=0)
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """A random model with BERT's own tokenizer, which gives the question and the context different types."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "who",
+        "has",
+        "the",
+        "red",
+        "box",
+        "ada",
+        "a",
+        ".",
+        "?",
+        "it",
+        "was",
+    ]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
+    torch.manual_seed(0)
+    AutoModel.from_config(
+        AutoConfig.for_model("bert", **sizes, vocab_size=len(words), max_position_embeddings=64)
+    ).save_pretrained(tmp_path / "bert")
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(words)}).save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def loaded(folder: Path, data: Rows, **hyper: Any) -> tuple[Any, Any, Any]:
+    """The task, its network and the tokenizer."""
+    spec = RunSpec(
+        version=2, model=ModelSource(source="folder", path=str(folder)), data=DataFiles(train="t"),
+        method="question_answering", adapter=Adapter(type="full"), hyperparameters=Hyperparameters(**hyper),
+    )  # fmt: skip
+    place = models.BaseModel(str(folder))
+    task, tokenizer = task_for(spec), models.load_tokenizer(place)
+    network = task.load_model(place, tokenizer, lambda: data, dtype=torch.float32, weights=None, dropout=0.0)
+    return task, network.eval(), tokenizer
+
+
+def test_question_and_context_have_their_own_types(bert: Path) -> None:
+    question, context = "who has the red box ?", "ada has a red box ."
+    data = [{"question": question, "context": context, "answers": {"text": ["ada"], "answer_start": [0]}}]
+    task, network, tokenizer = loaded(bert, data, max_length=32)
+    encoded = tokenizer(question, context, return_tensors="pt")
+    assert set(encoded["token_type_ids"][0].tolist()) == {0, 1}
+    batch = task.collate(task.encode(data, tokenizer), [0])
+    answerer = Answerer(network, tokenizer, {"labels": (), "max_length": 32})
+    _, windows = answerer.read(data[0])
+    with torch.no_grad():
+        expected = torch.stack([network(**encoded)[side] for side in ("start_logits", "end_logits")], -1)
+        untyped = network(input_ids=encoded["input_ids"]).start_logits
+        torch.testing.assert_close(logits_by_length(network, batch.inputs), expected)
+        torch.testing.assert_close(answerer._logits(windows, 8), expected)
+    assert (untyped - expected[..., 0]).abs().max() > 1e-3
+
+
+def test_windows_of_a_long_context_are_computed_in_parts(bert: Path) -> None:
+    context = "ada has a red box . " + "it was late . " * 60
+    data = [
+        {"question": "who has the red box ?", "context": context, "answers": {"text": ["ada"], "answer_start": [0]}}
+    ]
+    task, network, tokenizer = loaded(bert, data, max_length=32, batch_size=2)
+    samples = task.encode(data, tokenizer)
+    assert len(samples) > 10
+    shapes = []
+    network.register_forward_pre_hook(lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True)
+    with torch.no_grad():
+        task.forward(network, task.collate(samples, samples.groups[0]))
+        list(Answerer(network, tokenizer, {"labels": (), "max_length": 32}).predict(data))
+    assert sum(rows for rows, _ in shapes) == 2 * len(samples)
+    assert max(rows for rows, width in shapes[: len(samples) // 2]) <= 2
+    assert max(rows for rows, _ in shapes) <= 8
 
 
 def test_windows_overlap_and_hold_the_answer(tiny_model: Path) -> None:

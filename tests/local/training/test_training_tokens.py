@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from cloudtune.evaluation import metrics as evaluation_metrics
@@ -15,11 +16,12 @@ from cloudtune_trainer import models
 from cloudtune_trainer.export import export
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, ModelSource, RunSpec
 from cloudtune_trainer.tasks.entities import are_entities, counts, entities
 from cloudtune_trainer.tasks.table import open_model, task_for
-from cloudtune_trainer.tasks.token_classification import WordPieces
+from cloudtune_trainer.tasks.token_classification import Tagger, WordPieces
 
+from . import tokenizer_kinds
 from .conftest import Rows, Runs, check_gradients, metrics, same_bits, weights, write_encoder
 
 FULL, LORA = {"type": "full"}, {"type": "lora", "rank": 4}
@@ -106,6 +108,57 @@ def test_the_first_piece_of_a_word_has_its_tag(tiny_model: Path) -> None:
     long = WordPieces(tokenizer, 8).split(["a", "x" * 50, "b"])
     assert [word for piece in long for word in piece.words if word is not None] == [0, 1, 2]
     assert WordPieces(tokenizer, 8).split([""]) == []
+
+
+@pytest.mark.parametrize("kind", tokenizer_kinds.KINDS)
+def test_words_are_tokens_as_in_a_text(kind: str) -> None:
+    tokenizer = tokenizer_kinds.tokenizer_of(kind, chat_template=None)
+    words = ["yes", "bug", "a", "rate"]  # not in the texts that the tokenizers learned from, whose words are joined
+    (piece,) = WordPieces(tokenizer, 200).split(words)
+    assert piece.ids == tokenizer(" ".join(words))["input_ids"]
+
+
+def loaded(folder: Path, data: Rows, **hyper: Any) -> tuple[Any, Any, Any]:
+    """The task, its network and the tokenizer."""
+    spec = RunSpec(
+        version=2, model=ModelSource(source="folder", path=str(folder)), data=DataFiles(train="t"),
+        method="token_classification", adapter=Adapter(type="full"), hyperparameters=Hyperparameters(**hyper),
+    )  # fmt: skip
+    place = models.BaseModel(str(folder))
+    task, tokenizer = task_for(spec), models.load_tokenizer(place)
+    network = task.load_model(place, tokenizer, lambda: data, dtype=torch.float32, weights=None, dropout=0.0)
+    return task, network.eval(), tokenizer
+
+
+def test_an_entity_in_two_pieces_counts_once(encoder: Path) -> None:
+    long = {"tokens": ["Ada"] * 12, "tags": ["O"] * 4 + ["B-PER"] + ["I-PER"] * 7}
+    data = [long, {"tokens": ["Ada", "saw"], "tags": ["I-PER", "O"]}]
+    task, _, tokenizer = loaded(encoder, data, max_length=8)
+    samples = task.encode(data, tokenizer)
+    assert len(samples.groups) == 2
+    assert len(samples.groups[0]) > 2
+    batch = task.collate(samples, [*samples.groups[1], *samples.groups[0]])
+    kept = batch.labels != -100
+    right = F.one_hot(batch.labels[kept], 3)
+    assert task._entities(right, batch, kept) == [2, 2, 2]
+    apart = task.collate(samples, [samples.groups[0][0], samples.groups[0][2]])
+    assert apart.texts == ((0,), (1,)), "pieces that do not follow each other"
+
+
+def test_the_pieces_of_a_long_text_are_computed_in_parts(encoder: Path) -> None:
+    data = [{"tokens": ["Ada", "saw"] * 60, "tags": ["B-PER", "O"] * 60}]
+    task, network, tokenizer = loaded(encoder, data, max_length=8, batch_size=2)
+    samples = task.encode(data, tokenizer)
+    shapes = []
+    network.register_forward_pre_hook(lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True)
+    with torch.no_grad():
+        sums = task.forward(network, task.collate(samples, samples.groups[0]))
+    assert sums.count == 120
+    assert max(rows for rows, _ in shapes) == 2
+    shapes.clear()
+    (found,) = Tagger(network, tokenizer, {"labels": task.labels, "max_length": 8}).predict(data)
+    assert max(rows for rows, _ in shapes) == 8
+    assert all(tag["score"] > 0 for tag in found.tags)
 
 
 def test_entities_are_those_of_seqeval() -> None:

@@ -51,7 +51,7 @@ test: lint types  ## What a change can break, in about 18 minutes on 2 cores
 
 soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, large files, real weights
 	$(PYTEST) -m "soak or real_weights" --timeout 3600
-	EXAMPLES_FACTOR=10 $(PYTEST) -m "hypothesis and not soak" --timeout 3600
+	EXAMPLES_FACTOR=20 $(PYTEST) -m "hypothesis and not soak" --timeout 3600
 
 bench: $(VENV)/.all  ## Speed against peers, in one run (installs trl beside the rest)
 	$(EDITABLE) -e ".[$(ALL),bench]"

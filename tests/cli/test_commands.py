@@ -508,8 +508,11 @@ def test_methods_are_listed_with_their_adapters_and_reasons(desk: Desk) -> None:
             assert not cell["layers"] or cell["trains"], (name, adapter)
     assert found["sft"]["adapters"]["lora"] == {"trains": True, "layers": True, "reason": None}
     assert found["sft"]["adapters"]["prompt"] == {"trains": True, "layers": False, "reason": None}
-    text = desk.run("methods").out  # of the scripted vendor, which trains few
-    assert "the vendor" in text or "scripted vendor" in text
+    shown = [line.split(maxsplit=1) for line in desk.run("methods").out.splitlines() if line]  # of the scripted vendor
+    assert [line[0] for line in shown[:3]] == ["METHOD", "sft", "cpt"]
+    assert shown[1][1].split() == ["causal_lm", "yes", "yes"]
+    assert ["dpo", "the scripted vendor knows sft and cpt only"] in shown
+    assert ["qlora", "the scripted vendor trains full or lora only"] in shown
     lines = desk.run("methods", "--backend", "local").out.splitlines()
     (line,) = [line for line in lines if line.startswith("sft ")]
     assert line.split()[:4] == ["sft", "causal_lm", "layers", "layers"]

@@ -65,7 +65,7 @@ def presigned_names(service: str) -> tuple[type[SigV4Auth], type[SigV4QueryAuth]
     return (S3SigV4Auth, S3SigV4QueryAuth) if service == "s3" else (SigV4Auth, SigV4QueryAuth)
 
 
-@settings(deadline=None, max_examples=examples(30))
+@settings(deadline=None, max_examples=examples(15))
 @given(
     service=st.sampled_from(["s3", "bedrock", "sagemaker"]),
     segments=st.lists(st.text(max_size=8).filter(lambda text: text not in (".", "..")), max_size=4),
@@ -106,7 +106,7 @@ def _escaped(text: str) -> str:
     return quote(text.encode("utf-8", "replace"), safe="-_.~")
 
 
-@settings(deadline=None, max_examples=examples(30))
+@settings(deadline=None, max_examples=examples(15))
 @given(
     key=st.text(st.characters(codec="utf-8"), min_size=1, max_size=10),
     parameters=st.dictionaries(st.sampled_from(["uploadId", "partNumber", "versionId", "select", "select-type", "x"]),

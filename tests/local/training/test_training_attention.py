@@ -112,7 +112,7 @@ def test_what_cannot_be_shown_to_keep_documents_apart_gets_padded_rows(family: s
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
 def test_every_token_has_its_own_cell(lengths: list[int]) -> None:
     layout = layout_of(lengths)

@@ -151,7 +151,7 @@ def test_stats_of_train_validation_and_test(rows: str, tmp_path: Path) -> None:
     assert "validation" in CliRunner().invoke(cli, ["data", "stats", rows, "--validation", "0.2"]).stdout
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(written=st.text(max_size=40) | st.from_regex(r"(chars|turns|text|answer|label)(<|<=|=|!=|~|!~).{0,20}"))
 def test_a_condition_is_read_or_refused_and_never_crashes(written: str) -> None:
     try:
@@ -161,7 +161,7 @@ def test_a_condition_is_read_or_refused_and_never_crashes(written: str) -> None:
     assert holds(chat("question", "answer")) in (True, False)
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(text=st.text("{}:!ab[]. \n", max_size=20), row=st.dictionaries(st.sampled_from("ab "), st.none()))
 def test_a_template_is_read_or_refused_and_never_crashes(text: str, row: dict[str, None]) -> None:
     try:

@@ -72,7 +72,7 @@ def agree(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("style", STYLES)
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(rows=st.lists(chats(), min_size=1, max_size=6))
 def test_all_plain_rows_up_to_the_first_other_one(style: Style, rows: list[Chat]) -> None:
     plain_ones = next((number for number, row in enumerate(rows) if not is_plain(row)), len(rows))
@@ -80,7 +80,7 @@ def test_all_plain_rows_up_to_the_first_other_one(style: Style, rows: list[Chat]
     assert agree(b"\n".join(map(style, rows))) == plain_ones
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 @given(rows=st.lists(chats(), min_size=1, max_size=4), seed=st.integers(0, 1 << 30), style=st.sampled_from(STYLES))
 def test_whatever_is_changed_is_not_overlooked(rows: list[Chat], seed: int, style: Style) -> None:
     chooser = random.Random(seed)

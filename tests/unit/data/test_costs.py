@@ -63,7 +63,7 @@ def test_counts_are_those_of_the_cookbook() -> None:
     assert counter.count([]) == []
 
 
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(question=st.text(max_size=200), answer=st.text(min_size=1, max_size=50))
 def test_spans_cover_the_words(question: str, answer: str) -> None:
     record = chat(question, answer)

@@ -124,7 +124,7 @@ FORMS = st.sampled_from([None, "cloudtune", "openai", "azure-openai", "bedrock-c
                          "sharegpt", "prompt-completion"])  # fmt: skip
 
 
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(content=files(), form=FORMS, share=st.sampled_from([None, None, 0.3]), size=st.integers(200, 3000))
 def test_at_once_and_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, form: str | None, share: float | None, size: int
@@ -213,7 +213,7 @@ def test_here_and_in_two_other_processes_at_length(tmp_path: Path, seed: int) ->
 
 
 @pytest.mark.parametrize("name", sorted(name for name, form in FORMATS.items() if form.own))
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(data=st.data())
 def test_rows_in_the_format_are_written_from_records(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: Any
@@ -272,7 +272,7 @@ def test_unused_keys_and_empty_values_are_not_written(tmp_path: Path) -> None:
 # --- the two ways agree on what is plain
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(rows=st.lists(chats(), min_size=1, max_size=4))
 def test_a_block_is_plain_when_its_records_are(rows: list[Chat]) -> None:
     block = Block(b"".join(canonical(row) + b"\n" for row in rows), 1, lines=len(rows))

@@ -199,7 +199,7 @@ RECORDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(data=st.data())
 def test_what_the_loss_report_calls_lossless_comes_back_equal(name: str, data: Any) -> None:
     form = FORMATS[name]
@@ -260,7 +260,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 @settings(
-    max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+    max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
 )
 @given(data=st.data())
 def test_there_and_back_again_where_nothing_is_lost(one: str, other: str, data: Any) -> None:
@@ -416,7 +416,7 @@ QUICK = sorted(name for name, form in FORMATS.items() if form.weave is not None)
 
 
 @pytest.mark.parametrize("name", QUICK)
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(records=st.lists(chats().filter(is_plain), min_size=1, max_size=5))
 def test_the_quick_way_writes_the_same_bytes_as_the_slow_one(name: str, records: list[Chat]) -> None:
     form = FORMATS[name]

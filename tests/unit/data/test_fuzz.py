@@ -31,7 +31,7 @@ SCRAPS = st.sampled_from([
 CONTENT = st.one_of(st.binary(max_size=200), st.lists(SCRAPS, max_size=25).map(b"".join))
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(name=st.sampled_from(NAMES), content=CONTENT, packed=st.booleans())
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes, packed: bool) -> None:
     path = tmp_path_factory.mktemp("fuzz") / name
@@ -63,7 +63,7 @@ KEYS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(rows=st.lists(st.dictionaries(KEYS, VALUES, max_size=5), min_size=1, max_size=4))
 def test_any_json_in_every_shape(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
@@ -71,7 +71,7 @@ def test_any_json_in_every_shape(tmp_path_factory: pytest.TempPathFactory, rows:
     check(str(path), private=True)
 
 
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(rows=st.lists(st.dictionaries(st.sampled_from(["a", "prompt", "completion"]), VALUES, min_size=1), max_size=3))
 def test_any_table(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     pyarrow = pytest.importorskip("pyarrow")

@@ -236,7 +236,7 @@ def test_a_line_of_two_gigabytes(tmp_path: Path) -> None:
 TO = st.sampled_from(["openai", "bedrock-converse", "claude", "kto", "sagemaker-rlvr", "preference", "pair"])
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(name=st.sampled_from(NAMES), content=CONTENT, to=TO)
 def test_any_bytes_converted(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes, to: str) -> None:
     anything(tmp_path_factory.mktemp("fuzz") / name, content, to)

@@ -156,7 +156,7 @@ def test_blocks_are_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: bool(text.strip()) and not text.isspace())
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
 @example([("0", "{}"), ("[1]", "[]"), ('["a"]', "[{}")])
 def test_canonical_records_read_back_as_themselves(tmp_path_factory: pytest.TempPathFactory, pairs: list[Any]) -> None:
@@ -170,7 +170,7 @@ def test_canonical_records_read_back_as_themselves(tmp_path_factory: pytest.Temp
     assert (tmp / "out.jsonl").read_bytes() == first
 
 
-@settings(max_examples=examples(5), deadline=None)
+@settings(max_examples=examples(2), deadline=None)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
 @example([("0", "{}"), ("[1]", "[]"), ('["a"]', "[{}")])
 def test_texts_of_tables_are_read_as_they_are(tmp_path_factory: pytest.TempPathFactory, pairs: list[Any]) -> None:

@@ -57,7 +57,7 @@ def spec(folder: Path, rows: list[Any], share: float | None, array: bool) -> Dat
     return Data.model_validate({"train": str(path), "validation": share})
 
 
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(rows=st.lists(ROWS, min_size=1, max_size=60), share=st.sampled_from([None, 0.3]), array=st.booleans())
 @example(LATE, None, False)
 @example(EARLY, None, False)

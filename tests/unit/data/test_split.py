@@ -33,7 +33,7 @@ def sides(path: Path, tmp: Path, **shares: Any) -> dict[str, list[str]]:
     return found
 
 
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(0, 10), st.randoms(use_true_random=False), st.sampled_from([(0.2, None), (0.1, 0.3), (None, 0.5)]))
 def test_sides_are_disjoint_whole_and_stable(
     tmp_path_factory: pytest.TempPathFactory, seed: int, random: Any, shares: tuple[float | None, float | None]

@@ -92,7 +92,7 @@ def bounds_of(lines: bytes, rows: int = 1) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(record=RECORDS)
 def test_bounds_contain_the_exact_count(encoding: str, record: Any) -> None:
     (count,) = COUNTERS[encoding].count([record])

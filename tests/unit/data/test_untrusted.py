@@ -220,7 +220,7 @@ def test_a_row_may_have_any_unknown_key(compiled: bool, tmp_path: Path, monkeypa
     if not compiled:
         monkeypatch.setattr(plain_blocks, "compiled", lambda: None)
 
-    @settings(max_examples=examples(30), deadline=None)
+    @settings(max_examples=examples(15), deadline=None)
     @given(key=st.text(max_size=5), columns=st.booleans())
     @example('a"b', False)
     @example("a\\", False)

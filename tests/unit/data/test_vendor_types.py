@@ -33,7 +33,7 @@ from cloudtune.data.write.formats_table import find_format, format_names
 TOOLS = [Tool("function", TOOL["function"])]
 FORMATS = {name: find_format(name) for name in format_names()}
 
-SETTINGS = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def written(name: str, record: Chat) -> dict[str, Any]:

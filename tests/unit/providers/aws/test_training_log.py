@@ -189,7 +189,7 @@ def may_arrive(entry: Entry, visible: set[str]) -> bool:
     return replaced == "0" or f"{instance}-0" in visible
 
 
-@settings(deadline=None, max_examples=examples(60))
+@settings(deadline=None, max_examples=examples(30))
 @given(written(), st.data())
 def test_no_gap_and_no_repeat_in_any_order_of_arrival(
     given: tuple[int, list[list[Entry]]], data: st.DataObject
@@ -222,7 +222,7 @@ def test_no_gap_and_no_repeat_in_any_order_of_arrival(
     assert [text for text in parts if text.startswith("transition")] == [text for _, text in words]
 
 
-@settings(deadline=None, max_examples=examples(30))
+@settings(deadline=None, max_examples=examples(15))
 @given(st.integers(0), st.dictionaries(st.from_regex(r"algo-[0-9]+-[0-9]+", fullmatch=True),
                                        st.tuples(st.integers(0), st.integers(1))))  # fmt: skip
 def test_a_place_is_its_cursor(told: int, streams: dict[str, tuple[int, int]]) -> None:

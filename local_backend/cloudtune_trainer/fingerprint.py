@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,18 @@ _SAMPLE = 1 << 20
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Hash names, sizes and contents. Of a file above 4 MiB, only four samples of 1 MiB are read."""
+    """Hash names, sizes and contents. Of a file above 4 MiB, only four samples of 1 MiB are read.
+
+    Raises:
+        OSError: A file cannot be read, or it is not a regular file: reading a FIFO would block.
+
+    """
     digest = hashlib.sha256()
     for file in files:
-        size = file.stat().st_size
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(file))
+        size = found.st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as handle:
             if size <= 4 * _SAMPLE:

@@ -67,12 +67,10 @@ def remove_adapter_layers(model: Any) -> None:
 
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, AuxiliaryTrainingWrapper):
-                layer = layer.original_module
-            if isinstance(layer, BaseTunerLayer):
-                layer = layer.get_base_layer()
-            if layer is not parent._modules[name]:
-                setattr(parent, name, layer)
+            own = layer.original_module if isinstance(layer, AuxiliaryTrainingWrapper) else layer
+            own = own.get_base_layer() if isinstance(own, BaseTunerLayer) else own
+            if own is not layer:
+                setattr(parent, name, own)
     if hasattr(model, "peft_config"):
         del model.peft_config
 

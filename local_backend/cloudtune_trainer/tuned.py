@@ -24,6 +24,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LARGEST = 16 << 20
 _SIZES = ("r", "size", "num_virtual_tokens", "token_dim", "num_layers", "encoder_hidden_size", "encoder_num_layers")
+_LARGEST_SIZE = 1 << 16
+_NAMES = (
+    "target_modules", "exclude_modules", "feedforward_modules", "target_parameters", "modules_to_save",
+    "layers_pattern", "rank_pattern", "alpha_pattern",
+)  # fmt: skip
+"""Fields with names of modules. peft uses them as regular expressions, which can take forever to match."""
+_NAME = re.compile(r"(\^|\.\*\\\.)?([A-Za-z0-9_.-]|\\[.-]){1,300}")
+"""A name, or one of the patterns that peft writes itself: ``^model.layers.0`` and ``.*\\.gate_up_proj``."""
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 """A branch, a tag or a commit. The hub's library uses it as a path below its cache and in URLs."""
 _SOURCES = ("folder", "gguf", "hub", "config")
@@ -82,6 +90,7 @@ def read_tuned(folder: Path) -> dict[str, Any]:
 
 def check_adapter(folder: Path) -> None:
     """Refuse an adapter that is not plain weights in a safetensors file. Raises ``model_not_found``."""
+    check_model_folder(folder)
     path = folder / ADAPTER_CONFIG
     config = read_object(path)
     known = {kind.peft_type: kind for kind in ADAPTERS.values() if kind.peft_type}
@@ -101,12 +110,22 @@ def check_adapter(folder: Path) -> None:
             raise _damaged(path, f"{name} has the wrong type")
         if name in values and value not in values[name]:
             raise _damaged(path, f"{name} is not one of {', '.join(values[name])}")
-    sizes = {name: config[name] for name in _SIZES if config.get(name)}
-    for name, size in sizes.items():
-        if not 0 < size <= 1 << 16:
-            raise _damaged(path, f"{name} is not a possible size")
+        if kinds is not None and name in _NAMES and not all(map(_is_name, _listed(value))):
+            raise _damaged(path, f"{name} contains a pattern or another text that is not the name of a module")
+    _check_numbers(path, config)
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise _damaged(path, "its weights, adapter_model.safetensors, are missing")
+
+
+def _check_numbers(path: Path, config: dict[str, Any]) -> None:
+    sizes = [(name, config[name]) for name in _SIZES if config.get(name)]
+    sizes += [("rank_pattern", rank) for rank in (config.get("rank_pattern") or {}).values()]
+    for name, size in sizes:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _LARGEST_SIZE:
+            raise _damaged(path, f"{name} is not a possible size")
+    for alpha in (config.get("alpha_pattern") or {}).values():
+        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) < float("inf"):
+            raise _damaged(path, "alpha_pattern is not a mapping to numbers")
 
 
 def check_mergeable(adapter: str) -> None:
@@ -116,6 +135,15 @@ def check_mergeable(adapter: str) -> None:
             "bad_spec", f"a {adapter} adapter cannot be merged into the base model's weights",
             "Export it as it is, or train with adapter: lora.",
         )  # fmt: skip
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _listed(value: Any) -> list[Any]:
+    """The names in a field: one name, a list of them, or the keys of a mapping."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _is_mapping_of_transformers(value: Any) -> bool:

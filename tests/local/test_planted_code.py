@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -16,11 +17,13 @@ from cloudtune.optional import GenerateOptions
 from cloudtune.state import TunedModel
 from cloudtune_trainer import models
 from cloudtune_trainer.checkpoints import read as read_checkpoint
+from cloudtune_trainer.fingerprint import fingerprint
 from cloudtune_trainer.multi_adapter import MultiAdapterModel
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.sagemaker import serving
 from cloudtune_trainer.submit import inference
 from cloudtune_trainer.tiny import write_tiny_model
+from cloudtune_trainer.tuned import check_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +106,8 @@ def template_bomb(folder: Path, marker: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ 'x' * 10 ** 10 }}")
 
 
+ENDLESS = "(([a-z]|_)+)+!"
+"""A pattern that the regular-expression engine compares with ``q_proj`` for longer than anyone waits."""
 MODELS: dict[str, Callable[[Path, Path], None]] = {
     "remote code": remote_code, "pickle": pickled, "old pickle": old_pickle, "kernel": kernel,
     "kernel of a part": kernel_of_a_part, "redirect": redirect,
@@ -117,6 +122,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "initialization": {"init_lora_weights": "pissa_niter_1000000000"},
     "wrong type": {"r": "8"},
     "huge rank": {"r": 1 << 40},
+    "endless pattern of targets": {"target_modules": ENDLESS},
+    "huge rank of a module": {"rank_pattern": {"q_proj": 1 << 40}},
 }  # fmt: skip
 
 
@@ -259,6 +266,40 @@ def test_adapter_that_does_more_than_lora_is_refused(
     with pytest.raises(TrainingProblem, match=r"adapter_config\.json"):
         shared.add("one", adapter)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("fields", [
+    {"target_modules": ENDLESS}, {"exclude_modules": ENDLESS}, {"modules_to_save": [ENDLESS]},
+    {"layers_pattern": ENDLESS}, {"layers_pattern": [ENDLESS]}, {"target_parameters": [ENDLESS]},
+    {"rank_pattern": {ENDLESS: 4}}, {"alpha_pattern": {ENDLESS: 4}}, {"target_modules": ["a" * 301]},
+    {"target_modules": ["q_proj", 1]}, {"rank_pattern": {"q_proj": 0}}, {"rank_pattern": {"q_proj": 2.5}},
+    {"rank_pattern": {"q_proj": True}}, {"rank_pattern": {"q_proj": 65537}}, {"alpha_pattern": {"q_proj": "4"}},
+    {"alpha_pattern": {"q_proj": float("inf")}},
+], ids=str)  # fmt: skip
+def test_module_names_in_an_adapter_are_plain(tmp_path: Path, fields: dict[str, Any]) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    path = tmp_path / "adapter_config.json"
+    plain = {
+        "target_modules": "all-linear", "exclude_modules": ["model.layers.0.q_proj"], "modules_to_save": ["lm_head"],
+        "rank_pattern": {"^model.layers.0.q_proj": 65536, r".*\.gate_up-proj": 1}, "alpha_pattern": {"q_proj": 0.5},
+    }  # fmt: skip
+    path.write_text(json.dumps(LORA | plain))
+    check_adapter(tmp_path)
+    path.write_text(json.dumps(LORA | plain | fields))
+    with pytest.raises(TrainingProblem, match=f"adapter_config.json: {next(iter(fields))} "):
+        check_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "tuned.json"])
+def test_an_adapter_with_a_fifo_is_refused(tmp_path: Path, name: str) -> None:
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / file).write_text(json.dumps(LORA))
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(TrainingProblem, match="not a regular file"):
+        check_adapter(tmp_path)
+    with pytest.raises(OSError, match="not a regular file"):
+        fingerprint([tmp_path / name])
 
 
 def test_pickled_adapter_is_refused(clean: Path, tmp_path: Path, marker: Path) -> None:

@@ -42,6 +42,8 @@ class TrainingMethod(NamedTuple):
     """Each row has one label, or one for each token."""
     every_token: bool = False
     """It learns every token of a row, so that a conversation may end with any turn."""
+    predict_input: str | None = None
+    """What ``cloudtune predict`` takes after the job's reference, if the model does not continue a prompt."""
 
 
 METHODS: dict[str, TrainingMethod] = {
@@ -52,16 +54,18 @@ METHODS: dict[str, TrainingMethod] = {
     "orpo": TrainingMethod("preference", ("preference",), pairs=True, beta=True),
     "simpo": TrainingMethod("preference", ("preference",), pairs=True, beta=True),
     "kto": TrainingMethod("unpaired_preference", ("rated",), reference=True, beta=True),
-    "reward": TrainingMethod("reward_model", ("preference",), pairs=True),
+    "reward": TrainingMethod("reward_model", ("preference",), pairs=True, predict_input="--file ROWS.jsonl"),
     "rft": TrainingMethod("reinforcement", ("item",), reward=True),
     "grpo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "rloo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "ppo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "distill": TrainingMethod("distillation", ("chat", "item"), teacher=True),
-    "classification": TrainingMethod("sequence_classification", ("text_label",), labels=True),
-    "token_classification": TrainingMethod("token_classification", ("tags",), labels=True),
-    "question_answering": TrainingMethod("question_answering", ("question",)),
-    "seq2seq": TrainingMethod("seq2seq", ("pair", "chat")),
+    "classification": TrainingMethod("sequence_classification", ("text_label",), labels=True, predict_input="'a text'"),
+    "token_classification": TrainingMethod("token_classification", ("tags",), labels=True, predict_input="'a text'"),
+    "question_answering": TrainingMethod(
+        "question_answering", ("question",), predict_input="--question 'a question' 'a context'"
+    ),
+    "seq2seq": TrainingMethod("seq2seq", ("pair", "chat"), predict_input="'a text'"),
     "image_classification": TrainingMethod("image_classification", ("image_label",), labels=True),
     "speech_recognition": TrainingMethod("speech_recognition", ("speech",)),
 }

@@ -11,7 +11,6 @@ from cloudtune.state import JobState, to_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cloudtune.methods import TaskName
     from cloudtune.state import JobSnapshot, TunedModel
 
 
@@ -68,13 +67,6 @@ def job_text(snapshot: JobSnapshot) -> str:
     )
 
 
-_INPUTS: dict[TaskName, str] = {
-    "sequence_classification": "'a text'", "token_classification": "'a text'", "seq2seq": "'a text'",
-    "question_answering": "--question 'a question' 'a context'", "reward_model": "--file ROWS.jsonl",
-}  # fmt: skip
-"""What ``cloudtune predict`` takes, for tasks whose models do not continue texts."""
-
-
 def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool], method: str | None = None) -> list[str]:
     """Return the commands that apply to the job now and that the back end supports.
 
@@ -83,7 +75,7 @@ def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool], method: str | 
     ref = snapshot.ref
     if snapshot.state is JobState.SUCCEEDED:
         beside = "" if can("verb:deploy") else " --base"  # where models must be deployed, the base model usually is not
-        inputs = _INPUTS.get(METHODS[method].task) if method is not None else None
+        inputs = METHODS[method].predict_input if method is not None else None
         answer = f"cloudtune predict {ref} {inputs}" if inputs else f"cloudtune generate {ref} 'a prompt'{beside}"
         ways = {
             "verb:deploy": f"cloudtune deploy {ref}", "verb:generate": answer,

@@ -10,6 +10,7 @@ _OUTPUT = re.compile(r"\bembed_out\b|\bembedding_norm\b")
 """GPT-NeoX's output layer, and LFM2's last norm."""
 _WRAPPERS = re.compile(r"^base_model\.(model\.)?|\.default(?=\.|$)|\.(base_layer|original_module|modules_to_save)\b")
 """The parts of a name that peft adds."""
+_OLD_BUFFERS = re.compile(r"\b(attn|attention|self_attn)\.(masked_)?bias$|\brotary_emb\.inv_freq$|\bposition_ids$")
 
 
 def plain_name(name: str) -> str:
@@ -20,6 +21,11 @@ def plain_name(name: str) -> str:
 def is_match(name: str, pattern: str) -> bool:
     """Whether the pattern matches whole parts of the name: ``layers.0`` and ``*norm*`` match ``layers.0.norm.bias``."""
     return fnmatchcase(f".{name}.", f"*.{pattern}.*")
+
+
+def is_old_buffer(name: str) -> bool:
+    """Whether a file's tensor is a constant that older versions of transformers stored as a weight."""
+    return bool(_OLD_BUFFERS.search(name))
 
 
 def is_embedding(name: str) -> bool:

@@ -85,9 +85,9 @@ class Renderer:
         sample = self._by_difference(plain, turns)
         return [sample] if sample is not None else [self._alone(plain, turn) for turn in turns]
 
-    def prompt(self, messages: Sequence[dict[str, Any]]) -> str:
-        """The text after which the assistant's answer begins."""
-        return self._text(Dialogue([_plain(message) for message in messages], None), prompt=True)
+    def prompt(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> str:
+        """The text after which the assistant's answer begins. For ``tools`` see `render`."""
+        return self._text(Dialogue([_plain(message) for message in messages], tools or None), prompt=True)
 
     def _learnt_turns(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]

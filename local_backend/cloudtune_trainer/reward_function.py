@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import json
 import math
+import re
 import sys
 import threading
 import time
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from cloudtune_trainer.policy_spec import Reward
 
-    _Score = Callable[[list[Any], list[Any], dict[str, list[Any]]], Any]
 
 _LARGEST_REPLY = 64 << 20
 _ATTEMPTS = 3
@@ -43,7 +43,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Scored:
+class RewardInputs:
     """The completions of one call."""
 
     rows: Sequence[int]
@@ -52,17 +52,19 @@ class Scored:
     completions: Sequence[str]
     fields: Sequence[dict[str, Any]]
     """The other fields of each row."""
+    tools: Sequence[list[dict[str, Any]] | None]
+    """The tools of each row's prompt."""
 
 
-class _TooSlow(Exception):
+class _Timeout(Exception):
     """A call did not return within its time."""
 
 
 class RewardCall:
     """A reward, called with a time limit. Every failure is one `TrainingProblem` ``bad_reward``."""
 
-    def __init__(self, source: Reward, device: str = "auto") -> None:
-        """``device`` is that of a reward model."""
+    def __init__(self, source: Reward, device: str = "auto", *, max_length: int = 0) -> None:
+        """``device`` is that of a reward model, which must take texts of ``max_length`` tokens."""
         self.name = f"the reward {source.function or source.url or source.model}"
         self._limit = source.timeout
         if source.function is not None:
@@ -71,75 +73,74 @@ class RewardCall:
             self._score = _endpoint(source.url, source.timeout)
         else:
             assert source.model is not None  # `read_spec` checks it
-            self._score = _model(Path(source.model), source.fingerprint, device)
-        self._timed = self._call if source.function is None else self._call_in_thread
+            self._score = _model(Path(source.model), source.fingerprint, device, max_length)
+        self._timed = self._score if source.model is not None else self._call_in_thread
 
-    def __call__(self, scored: Scored) -> list[float]:
+    def __call__(self, inputs: RewardInputs) -> list[float]:
         """One finite number for each completion."""
-        if not scored.rows:
+        if not inputs.rows:
             return []
         try:
-            rewards = self._timed(scored)
-        except _TooSlow:
-            raise self._problem(f"did not return within {self._limit:g} s for {_listed(scored.rows)}",
+            rewards = self._timed(inputs)
+        except _Timeout:
+            raise self._problem(f"did not return within {self._limit:g} s for {_listed(inputs.rows)}",
                                 "Make it faster, or raise method.reward.timeout.") from None  # fmt: skip
-        except TrainingProblem:
-            raise
+        except TrainingProblem as problem:  # a reward model refuses a conversation
+            what = re.sub(r"^input \d+: ", "", problem.message)
+            where = self._first_failing(inputs)
+            raise self._problem(f"cannot score {where}: {what}", problem.hint or "") from problem
         except Exception as error:
-            where = self._first_failing(scored)
+            where = self._first_failing(inputs)
             raise self._problem(f"raised {type(error).__name__}: {error} for {where}", "Fix it, then resume the job: "
                                 "a reward must accept every completion, an empty one too.") from error  # fmt: skip
-        return self._checked(rewards, scored)
+        return self._checked(rewards, inputs)
 
-    def _call(self, scored: Scored) -> Any:
-        return self._score(*_arguments(scored))
-
-    def _call_in_thread(self, scored: Scored) -> Any:
+    def _call_in_thread(self, inputs: RewardInputs) -> Any:
         """A call that never returns ends with the process."""
         outcome: list[Any] = []
 
         def run() -> None:
             try:
-                outcome.append((self._call(scored), None))
+                outcome.append((self._score(inputs), None))
             except Exception as error:  # noqa: BLE001 - any failure of the user's code
                 outcome.append((None, error))
-            except SystemExit as error:
-                outcome.append((None, RuntimeError(f"SystemExit: {error}")))
+            except BaseException as error:  # noqa: BLE001 - such as SystemExit or asyncio.CancelledError
+                outcome.append((None, RuntimeError(f"{type(error).__name__}: {error}")))
 
         thread = threading.Thread(target=run, name="reward", daemon=True)
         thread.start()
         thread.join(self._limit)
         if not outcome:
-            raise _TooSlow
+            raise _Timeout
         value, error = outcome[0]
         if error is not None:
             raise error
         return value
 
-    def _first_failing(self, scored: Scored) -> str:
+    def _first_failing(self, inputs: RewardInputs) -> str:
         """The row whose completion fails alone, if there is one."""
         deadline = time.monotonic() + self._limit
-        for place, row in enumerate(scored.rows):
+        for place, row in enumerate(inputs.rows):
             if time.monotonic() > deadline:
                 break
-            alone = Scored(*([list_[place]] for list_ in vars(scored).values()))
+            alone = RewardInputs(*([list_[place]] for list_ in vars(inputs).values()))
             try:
                 self._timed(alone)
             except Exception:  # noqa: BLE001 - any failure of the user's code
-                return f"row {row}, completion {json.dumps(scored.completions[place][:200], ensure_ascii=False)}"
-        return _listed(scored.rows)
+                return f"row {row}, completion {json.dumps(inputs.completions[place][:200], ensure_ascii=False)}"
+        return _listed(inputs.rows)
 
-    def _checked(self, rewards: Any, scored: Scored) -> list[float]:
+    def _checked(self, rewards: Any, inputs: RewardInputs) -> list[float]:
         try:
             values = list(rewards)
         except TypeError:
             raise self._problem(f"returned {type(rewards).__name__} instead of a list of numbers",
                                 "Return one number for each completion.") from None  # fmt: skip
-        if len(values) != len(scored.rows):
-            raise self._problem(f"returned {len(values)} numbers for {len(scored.rows)} completions of "
-                                f"{_listed(scored.rows)}", "Return one number for each completion.")  # fmt: skip
+        if len(values) != len(inputs.rows):
+            raise self._problem(f"returned {len(values)} numbers for {len(inputs.rows)} completions of "
+                                f"{_listed(inputs.rows)}", "Return one number for each completion.")  # fmt: skip
         found = []
-        for row, value in zip(scored.rows, values, strict=True):
+        for row, value in zip(inputs.rows, values, strict=True):
             try:
                 number = math.nan if isinstance(value, str) else float(value)
             except (TypeError, ValueError):
@@ -153,18 +154,19 @@ class RewardCall:
         return TrainingProblem("bad_reward", f"{self.name} {what}", hint)
 
 
-def _arguments(scored: Scored) -> tuple[list[Any], list[Any], dict[str, list[Any]]]:
-    names = dict.fromkeys(name for fields in scored.fields for name in fields)
-    completions = [[{"role": "assistant", "content": text}] for text in scored.completions]
-    columns = {name: [fields.get(name) for fields in scored.fields] for name in names}
-    return [list(prompt) for prompt in scored.prompts], completions, columns
+def _arguments(inputs: RewardInputs) -> tuple[list[Any], list[Any], dict[str, list[Any]]]:
+    names = dict.fromkeys(name for fields in inputs.fields for name in fields)
+    completions = [[{"role": "assistant", "content": text}] for text in inputs.completions]
+    columns = {name: [fields.get(name) for fields in inputs.fields] for name in names}
+    return [list(prompt) for prompt in inputs.prompts], completions, columns
 
 
-def _function(source: str, fingerprint: str | None) -> _Score:
+def _function(source: str, fingerprint: str | None) -> Callable[[RewardInputs], Any]:
     place, _, name = source.rpartition(":")
     try:
         module = _file_module(Path(place), fingerprint) if place.endswith(".py") else importlib.import_module(place)
         function = getattr(module, name)
+        parameters = inspect.signature(function).parameters.values() if callable(function) else ()
     except TrainingProblem:
         raise
     except BaseException as error:
@@ -172,11 +174,11 @@ def _function(source: str, fingerprint: str | None) -> _Score:
         raise TrainingProblem("bad_reward", what, "Fix the module, or method.reward.function.") from error
     if not callable(function):
         raise TrainingProblem("bad_reward", f"the reward {source} is not a function", "Fix method.reward.function.")
-    parameters = inspect.signature(function).parameters.values()
     takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
     taken = {one.name for one in parameters}
 
-    def score(prompts: list[Any], completions: list[Any], columns: dict[str, list[Any]]) -> Any:
+    def score(inputs: RewardInputs) -> Any:
+        prompts, completions, columns = _arguments(inputs)
         given = columns if takes_all else {name: column for name, column in columns.items() if name in taken}
         return function(prompts=prompts, completions=completions, **given)
 
@@ -201,23 +203,29 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Rows go to the endpoint in the spec and nowhere else."""
 
 
-def _endpoint(url: str, timeout: float) -> _Score:
+def _endpoint(url: str, timeout: float) -> Callable[[RewardInputs], Any]:
     """POST ``{"prompts": [...], "completions": [...], "columns": {...}}``; the reply is ``{"rewards": [...]}``."""
     opener = urllib.request.build_opener(_NoRedirect)
 
-    def score(prompts: list[Any], completions: list[Any], columns: dict[str, list[Any]]) -> Any:
+    def score(inputs: RewardInputs) -> Any:
+        prompts, completions, columns = _arguments(inputs)
         body = json.dumps({"prompts": prompts, "completions": completions, "columns": columns}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - checked: http
         attempt, document = 0, None
         while document is None:
             try:
-                with opener.open(request, timeout=timeout) as reply:
+                # the call's own limit comes first
+                with opener.open(request, timeout=timeout + 1) as reply:
                     document = json.loads(reply.read(_LARGEST_REPLY)) or {}
             except RecursionError as error:
                 raise ValueError("the reply is JSON that is nested too deeply") from error
             except (urllib.error.URLError, ConnectionError) as error:
                 attempt += 1
-                if attempt == _ATTEMPTS or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
+                refused = False
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
+                    refused = error.code < 500
+                if refused or attempt == _ATTEMPTS:
                     raise
                 time.sleep(2**attempt)
         if not isinstance(document, dict) or not isinstance(document.get("rewards"), list):
@@ -227,14 +235,19 @@ def _endpoint(url: str, timeout: float) -> _Score:
     return score
 
 
-def _model(folder: Path, fingerprint: str | None, device: str) -> _Score:
+def _model(folder: Path, fingerprint: str | None, device: str, max_length: int) -> Callable[[RewardInputs], Any]:
     from cloudtune_trainer.tasks.reward import RewardModel
 
     check_fingerprint(folder, fingerprint, since="the job was submitted")
     model = RewardModel.open(folder, device=device)
+    if model.max_length < max_length:
+        what = f"the reward model {folder} reads {model.max_length} tokens, and max_length is {max_length}"
+        raise TrainingProblem("bad_spec", what, f"Use a max_length of at most {model.max_length}.")
 
-    def score(prompts: list[Any], completions: list[Any], _: dict[str, list[Any]]) -> list[float]:
-        return model.score([[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)])
+    def score(inputs: RewardInputs) -> list[float]:
+        prompts, completions, _ = _arguments(inputs)
+        conversations = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
+        return model.score(conversations, tools=inputs.tools)
 
     return score
 

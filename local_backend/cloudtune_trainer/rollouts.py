@@ -37,6 +37,7 @@ class Prompts(Samples):
     numbers: NDArray[np.int64]
     """The row of each prompt, counted from 1."""
     records: tuple[Record, ...]
+    """The rows. Each has the ``fields`` of all rows, with None for those that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +137,17 @@ class _Draw:
 def encode_prompts(records: Iterable[Record], tokenizer: Any, *, max_length: int) -> Prompts:
     """The tokens of each row's prompt. A prompt that leaves no room for a completion is dropped."""
     renderer, cuts = Renderer(tokenizer, loss_on="assistant"), Cuts()
-    rows, kept, ids = [], [], []
+    rows, ids = [], []
+    kept: list[Record] = []
+    columns: dict[str, None] = {}  # an ordered set
     for row, record in enumerate(records, 1):
         if fault := _fault(record):
             raise TrainingProblem("bad_data", f"row {row}: {fault}")
         try:
-            text = renderer.prompt(record["messages"])
+            text = renderer.prompt(record["messages"], record.get("tools"))
         except TrainingProblem as problem:
             raise TrainingProblem(problem.code, f"row {row}: {problem.message}", problem.hint) from problem
+        columns |= dict.fromkeys(record.get("fields", {}))
         found = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not 0 < len(found) < max_length:
             cuts.dropped.append(row)
@@ -157,7 +161,9 @@ def encode_prompts(records: Iterable[Record], tokenizer: Any, *, max_length: int
     np.cumsum([len(one) for one in ids], out=starts[1:])
     flat = np.concatenate(ids)
     learn = np.zeros(len(flat), dtype=np.bool_)
-    return Prompts(flat, learn, starts, cuts, np.asarray(rows, dtype=np.int64), tuple(kept))
+    # a reward gets the same columns in every call
+    completed = tuple({**record, "fields": columns | record.get("fields", {})} for record in kept)
+    return Prompts(flat, learn, starts, cuts, np.asarray(rows, dtype=np.int64), completed)
 
 
 def _fault(record: Record) -> str | None:

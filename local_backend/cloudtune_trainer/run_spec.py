@@ -310,6 +310,8 @@ def _faults_of_policy(spec: RunSpec) -> list[str]:
         found.append("policy.max_new_tokens leaves no token of hyperparameters.max_length to the prompt")
     if spec.hyperparameters.packing:
         found.append("hyperparameters.packing: completions are not packed")
+    if terms.normalization != "tokens" and spec.method != "grpo":
+        found.append(f"policy.normalization: the method {spec.method} does not use it")
     return found
 
 
@@ -334,4 +336,8 @@ def _faults_of_adapter(spec: RunSpec) -> list[str]:
     if changes and spec.method in WITH_REFERENCE:
         field = "bias" if spec.adapter.bias != "none" else "init"
         found.append(f"adapter.{field}: {spec.method} compares with the base model, whose weights this would change")
+    compares = spec.method in WITH_REFERENCE and (spec.policy is None or spec.policy.beta > 0)
+    if spec.adapter.path is not None and compares:
+        what = f"{spec.method} would compare with the bare base model, without this adapter"
+        found.append(f"adapter.path: {what}; merge it into the base model first, then train a new one")
     return found

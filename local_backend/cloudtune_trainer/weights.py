@@ -6,12 +6,12 @@ must come from the files, else the load is refused with the names of the tensors
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.layer_names import is_old_buffer
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 """Number of tensor names in a message."""
-_OLD_BUFFERS = re.compile(r"\b(attn|attention|self_attn)\.(masked_)?bias$|\brotary_emb\.inv_freq$|\bposition_ids$")
-"""Constants that older versions of transformers stored as weights."""
 
 
 def load_checked(auto: Any, source: str, *, new_head: set[str] | None = None, **options: Any) -> Any:
@@ -37,7 +35,7 @@ def load_checked(auto: Any, source: str, *, new_head: set[str] | None = None, **
     missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
     shapes = {name: (tuple(stored), tuple(needed)) for name, stored, needed in report["mismatched_keys"]}
     missing -= shapes.keys()
-    unexpected = {name for name in unexpected if not _OLD_BUFFERS.search(name)}
+    unexpected = {name for name in unexpected if not is_old_buffer(name)}
     if new_head is not None:
         new_head |= {name for name in missing | shapes.keys() if _in_head(network, name)}
         missing, unexpected = (

@@ -17,6 +17,7 @@ from cloudtune.errors import Problem, SpecError
 from cloudtune.files.model_files import model_sizes, read_json_object, safetensors_head, size_of
 from cloudtune.files.regular_file import open_regular, read_regular
 from cloudtune_trainer.fingerprint import WEIGHTS, fingerprint, weights_fingerprint
+from cloudtune_trainer.layer_names import is_old_buffer
 from cloudtune_trainer.submit import gguf, hub
 from cloudtune_trainer.tuned import REVISION
 
@@ -154,7 +155,7 @@ def _of_weights(weights: list[Path]) -> dict[str, Any]:
     for file in weights:
         if file.suffix != ".safetensors":
             return {}
-        tensors = _tensors(file)
+        tensors = {name: tensor for name, tensor in _tensors(file).items() if not is_old_buffer(name)}
         total += sum(math.prod(tensor.shape) for tensor in tensors.values())
         for name, tensor in tensors.items():
             group, layer = _grouped(name)

@@ -14,10 +14,11 @@ from cloudtune.errors import Problem
 from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
-from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.submit import distillation, policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
+from cloudtune_trainer.submit.adapter_problems import DEFAULT_ADAPTER, adapter_problems
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
 from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
 
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
-    from cloudtune.spec_trained import Adapter
 
 RUN_SPEC_VERSION = 2
 """The version of ``spec.json``; the trainer refuses any other."""
 FORMAT = "cloudtune"
 """The format of the trainer's rows: canonical records."""
 TRAINED = methods_of(*TRAINER_TASKS)
-DEFAULT_ADAPTER = "lora"
 DEFAULT_MAX_LENGTH = 1024
 _CHARS_PER_TOKEN = 3.0
 
@@ -206,8 +205,8 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
-    found += policy.too_long(document, length)
-    found += [*_wrong_family(request, model), *_strange_targets(request, model.get("modules") or ())]
+    found += policy.too_long(document, length, request.resolved.facts.get("reward"))
+    found += [*_wrong_family(request, model), *_unknown_targets(request, model.get("modules") or ())]
     task = METHODS[request.spec.method.name].task
     found += layer_problems(request.spec, document["adapter"]["type"], model)
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
@@ -238,7 +237,7 @@ def _wrong_family(request: PlanRequest, model: Mapping[str, Any]) -> Iterator[Pr
         yield Problem(code="wrong_family", field="model", message=message, fix="use a decoder, or method: seq2seq")
 
 
-def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
+def _unknown_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
     """Adapter targets without a module in the model; as in peft, a name is the end of a module's path."""
     targets = request.spec.adapter.targets if request.spec.adapter else None
     if not modules or not isinstance(targets, tuple):
@@ -291,46 +290,9 @@ def unsupported_features() -> dict[str, str]:
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
     adapter = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
-    found = [*_of_adapter(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
+    found = [*adapter_problems(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
     found += [*policy.misused(spec, backend), *distillation.misused(spec, backend)]
     return [*found, *_of_validation(spec), *_of_batches(spec)]
-
-
-def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
-    kind = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
-    if kind not in ADAPTERS:
-        return  # refused already
-    settings, hyper = {"path", *ADAPTERS[kind].settings, *ADAPTERS[kind].options}, spec.hyperparameters
-    if spec.adapter is not None and spec.adapter.path is not None:
-        yield from _of_given_adapter(spec.adapter)
-    for name in type(spec.adapter).model_fields if spec.adapter is not None else ():
-        if name != "type" and name not in settings and getattr(spec.adapter, name) is not None:
-            others = [other for other, entry in ADAPTERS.items() if name in (*entry.settings, *entry.options)]
-            fix = f"take it out, or use {' or '.join(others)}"
-            yield Problem(code="no_effect", field=f"adapter.{name}", message=f"{kind} training has no {name}", fix=fix)
-    given = spec.adapter
-    if given is not None and METHODS[spec.method.name].reference:
-        changing = {"bias": given.bias not in (None, "none"), "init": given.init in MOVES_BASE}
-        for field in (name for name, changes in changing.items() if changes):
-            message = f"{spec.method.name} compares with the base model, whose weights this changes"
-            yield Problem(code="contradiction", field=f"adapter.{field}", message=message, fix="remove it")
-    if hyper.packing and not ADAPTERS[kind].can_pack:
-        message = f"rows with a {kind} adapter are not packed: a step is `batch_size` rows"
-        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
-    if hyper.gradient_checkpointing and not ADAPTERS[kind].can_checkpoint:
-        field, message = "hyperparameters.gradient_checkpointing", f"it is not possible with a {kind} adapter"
-        yield Problem(code="contradiction", field=field, message=message, fix="take it out, or use lora")
-
-
-def _of_given_adapter(adapter: Adapter) -> Iterator[Problem]:
-    kind = ADAPTERS[adapter.type]
-    if not kind.peft_type or not kind.in_layers:
-        message = f"training with adapter {adapter.type} cannot continue from a saved adapter"
-        yield Problem(code="contradiction", field="adapter.path", message=message, fix="remove it")
-    for name in type(adapter).model_fields:
-        if name not in ("type", "path") and getattr(adapter, name) is not None:
-            message = "the adapter in adapter.path decides it"
-            yield Problem(code="no_effect", field=f"adapter.{name}", message=message, fix="remove it")
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:

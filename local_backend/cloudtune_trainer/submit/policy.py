@@ -75,7 +75,8 @@ def terms(spec: JobSpec, choices: Choices, adapter: str, reward_file: Mapping[st
     source = next(key for key in ("function", "url", "model") if getattr(reward, key) is not None)
     choices.note(f"method.reward.{source}", getattr(reward, source), "spec")
     timeout = choices.pick("method.reward.timeout", reward.timeout, _TIMEOUT_S)
-    found: dict[str, Any] = {"reward": {source: getattr(reward, source), "timeout": timeout, **(reward_file or {})}}
+    facts = {name: value for name, value in (reward_file or {}).items() if name != "max_length"}
+    found: dict[str, Any] = {"reward": {source: getattr(reward, source), "timeout": timeout, **facts}}
     usual = _DEFAULTS | _OWN | _BY_METHOD.get(name, {})
     for field in _DEFAULTS:
         found[field] = choices.pick(f"method.{field}", getattr(spec.method, field), usual[field], why)
@@ -141,17 +142,20 @@ def _of_completions(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
 
 
-def too_long(document: Mapping[str, Any], length: int) -> list[Problem]:
-    """The problem of completions that leave no token of the sequences' ``length`` to a prompt."""
+def too_long(document: Mapping[str, Any], length: int, reward: Mapping[str, Any] | None) -> Iterator[Problem]:
+    """Problems of the sequences' ``length``: without a token for a prompt, or longer than a reward model reads."""
     new = document.get(KEY, {}).get("max_new_tokens", 0)
-    if new < length:
-        return []
-    message = f"{new} new tokens leave none to the prompt: max_length is {length}, completions included"
-    return [Problem(code="range", field="method.max_new_tokens", message=message, fix=f"use less than {length}")]
+    if new >= length:
+        message = f"{new} new tokens leave none to the prompt: max_length is {length}, completions included"
+        yield Problem(code="range", field="method.max_new_tokens", message=message, fix=f"use less than {length}")
+    read = (reward or {}).get("max_length", length)
+    if read < length:
+        message = f"the reward model reads {read} tokens, and max_length is {length}: it would not see all of an answer"
+        yield Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=f"use at most {read}")
 
 
 def find_reward(spec: JobSpec) -> dict[str, Any] | None:
-    """The fingerprint of the spec's reward, if it is a file or a folder, and the folder's absolute path.
+    """The fingerprint of the spec's reward, if it is a file or a folder, and the folder's absolute path and tokens.
 
     A file is read, not run. Raises SpecError for a file without the function, and for what is not a reward model.
     """
@@ -181,7 +185,8 @@ def _reward_model(place: str) -> dict[str, Any]:
     tuned = read_tuned(folder)
     if METHODS[tuned["method"]].task != "reward_model":
         raise InputError(f"its method is {tuned['method']}")
-    return {"model": str(folder), "fingerprint": weights_fingerprint(folder)}
+    found = {"model": str(folder), "fingerprint": weights_fingerprint(folder)}
+    return found | ({"max_length": tuned["max_length"]} if "max_length" in tuned else {})
 
 
 def _function_file(file: Path, name: str) -> str:

@@ -27,7 +27,7 @@ from cloudtune_trainer.completions import CompletionBatch, Completions, batch_of
 from cloudtune_trainer.generation_settings import answer_ends, padding_of
 from cloudtune_trainer.loss import log_probabilities
 from cloudtune_trainer.models import load_model
-from cloudtune_trainer.reward_function import RewardCall, Scored
+from cloudtune_trainer.reward_function import RewardCall, RewardInputs
 from cloudtune_trainer.rollouts import Prompts, Sampler, Settings, encode_prompts, evaluating
 from cloudtune_trainer.sequences import next_token_logits
 from cloudtune_trainer.tasks.task import BestMetric, Sums
@@ -81,7 +81,7 @@ class PolicyOptimization:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._reward = RewardCall(self._terms.reward, self.spec.device)
+        self._reward = RewardCall(self._terms.reward, self.spec.device, max_length=self.spec.hyperparameters.max_length)
         network = load_model(base, dtype=dtype, weights=weights, dropout=dropout)
         if self._terms.beta and is_whole_model(self.spec.adapter.type):
             start = copy.deepcopy(network) if weights is None else load_model(base, dtype=dtype)
@@ -132,12 +132,13 @@ class PolicyOptimization:
             check()
             mine = devices.share(range(first, min(first + size, len(tokens))))
             owners = [chosen[place // each] for place in mine]
-            found[list(mine)] = self._reward(Scored(
+            found[list(mine)] = self._reward(RewardInputs(
                 rows=[int(prompts.numbers[i]) for i in owners],
                 prompts=[prompts.records[i]["messages"] for i in owners],
                 completions=[self._tokenizer.decode(self._words(tokens[place]), skip_special_tokens=True)
                              for place in mine],
-                fields=[prompts.records[i].get("fields", {}) for i in owners],
+                fields=[prompts.records[i]["fields"] for i in owners],
+                tools=[prompts.records[i].get("tools") for i in owners],
             ))  # fmt: skip
         return devices.joined(found).astype(np.float32)
 
@@ -195,8 +196,7 @@ class PolicyOptimization:
 
     def _summed(self, losses: Tensor, found: Tensor, clipped: Tensor, batch: CompletionBatch, *more: Tensor) -> Sums:
         with torch.no_grad():
-            gap = torch.zeros_like(found) if batch.reference is None else batch.reference - found
-            divergence = torch.expm1(gap) - gap
+            divergence = torch.zeros_like(found) if batch.reference is None else _divergence(found, batch.reference)
             figures = (
                 len(batch.lengths), sum(batch.lengths), batch.rewards.sum(), batch.rewards.square().sum(),
                 batch.ended.sum(), divergence.sum(), clipped, *more,
@@ -208,8 +208,7 @@ class PolicyOptimization:
         """The loss of each token, by equation 3 of GRPO's paper, and how many ratios are clipped."""
         losses, clipped = self._surrogate(found, self._old(found, batch), batch.advantages)
         if batch.reference is not None:
-            gap = batch.reference - found
-            losses = losses + self._terms.beta * (torch.expm1(gap) - gap)
+            losses = losses + self._terms.beta * _divergence(found, batch.reference)
         if self._terms.normalization == "sequences":
             lengths = torch.tensor(batch.lengths, device=found.device)
             losses = losses / lengths.repeat_interleave(lengths)
@@ -263,3 +262,9 @@ class PolicyOptimization:
         if state:
             number = int(state["number"])
             self._current = (number, Completions.from_tensors({k: v for k, v in state.items() if k != "number"}))
+
+
+def _divergence(found: Tensor, reference: Tensor) -> Tensor:
+    """An estimate of the divergence from the reference at each token, never negative: equation 4 of GRPO's paper."""
+    gap = reference - found
+    return torch.expm1(gap) - gap

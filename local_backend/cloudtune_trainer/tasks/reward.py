@@ -96,18 +96,23 @@ class RewardModel(Predictor):
             raise TrainingProblem("bad_spec", what, "Use the model of a job with method: reward.")
         super().__init__(network, tokenizer, tuned)
 
-    def score(self, conversations: Iterable[Sequence[Mapping[str, Any]]], *, batch_size: int = 8) -> list[float]:
+    def score(
+        self, conversations: Iterable[Sequence[Mapping[str, Any]]], *,
+        tools: Iterable[list[dict[str, Any]] | None] | None = None, batch_size: int = 8,
+    ) -> list[float]:  # fmt: skip
         """The score of each conversation's last turn, which is the assistant's. Higher is better.
 
         A score has no unit and no zero: only differences between answers to one prompt have a meaning. What is longer
-        than the ``max_length`` of the training is cut, as in training.
+        than the ``max_length`` of the training is cut, as in training. ``tools`` are those of each conversation.
 
         Raises:
             TrainingProblem: ``bad_data``, for a conversation that does not end with an assistant's turn, or that the
                 chat template rejects.
 
         """
-        rows = [{"messages": messages} for messages in conversations]
+        rows: list[dict[str, Any]] = [{"messages": messages} for messages in conversations]
+        for row, own in zip(rows, tools, strict=True) if tools is not None else ():
+            row["tools"] = own
         return [found.value for found in self.predict(rows, batch_size=batch_size) if found.value is not None]
 
     def read(self, given: Input) -> list[int]:

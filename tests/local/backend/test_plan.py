@@ -293,6 +293,7 @@ def test_a_layer_schedule_has_no_effect_on_a_prefix(tmp_path):
     ("sft", {"type": "dora", "init": "pissa"}, "adapter.init"), ("sft", {"type": "ia3", "rank": 4}, "adapter.rank"),
     ("dpo", {"type": "lora", "init": "olora"}, "adapter.init"),
     ("ipo", {"type": "lora", "bias": "all"}, "adapter.bias"),
+    ("dpo", {"type": "lora", "path": "a"}, "adapter.path"), ("kto", {"type": "dora", "path": "a"}, "adapter.path"),
     ("sft", {"type": "head_only", "targets": ["q"]}, "adapter.targets"),
 ])  # fmt: skip
 def test_adapter_settings_that_do_not_fit_are_refused(tmp_path, method, adapter, field):

@@ -6,11 +6,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
-from tests.local.backend.test_plan import errors_of, planned, sources, spec_json
+from tests.local.backend.test_plan import errors_of, planned, request, sources, spec_json
 
 from cloudtune.errors import SpecError
 from cloudtune.spec import JobSpec
+from cloudtune_local.backend import LocalBackend
+from cloudtune_local.options import Options
 from cloudtune_trainer.run_spec import read_spec
 from cloudtune_trainer.submit.policy import POLICY, PolicyOverrides, find_reward
 
@@ -74,6 +77,30 @@ def test_what_cannot_work_is_refused(tmp_path: Path, field: str, changes: dict[s
 def test_completions_must_fit_into_the_context(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="256 new tokens leave none to the prompt: max_length is 200"):
         planned(tmp_path, method={"name": "grpo", "reward": URL}, hyperparameters={"max_length": 200})
+
+
+def test_a_given_adapter_needs_a_training_without_reference(tmp_path: Path) -> None:
+    method, adapter = {"name": "grpo", "reward": URL}, {"path": "./a"}
+    (problem,) = LocalBackend(Options(root=tmp_path)).check(request(tmp_path, method=method, adapter=adapter).spec)
+    assert (problem.field, "merge the adapter" in problem.fix) == ("adapter.path", True)
+    spec = request(tmp_path, method=method | {"beta": 0}, adapter=adapter).spec
+    assert LocalBackend(Options(root=tmp_path)).check(spec) == []
+
+
+def test_a_reward_model_must_read_whole_completions(tmp_path: Path) -> None:
+    made = request(
+        tmp_path, method={"name": "grpo", "reward": {"model": "/judge"}}, hyperparameters={"max_length": 512}
+    )
+    for read, fits in ((512, True), (511, False)):
+        reward = {"model": "/judge", "fingerprint": "f", "max_length": read}
+        resolved = msgspec.structs.replace(made.resolved, facts={**made.resolved.facts, "reward": reward})
+        own = msgspec.structs.replace(made, resolved=resolved)
+        if fits:
+            document = spec_json(LocalBackend(Options(root=tmp_path)).plan(own))
+            assert document["policy"]["reward"].keys() == {"model", "timeout", "fingerprint"}
+            continue
+        with pytest.raises(SpecError, match="the reward model reads 511 tokens, and max_length is 512"):
+            LocalBackend(Options(root=tmp_path)).plan(own)
 
 
 @pytest.mark.parametrize("reward", [

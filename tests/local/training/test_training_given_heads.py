@@ -1,10 +1,13 @@
-"""Training continues from an adapter of every task that has a head of its own."""
+"""Training continues from an adapter of every task with a head of its own, and not where a reference lacks it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.run_spec import read_spec
 
 from . import test_training_questions, test_training_seq2seq, test_training_tokens
 from .conftest import Rows, Runs, metrics, write_encoder
@@ -38,3 +41,18 @@ def test_an_adapter_of_every_task_is_continued(runs: Runs, tmp_path: Path, tiny_
     assert runs.train(second) == "succeeded"
     (before,), (after,) = metrics(first, "test"), metrics(second, "test")
     assert after["values"]["loss"] == pytest.approx(before["values"]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("method", "beta"), [("dpo", 0.1), ("kto", 0.1), ("grpo", 0.04), ("grpo", 0.0), ("orpo", 0.1)])
+def test_a_reference_that_lacks_the_given_adapter_is_refused(method: str, beta: float) -> None:
+    policy = {"reward": {"function": "math:sqrt"}, "beta": beta}
+    terms = {"policy": policy} if method == "grpo" else {"preference": {"beta": beta}}
+    document = {
+        "version": 2, "model": {"source": "folder", "path": "/m"}, "data": {"train": "t"}, "method": method,
+        "adapter": {"type": "lora", "path": "/a"}, "hyperparameters": {"packing": False}, **terms,
+    }  # fmt: skip
+    if method == "orpo" or not beta:
+        read_spec(document)
+        return
+    with pytest.raises(TrainingProblem, match=f"adapter.path: {method} would compare with the bare base model"):
+        read_spec(document)

@@ -220,6 +220,23 @@ def test_the_reference_is_the_initial_model(tiny_model: Path, adapter: dict[str,
             np.testing.assert_allclose(getattr(made, name), torch.cat(by_hand(source, made, 1.0)), rtol=1e-4)
 
 
+def test_prompts_have_their_tools_and_the_fields_of_all_rows(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(BaseModel(str(tiny_model)))
+    tokenizer.chat_template = "{{ tools | default([], true) | length }} tools. " + tokenizer.chat_template
+    tool = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}
+    rows = [
+        items(1)[0] | {"tools": [tool]},
+        items(1)[0] | {"fields": {"goal": 3}},
+        {"messages": items(1)[0]["messages"]},
+    ]
+    prompts = encode_prompts(rows, tokenizer, max_length=96)
+    texts = [tokenizer.decode(ids) for ids in prompts.rows(range(3))]
+    assert [text.partition(" tools")[0] for text in texts] == ["1", "0", "0"]
+    assert [record["fields"] for record in prompts.records] == [
+        {"letter": "e", "goal": None}, {"letter": None, "goal": 3}, {"letter": None, "goal": None},
+    ]  # fmt: skip
+
+
 # -- sampling ----------------------------------------------------------------------------------------------------------
 
 

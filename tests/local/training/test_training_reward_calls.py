@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cloudtune_trainer.policy_spec import Reward
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.reward_function import RewardCall, Scored
+from cloudtune_trainer.reward_function import RewardCall, RewardInputs
 from cloudtune_trainer.tasks.reward import RewardModel
 
 from .conftest import Runs, metrics
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SCORED = Scored(
+INPUTS = RewardInputs(
     rows=[3, 3, 8],
     prompts=[[{"role": "user", "content": "a"}]] * 2 + [[{"role": "user", "content": "b"}]],
     completions=["x", "yy", ""],
     fields=[{"goal": 1}, {"goal": 1}, {"other": "z"}],
+    tools=[None, None, None],
 )
+TOOL = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}
 FUNCTIONS = """
+import asyncio
 import time
 from beside import SCALE
 import numpy
@@ -51,6 +56,9 @@ def only_together_fails(prompts, completions, **columns):
 
 def leaves(prompts, completions, **columns):
     raise SystemExit(3)
+
+def cancelled(prompts, completions, **columns):
+    raise asyncio.CancelledError("the grader is cancelled")
 
 def own_timeout(prompts, completions, **columns):
     raise TimeoutError("the grader is down")
@@ -89,15 +97,16 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_function_gets_lists_as_in_trl(file: Path) -> None:
-    assert RewardCall(Reward(function=f"{file}:lengths"))(SCORED) == [11.0, 21.0, 1.0]
-    assert RewardCall(Reward(function=f"{file}:named"))(SCORED) == [1.0, 1.0, 0.0]
-    assert RewardCall(Reward(function=f"{file}:lengths"))(Scored([], [], [], [])) == []
+    assert RewardCall(Reward(function=f"{file}:lengths"))(INPUTS) == [11.0, 21.0, 1.0]
+    assert RewardCall(Reward(function=f"{file}:named"))(INPUTS) == [1.0, 1.0, 0.0]
+    assert RewardCall(Reward(function=f"{file}:lengths"))(RewardInputs([], [], [], [], [])) == []
 
 
 @pytest.mark.parametrize(("function", "message"), [
     ("empty_fails", r'raised ZeroDivisionError: .* for row 8, completion ""'),
     ("only_together_fails", "raised KeyError: 'no' for rows 3, 8"),
     ("leaves", "raised RuntimeError: SystemExit: 3 for row 3"),
+    ("cancelled", "raised RuntimeError: CancelledError: the grader is cancelled for row 3"),
     ("own_timeout", "raised TimeoutError: the grader is down for row 3"),
     ("hangs", "did not return within 0.2 s for rows 3, 8"),
     ("few", "returned 1 numbers for 3 completions of rows 3, 8"),
@@ -108,9 +117,10 @@ def test_a_function_gets_lists_as_in_trl(file: Path) -> None:
     ("wants_more", "raised TypeError: .*unknown_column"),
 ])  # fmt: skip
 def test_every_failure_names_function_row_and_remedy(file: Path, function: str, message: str) -> None:
-    call = RewardCall(Reward(function=f"{file}:{function}", timeout=0.2))
+    # a busy machine may take longer than a short limit for any other case
+    call = RewardCall(Reward(function=f"{file}:{function}", timeout=0.2 if function == "hangs" else 60.0))
     with pytest.raises(TrainingProblem, match=message) as caught:
-        call(SCORED)
+        call(INPUTS)
     assert caught.value.code == "bad_reward"
     assert f"functions.py:{function}" in caught.value.message
     assert caught.value.hint
@@ -121,7 +131,7 @@ def test_a_function_that_cannot_be_loaded_is_refused(file: Path, tmp_path: Path)
     for function, message in {
         f"{file}:nothing": "AttributeError", f"{file}:CONSTANT": "is not a function",
         f"{tmp_path}/broken.py:score": "SyntaxError", f"{tmp_path}/absent.py:score": "FileNotFoundError",
-        "surely.not_there:score": "ModuleNotFoundError",
+        "surely.not_there:score": "ModuleNotFoundError", "builtins:max": "no signature found",
     }.items():  # fmt: skip
         with pytest.raises(TrainingProblem, match=message) as caught:
             RewardCall(Reward(function=function))
@@ -165,7 +175,7 @@ def test_an_endpoint_gets_the_lists_and_returns_rewards(
     url, handler = endpoint
     monkeypatch.setattr("time.sleep", lambda _: None)
     handler.replies += [(503, {}), (200, {"rewards": [1, 2.5, 3]})]
-    assert RewardCall(Reward(url=url))(SCORED) == [1.0, 2.5, 3.0]
+    assert RewardCall(Reward(url=url))(INPUTS) == [1.0, 2.5, 3.0]
     assert handler.received[0] == handler.received[1]
     assert handler.received[0]["completions"][1] == [{"role": "assistant", "content": "yy"}]
     assert handler.received[0]["columns"] == {"goal": [1, 1, None], "other": [None, None, "z"]}
@@ -175,8 +185,33 @@ def test_an_endpoint_gets_the_lists_and_returns_rewards(
     ):  # fmt: skip
         handler.replies[:] = [(status, reply)] * 9
         with pytest.raises(TrainingProblem, match=message) as caught:
-            RewardCall(Reward(url=url))(SCORED)
+            RewardCall(Reward(url=url))(INPUTS)
         assert caught.value.code == "bad_reward"
+
+
+def test_an_endpoint_has_the_time_limit_of_the_whole_call() -> None:
+    """A server that never stops sending: each of its pieces comes in time."""
+    stopped = threading.Event()
+
+    class Trickle(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not stopped.wait(0.02):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        call = RewardCall(Reward(url=f"http://127.0.0.1:{server.server_port}/", timeout=0.3))
+        with pytest.raises(TrainingProblem, match=r"did not return within 0.3 s for rows 3, 8") as caught:
+            call(INPUTS)
+        stopped.set()
+        server.shutdown()
+    assert "method.reward.timeout" in str(caught.value.hint)
 
 
 def test_a_failure_of_the_reward_ends_the_run(runs: Runs, file: Path) -> None:
@@ -192,9 +227,9 @@ def test_a_reward_model_scores_completions(runs: Runs, file: Path) -> None:
     assert runs.train(judge) == "succeeded"
     scores = RewardModel.open(judge.model).score(
         [[*prompt, {"role": "assistant", "content": text}]
-         for prompt, text in zip(SCORED.prompts, SCORED.completions, strict=True)]
+         for prompt, text in zip(INPUTS.prompts, INPUTS.completions, strict=True)]
     )  # fmt: skip
-    assert RewardCall(Reward(model=str(judge.model)), "cpu")(SCORED) == pytest.approx(scores)
+    assert RewardCall(Reward(model=str(judge.model)), "cpu")(INPUTS) == pytest.approx(scores)
     assert len(set(scores)) == 3
     spec = spec_of(file, LORA, method="ppo", max_steps=2)
     spec["policy"]["reward"] = {"model": str(judge.model)}
@@ -203,3 +238,17 @@ def test_a_reward_model_scores_completions(runs: Runs, file: Path) -> None:
     assert metrics(run)[0]["values"]["reward_std"] > 0
     with pytest.raises(TrainingProblem, match="has changed since the job was submitted"):
         RewardCall(Reward(model=str(judge.model), fingerprint="0"))
+    with pytest.raises(TrainingProblem, match="reads 96 tokens, and max_length is 97"):
+        RewardCall(Reward(model=str(judge.model)), "cpu", max_length=97)
+    template = judge.model / "chat_template.jinja"
+    template.write_text(
+        "{{ tools | default([], true) | length }}{% for m in messages %}{{ m['role'] + m['content'] }}"
+        "{% if m['content'] == 'yy' %}{{ raise_exception('no') }}{% endif %}{% endfor %}", encoding="utf-8"
+    )  # fmt: skip
+    call = RewardCall(Reward(model=str(judge.model)), "cpu")
+    with pytest.raises(TrainingProblem, match=r'cannot score row 3, completion "yy": the chat template') as caught:
+        call(INPUTS)
+    assert caught.value.code == "bad_reward"
+    fine = dataclasses.replace(INPUTS, completions=["x", "x", "x"], tools=[None, [TOOL], None])
+    bare, equipped, _ = call(fine)
+    assert bare != equipped, "the template renders the tools"

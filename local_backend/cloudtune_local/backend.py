@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -300,10 +302,12 @@ class LocalBackend:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with launch.translate_errors(run.path):
-            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
+            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{secrets.token_hex(4)}"
             private_folder(aside.parent)
             run.path.rename(aside)  # removed from every list at once, even if the deletion takes long
-            shutil.rmtree(aside)
+            while aside.exists():
+                with contextlib.suppress(FileNotFoundError):  # a worker that is ending removes its last file
+                    shutil.rmtree(aside)
 
     def _others(self, ref: JobRef) -> Iterable[JobSnapshot]:
         return LocalBackend(options.Options(root=Path(ref.scope))).list()

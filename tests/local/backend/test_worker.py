@@ -1,6 +1,8 @@
 """The worker: one job from the line to its end, steered from outside. Real processes, scripted trainer."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -277,6 +279,23 @@ def test_delete_only_after_the_end(backend):
     with pytest.raises(JobNotFound):
         backend.get(ref)
     assert list(backend.list()) == []
+
+
+def test_a_file_that_an_ending_worker_removes_does_not_stop_a_deletion(backend, monkeypatch):
+    ref = submit(backend, "one")
+    wait_state(backend, ref, "succeeded")
+    remove, calls = shutil.rmtree, []
+
+    def remove_with_another(folder):
+        calls.append(folder)
+        if len(calls) == 1:
+            raise FileNotFoundError(errno.ENOENT, "removed by another process", ".reserve")
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_with_another)
+    backend.delete(ref)
+    assert len(calls) == 2
+    assert list((backend.root / launch.ASIDE).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nothing", "../runs", ".queue", "..", "a/b"])

@@ -64,5 +64,5 @@ class Distillation(CausalLM):
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`. ``agreement`` is the share of tokens on whose most likely one both models agree."""
-        right, agreed = (tally / max(1, count) for tally in metric_sums)
+        right, agreed = (value / max(1, count) for value in metric_sums)
         return {"loss": loss / max(1, count), "token_accuracy": right, "agreement": agreed}

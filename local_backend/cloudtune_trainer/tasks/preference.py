@@ -79,7 +79,7 @@ class Preferences:
         return answer_likelihoods(model, batch)
 
     def forward(self, model: Any, batch: AnswerBatch) -> Sums:
-        """See `Task.forward`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
+        """See `Task.forward`. The metric sums: pairs won, both rewards, pairs preferred now and at the start."""
         reference = initial_likelihoods(model, batch) if self._uses_reference else None
         found = self.likelihoods(model, batch)
         lengths = torch.tensor(batch.answers, dtype=found.dtype, device=found.device)
@@ -110,7 +110,7 @@ class Preferences:
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`."""
-        right, good, bad, preferred, *before = (tally / max(1, count) for tally in metric_sums)
+        right, good, bad, preferred, *before = (value / max(1, count) for value in metric_sums)
         found = {
             "loss": loss / max(1, count), "accuracy": right, "margin": good - bad, "rewards/chosen": good,
             "rewards/rejected": bad, "preferred": preferred,

@@ -49,7 +49,9 @@ quickstart: $(VENV)/.run  ## Fetch a small real model, tune it on real headlines
 test: lint types  ## What a change can break, in about 18 minutes on 2 cores
 	$(PYTEST) -n $(WORKERS) --dist worksteal
 
-soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, large files, real weights
+soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, large files, real weights, qlora
+	$(PIP) -c constraints.txt --no-deps --upgrade --target $(VENV)/qlora bitsandbytes
+	PYTHONPATH=$(VENV)/qlora $(PYTEST) tests/local/training -k qlora -m "" --timeout 3600
 	$(PYTEST) -m "soak or real_weights" --timeout 3600
 	EXAMPLES_FACTOR=20 $(PYTEST) -m "hypothesis and not soak" --timeout 3600
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,7 +87,7 @@ class LocalBackend:
 
     def resolve(self, spec: JobSpec) -> Resolved:
         """Find the model, the interpreter and the machine's devices. Raises SpecError, BackendNotInstalled."""
-        python = self._python()
+        python = self._python(spec)
         overrides = options.Overrides.model_validate(spec.overrides.get(NAME, {}))
         model = find_model(spec.model_for(NAME) or "", revision=overrides.revision)
         facts = {
@@ -104,7 +105,7 @@ class LocalBackend:
         limit = row_limit(spec, facts["model"])
         return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 
-    def _python(self) -> str:
+    def _python(self, spec: JobSpec) -> str:
         """The trainer's interpreter. A different one is not run to check its packages: planning runs nothing."""
         chosen = self.options.python
         if chosen is None:
@@ -112,6 +113,11 @@ class LocalBackend:
                 raise BackendNotInstalled(
                     f"the local back end requires {', '.join(missing)}, not installed for {sys.executable}",
                     hint=f'run: {sys.executable} -m pip install "cloudtune[local]"',
+                )
+            if spec.adapter is not None and spec.adapter.type == "qlora" and find_spec("bitsandbytes") is None:
+                raise BackendNotInstalled(
+                    f"adapter.type qlora requires bitsandbytes, not installed for {sys.executable}",
+                    hint=f'run: {sys.executable} -m pip install "cloudtune[qlora]"',
                 )
             return sys.executable
         python = chosen.expanduser().absolute()

@@ -25,7 +25,7 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     own = Overrides.model_validate(request.spec.overrides.get(NAME, {}))
     document = _spec_document(request, own, choices)
     job = _job_document(request, options, own, choices)
-    warnings = _judge(request, document, own)
+    warnings = _problems(request, document, own)
     splits = request.data.splits
     steps = [
         Step(
@@ -123,7 +123,7 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
     }
 
 
-def _judge(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
+def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
     """Warnings about the spec for this model and machine. Raises SpecError for errors."""
     facts, precision = request.resolved.facts, document["hyperparameters"]["precision"]
     found = model_problems(request, document, facts["model"])

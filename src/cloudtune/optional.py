@@ -126,6 +126,9 @@ def check_generation(prompts: Sequence[Prompt], options: GenerateOptions) -> Non
 
 
 def _of_prompt(number: int, prompt: Prompt) -> Problem | None:
+    if not isinstance(prompt, str) and not all(isinstance(turn, Mapping) for turn in prompt):
+        message = f"prompt {number} is neither a text nor a list of messages"
+        return Problem(code="bad_prompt", message=message, fix='a message is {"role": "user", "content": ...}')
     texts = [prompt] if isinstance(prompt, str) else [turn.get("content") for turn in prompt]
     if not texts or texts == [""]:
         return Problem(code="empty_prompt", message=f"prompt {number} is empty", fix="enter at least one word")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.cli.render import size
 from cloudtune.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloudtune.errors import Problem
     from cloudtune.plan import Plan, Step
 
 _ONCE = {"atomic": "idempotent by request token", "reconciled": "idempotent, checked before sending"}
+_OF_ONE_CODE = 5
+"""Problems of one code that are shown."""
 _PURE = {"encode": "local", "await": "read-only"}
 
 
@@ -34,7 +39,7 @@ def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> s
         parts += _section("Settings", _aligned([(one.field, _value(one.value), one.source) for one in plan.settings]))
     parts += _section("Dropped fields (not supported by the back end)",
                       [f"{one.field} = {_value(one.value)}: {one.reason}" for one in plan.dropped])  # fmt: skip
-    parts += _section("Warnings", [str(problem) for problem in plan.warnings])
+    parts += _section("Warnings", _first_of_each(plan.warnings))
     return "\n".join([*parts, "", f"Cost: {_cost(plan)}"])
 
 
@@ -43,6 +48,18 @@ def _method(plan: Plan) -> str:
     name = method.get("name") if isinstance(method, dict) else method
     kind = next((one.value for one in plan.settings if one.field == "adapter.type"), None)
     return f"{name or DEFAULT_METHOD} with {kind}" if kind else str(name or DEFAULT_METHOD)
+
+
+def _first_of_each(problems: Sequence[Problem]) -> list[str]:
+    """The first problems of each code, in order, and how many more there are."""
+    counts: Counter[str] = Counter()
+    lines = []
+    for problem in problems:
+        counts[problem.code] += 1
+        if counts[problem.code] <= _OF_ONE_CODE:
+            lines.append(str(problem))
+    more = [f"{count - _OF_ONE_CODE} more of {code}" for code, count in counts.items() if count > _OF_ONE_CODE]
+    return [*lines, f"not shown: {', '.join(more)} (--json lists them)"] if more else lines
 
 
 def _section(title: str, lines: list[str]) -> list[str]:
@@ -63,7 +80,7 @@ def _data_lines(plan: Plan) -> list[str]:
     )
     # Core may already have added the warnings of the data report to the plan.
     known = set(plan.warnings)
-    return lines + [str(problem) for problem in plan.data.problems if problem not in known]
+    return lines + _first_of_each([problem for problem in plan.data.problems if problem not in known])
 
 
 def _step_lines(number: int, step: Step, requests: bool) -> list[str]:
@@ -110,4 +127,4 @@ def _usd(sum_: float) -> str:
 
 def warnings_text(problems: tuple[Problem, ...]) -> str:
     """Format the warnings, for commands that do not show the plan."""
-    return "\n".join(f"warning: {problem}" for problem in problems)
+    return "\n".join(f"warning: {line}" for line in _first_of_each(problems))

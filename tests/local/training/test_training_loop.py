@@ -191,7 +191,7 @@ def test_norms_and_biases_are_not_decayed(runs: Runs) -> None:
     assert decayed == [(3, 3)]
 
 
-def test_rows_that_do_not_fit_are_told(runs: Runs) -> None:
+def test_rows_that_do_not_fit_are_reported(runs: Runs) -> None:
     long = {"messages": [{"role": "user", "content": "word " * 200}, {"role": "assistant", "content": "yes"}]}
     run = runs.make(rows=[*sums(4), long], hyperparameters={"max_steps": 1})
     runs.train(run)

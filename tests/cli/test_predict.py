@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune.cli.generate import read_prompts
+from cloudtune.cli.generate import _with_scores, read_prompts
 from cloudtune.cli.predict import lines_of, read_inputs, shown
 from cloudtune.errors import InputError
-from cloudtune.state import Prediction, Tag
+from cloudtune.state import Generation, Prediction, Tag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +31,17 @@ FOUND = {
 def test_a_prediction_is_shown_with_its_scores(kind: str) -> None:
     found, expected = FOUND[kind]
     assert lines_of(found) == expected
+
+
+def test_labels_and_words_cannot_control_a_terminal() -> None:
+    evil = "a\x1b[2J\nb"
+    escaped = "a\\x1b[2J\\nb"
+    label = f"{escaped}  ({escaped} 1.000)"
+    assert lines_of(Prediction(text=evil, score=1.0, scores={evil: 1.0})) == label
+    assert (
+        lines_of(Prediction(text=evil, tags=(Tag(token=evil, tag=evil, score=1.0),))) == f"{escaped}  {escaped}  1.000"
+    )
+    assert _with_scores(Generation(text=evil, scores={evil: 1.0})) == label
 
 
 def test_inputs_are_lines_or_rows(tmp_path: Path) -> None:

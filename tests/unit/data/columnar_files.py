@@ -73,8 +73,8 @@ def written(kind: str, table: Any, number: int = 0) -> bytes:
             options["column_encoding"] = {table.column_names[-1]: _ENCODINGS[number // 2 % len(_ENCODINGS)]}
         parquet.write_table(
             table, out, compression=CODECS[kind][number % 6], data_page_version=("1.0", "2.0")[number // 2 % 2],
-            write_page_index=number % 3 == 0, write_page_checksum=number % 5 == 0, row_group_size=(block, 1 << 20)[number % 2],
-            **options,
+            write_page_index=number % 3 == 0, write_page_checksum=number % 5 == 0,
+            row_group_size=(block, 1 << 20)[number % 2], **options,
         )  # fmt: skip
     elif kind == "feather":
         feather.write_feather(table, out, compression=CODECS[kind][number % 3] or "uncompressed", chunksize=block)
@@ -92,9 +92,9 @@ def good_files(kind: str) -> list[bytes]:
     if kind == "xlsx":
         return [workbook([["prompt", "completion"], *([row["prompt"], row["completion"]] for row in WORDS)])]
     made = []
+    chat, texts = pa.Table.from_pylist(CHAT), [[f"text {i}" for i in range(COUNT)]]
     for number, (name, column) in enumerate(columns().items()):
-        chat = pa.Table.from_pylist(CHAT)
-        for table in (chat.append_column(name, column), pa.table({"text": [f"text {i}" for i in range(COUNT)]})):
+        for table in (chat.append_column(name, column), chat.append_column("plain", texts)):
             try:
                 made.append(written(kind, table, number))
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
@@ -125,10 +125,11 @@ def _hostile_tables() -> Iterator[tuple[str, Any]]:
         for key in (b"pandas", b"huggingface", b"ARROW:schema", b"\x1b[2J"):
             yield f"metadata {key!r} {number}", text.replace_schema_metadata({key: value})
     pickled = b"cos\nsystem\n(S'touch /tmp/pwned_by_arrow'\ntR."
-    for name in (b"arrow.py_extension_type", b"arrow.fixed_shape_tensor", b"arrow.uuid", b"arrow.json", b"arrow.opaque",
-                 b"arrow.bool8", b"arrow.variable_shape_tensor", b"pandas.period", b"datasets.features.Array2D"):  # fmt: skip
-        field = pa.field("text", pa.string(), metadata={b"ARROW:extension:name": name,
-                                                        b"ARROW:extension:metadata": pickled})  # fmt: skip
+    for name in (b"arrow.py_extension_type", b"arrow.fixed_shape_tensor", b"arrow.uuid", b"arrow.json",
+                 b"arrow.opaque", b"arrow.bool8", b"arrow.variable_shape_tensor", b"pandas.period",
+                 b"datasets.features.Array2D"):  # fmt: skip
+        metadata = {b"ARROW:extension:name": name, b"ARROW:extension:metadata": pickled}
+        field = pa.field("text", pa.string(), metadata=metadata)
         yield f"extension {name!r}", text.cast(pa.schema([field]))
     for depth in (70, 500):
         for wrap in (pa.list_, lambda inner: pa.struct([("a", inner)])):

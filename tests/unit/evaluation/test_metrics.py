@@ -46,6 +46,13 @@ def test_rouge_equals_rouge_score(name: str, each: list[float]) -> None:
         assert value(name, [answer], [right]) == pytest.approx(score, abs=1e-12)  # 0.1.2
 
 
+def test_rouge_of_long_texts_takes_seconds() -> None:
+    words = [str(number) for number in range(10_000)]  # word by word: half a minute
+    swapped = [word for pair in zip(words[1::2], words[::2], strict=True) for word in pair]
+    assert value("rouge_l", [" ".join(words)], [" ".join(swapped)]) == 0.5
+    assert value("rouge_l", ["a b " * 5_000], ["a " * 5_000]) == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize(("name", "expected"), [("bleu", 13.665810087653144), ("chrf", 47.732134449293866)])
 def test_corpus_metrics_equal_sacrebleu(name: str, expected: float) -> None:
     assert value(name, [answer for answer, _ in TEXTS], [right for _, right in TEXTS]) == pytest.approx(expected)

@@ -32,6 +32,12 @@ def test_label_metrics_equal_scikit_learn(name: str, expected: float) -> None:
     assert value(name, ANSWERS, LABELS) == pytest.approx(expected, abs=1e-12)  # 1.9.1, labels=, zero_division=0
 
 
+def test_labels_are_compared_as_whole_texts() -> None:
+    labels = ["a", "a\0", "b" * 1_000_000] * 30  # as an array of texts: 360 MB
+    assert value("f1_micro", ["a\0", "a", "b"] * 30, labels) == 0
+    assert value("f1_micro", labels, labels) == 1
+
+
 def test_confusion_counts_answers_that_are_no_label() -> None:
     labels, counts = confusion(ANSWERS, LABELS)
     assert labels == ["bird", "cat", "dog"]

@@ -304,3 +304,19 @@ def test_near_duplicates_of_training_rows_are_listed(desk: Desk) -> None:
     words = ("evaluate", ref, "--data", write("near.jsonl", rows))
     assert desk.run(*words, "--json").json["overlap"]["near"] == [1]
     assert "1 of 2 test rows shares most runs of three words with a training row: line 1" in desk.run(*words).out
+
+
+def test_a_function_as_metric_must_be_confirmed(desk: Desk) -> None:
+    Path("score.py").write_text("def right(answer, expected):\n    return answer == expected\n")
+    with_answers(" says base-1")
+    words = ("--data", "test.jsonl", "--metric", "score.py:right", "--max-tokens", "200")
+    more = "evaluation: {data: test.jsonl, metrics: 'score.py:right', max_tokens: 200}\n"
+    (desk.folder / "job.yaml").write_text(SPEC + more)
+    done = desk.run("run", "job.yaml", "--yes")
+    assert (done.code, "--trust-reward" in done.err, desk.vendor.calls("create_job")) == (7, True, 0)
+    done = desk.run("run", "job.yaml", "--yes", "--trust-reward", "--json")
+    assert done.json["evaluation"]["models"][1]["scores"][f"{desk.folder}/score.py:right"]["value"] == 1.0
+    assert desk.run("evaluate", "job").code == 0  # confirmed when the job was submitted
+    done = desk.run("evaluate", "job", *words)
+    assert (done.code, "runs a Python function with your permissions" in done.err) == (7, True)
+    assert desk.run("evaluate", "job", *words, "--trust-reward").code == 0

@@ -41,7 +41,7 @@ def _call(value: Any) -> list[Any] | None:
     inner = value.get("function", value) if isinstance(value, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         return None
-    arguments = next((inner[key] for key in ("arguments", "parameters", "input") if key in inner), {})
+    arguments: Any = next((inner[key] for key in ("arguments", "parameters", "input") if key in inner), {})
     if isinstance(arguments, str):  # OpenAI's form
         arguments = json_value(arguments)
     return [inner["name"], arguments] if isinstance(arguments, dict) else None

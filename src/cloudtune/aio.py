@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cloudtune.ledger.rows import Attempt, Rows
     from cloudtune.optional import GenerateOptions, InPlace, Input, Prompt
     from cloudtune.plan import Plan
+    from cloudtune.report.document import Report
     from cloudtune.spec import JobSpec, Source
     from cloudtune.state import (
         Checkpoint,
@@ -85,6 +86,10 @@ class AsyncJob:
     async def result(self) -> TunedModel:
         """See `Job.result`."""
         return await asyncio.to_thread(self._job.result)
+
+    async def report(self, *, evaluation: Evaluation | None = None) -> Report:
+        """See `Job.report`."""
+        return await asyncio.to_thread(self._job.report, evaluation=evaluation)
 
     def watch(
         self,
@@ -297,6 +302,10 @@ class AsyncClient:
             self._client.evaluate, job, data, against=against, options=options,
             trust_remote_code=trust_remote_code, on_progress=on_progress,
         )  # fmt: skip
+
+    async def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
+        """See `Client.report`."""
+        return await asyncio.to_thread(self._client.report, job, evaluation=evaluation)
 
     async def unfinished(self) -> Rows[Attempt]:
         """See `Client.unfinished`."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cloudtune.config.config import Config
     from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
+    from cloudtune.report.document import Report
     from cloudtune.spec import JobSpec, Source
 
 
@@ -498,6 +499,22 @@ class Client:
         progress = on_progress or (lambda name, done, count: None)
         evaluator = Evaluator(self.ledger, self._clock, progress, trust_remote_code=trust_remote_code)
         return evaluator.evaluate(jobs[0], jobs[1:], source, options or EvaluateOptions())
+
+    def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
+        """Gather everything about a job in one document, which `Report` writes as HTML, Markdown or JSON.
+
+        Args:
+            job: A job, or what `attach` takes.
+            evaluation: What `evaluate` returned for the job. Without it, the report says nothing about a gain.
+
+        Raises:
+            JobNotFound: Neither the ledger nor the back end knows the job.
+            InputError: The evaluation has no such rows, or needs a package that is not installed.
+        """
+        from cloudtune.report.document import make_report
+
+        found = job if isinstance(job, Job) else self.attach(job)
+        return make_report(found, self.ledger, self._clock.now(), evaluation)
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -90,7 +90,7 @@ class Evaluation(Value, frozen=True, kw_only=True):
     confusion: dict[str, Any] | None = None
     """For labels: ``labels``, and ``counts`` of the evaluated model's answers by expected label, other answers last."""
     answers: tuple[dict[str, Any], ...] = ()
-    """Each row: ``file``, ``line``, ``expected``, and ``answers`` by model."""
+    """Each row: ``file``, ``line``, ``prompt``, ``expected``, and ``answers`` by model."""
 
 
 class ModelRun(NamedTuple):
@@ -119,7 +119,7 @@ class Evaluator:
 
     def evaluate(self, job: Job, against: Sequence[Job], source: Source, options: EvaluateOptions) -> Evaluation:
         """Evaluate the job's model against its baselines and other jobs. See `Client.evaluate`."""
-        _need_numpy()
+        need_numpy()
         kind, rows = read_rows(source)
         expected = [row.expected for row in rows]
         attempt = self._attempt(job)
@@ -225,7 +225,8 @@ class Evaluator:
             return None
 
 
-def _need_numpy() -> None:
+def need_numpy() -> None:
+    """Raise InputError if numpy is not installed."""
     try:
         import numpy as np  # noqa: F401
     except ImportError as error:
@@ -310,6 +311,7 @@ def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[s
         {
             "file": row.file,
             "line": row.line,
+            "prompt": row.prompt_text,
             "expected": row.expected,
             "answers": {one.name: one.answers[number] for one in models},
         }

@@ -1,0 +1,362 @@
+"""What is in a report, in order: sections of blocks, for the HTML page and the Markdown text."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from cloudtune.evaluation.compare import shown_interval
+from cloudtune.methods import DEFAULT_METHOD
+from cloudtune.report.reproduce import commands, spec_text
+from cloudtune.report.rows import metric_named
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from cloudtune.evaluation.compare import Comparison, Score
+    from cloudtune.evaluation.evaluating import Evaluation
+    from cloudtune.plan import CostEstimate, Plan
+    from cloudtune.report.document import Report
+    from cloudtune.report.rows import ComparedRow, RowComparison
+    from cloudtune.state import Metric
+
+Cell = str | int | float
+_OFTEN_CONFUSED = 10
+_LINES = 20
+_MINUTE, _HOUR = 60, 3600
+
+
+class Paragraph(NamedTuple):
+    """Text."""
+
+    text: str
+    kind: Literal["plain", "note", "warning"] = "plain"
+
+
+class Facts(NamedTuple):
+    """Names with values."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+class Table(NamedTuple):
+    """A table. The first column names the rows."""
+
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    right: frozenset[int] = frozenset()
+    """Columns of numbers."""
+    intervals: tuple[Score, ...] = ()
+    """For each row, an interval to draw."""
+    is_matrix: bool = False
+    """The first row and column are labels, and the other cells are counts."""
+
+
+class Curves(NamedTuple):
+    """Charts of metrics over the steps."""
+
+    metrics: tuple[Metric, ...]
+
+
+class Code(NamedTuple):
+    """Text for a shell or a file."""
+
+    text: str
+    label: str
+
+
+class RowTable(NamedTuple):
+    """The compared rows, as a table to sort and to filter."""
+
+    comparison: RowComparison
+
+
+class WorstRows(NamedTuple):
+    """The rows with the worst answers."""
+
+    comparison: RowComparison
+    rows: tuple[ComparedRow, ...]
+
+
+Block = Paragraph | Facts | Table | Curves | Code | RowTable | WorstRows
+
+
+class Section(NamedTuple):
+    """A heading, and what is under it."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+class Outcome(NamedTuple):
+    """The verdict of the report."""
+
+    word: Literal["helped", "worse", "no evidence", "not measured"]
+    headline: str
+    detail: str
+
+
+_HEADLINES = {
+    "helped": "Tuning helped", "worse": "Tuning made it worse", "no evidence": "No evidence that tuning helped",
+}  # fmt: skip
+
+
+def outcome(report: Report) -> Outcome:
+    """The verdict against the base model, or else about the first comparison."""
+    found = report.evaluation
+    if found is None or not found.comparisons:
+        return Outcome("not measured", "Not measured", "The job was not compared with another model on held-out rows.")
+    lines = found.verdict.split("\n")
+    number = next((number for number, one in enumerate(found.comparisons) if one.role == "base"), 0)
+    word = found.comparisons[number].verdict
+    return Outcome(word, _HEADLINES[word], lines[number].partition(": ")[2])
+
+
+def overview(report: Report) -> tuple[tuple[str, str], ...]:
+    """The facts at the top of the report."""
+    job, plan, model = report.job, report.plan, report.model
+    spec = plan.spec if plan is not None else {}
+    pairs = (
+        ("State", f"{job.state}" if job is not None else "unknown"),
+        ("Back end", report.ref.backend),
+        ("Base model", (job.model if job is not None else "") or _base(spec, report.ref.backend)),
+        ("Method", _method(plan) if plan is not None else ""),
+        ("Training rows", f"{plan.data.splits['train'].rows:,}" if plan is not None and "train" in plan.data.splits
+         else ""),
+        ("Steps", f"{job.progress.step:,}" if job is not None and job.progress.step is not None else ""),
+        ("Training time", _duration(job.started_at, job.finished_at) if job is not None else ""),
+        ("Tuned model", model.id if model is not None else ""),
+    )  # fmt: skip
+    return tuple((name, value) for name, value in pairs if value)
+
+
+def sections(report: Report) -> list[Section]:
+    """All sections that have something in them."""
+    evaluation, comparison, plan = report.evaluation, report.rows, report.plan
+    found = [
+        Section("failure", "Failure", _failure(report)),
+        Section("result", "Result", _result(evaluation) if evaluation is not None else _how_to_evaluate(report)),
+        Section("curves", "Training curves", (Curves(report.metrics),) if report.metrics else ()),
+        Section("confusion", "Confusion matrix", _confusion(evaluation) if evaluation is not None else ()),
+        Section("rows", "Rows that got better and worse", (RowTable(comparison),) if comparison is not None else ()),
+        Section("errors", "Worst errors", _worst(comparison) if comparison is not None else ()),
+        Section("data", "Data", _data(plan) if plan is not None else ()),
+        Section("settings", "Plan", _settings(plan) if plan is not None else ()),
+        Section("cost", "Cost and time", _cost(report)),
+        Section("lineage", "Lineage", _lineage(report)),
+        Section("reproduce", "How to reproduce", (
+            *((Code(spec_text(plan), "job.yaml"),) if plan is not None else ()),
+            Code(commands(report), "Commands"),
+        )),
+        Section("missing", "What is missing", tuple(Paragraph(one, "note") for one in report.missing)),
+    ]  # fmt: skip
+    return [one for one in found if one.blocks]
+
+
+# -- the evaluation ----------------------------------------------------------------------------------------------------
+
+
+def _failure(report: Report) -> tuple[Block, ...]:
+    problem = report.job.problem if report.job is not None else None
+    if problem is None:
+        return ()
+    hint = (Paragraph(problem.hint, "note"),) if problem.hint else ()
+    return (Paragraph(f"{problem.code}: {problem.message}", "warning"), *hint)
+
+
+def _how_to_evaluate(report: Report) -> tuple[Block, ...]:
+    text = "The job has not been evaluated, so this report does not say whether tuning helped. To measure it:"
+    return (Paragraph(text), Code(commands(report, only_evaluate=True), "Commands"))
+
+
+def _result(found: Evaluation) -> tuple[Block, ...]:
+    metrics = [(name, metric_named(name, found)) for name in found.metrics]
+
+    def cell(name: str, one: Score | Comparison, value: float, *, signed: bool = False) -> str:
+        metric = dict(metrics)[name]
+        if metric is None:
+            return f"{value:.4g}"
+        interval = shown_interval(metric, one, signed=signed)
+        return metric.shown(value, signed=signed) + (f" ({interval})" if interval else "")
+
+    headers = [f"{name}{' %' if metric is not None and metric.span == 1.0 else ''}" for name, metric in metrics]
+    count = f"{found.rows:,} row{'' if found.rows == 1 else 's'}"
+    groups = "" if found.groups == found.rows else f" in {found.groups:,} groups"
+    scores = Table(
+        f"Metrics on {count}{groups}, with 95% intervals", ("Model", *headers),
+        tuple((one.name, *(cell(name, one.scores[name], one.scores[name].value) for name in found.metrics))
+              for one in found.models),
+        frozenset(range(1, len(headers) + 1)), tuple(one.scores[found.metrics[0]] for one in found.models),
+    )  # fmt: skip
+    blocks: list[Block] = [scores]
+    if found.comparisons:
+        corrected = f"; p-values are corrected for {len(found.comparisons)} comparisons (Holm)"
+        first = found.comparisons[0].metric
+        blocks.append(Table(
+            f"Paired differences{corrected if len(found.comparisons) > 1 else ''}",
+            (f"{found.models[0].name} against", f"{headers[0]} difference", "p", "Verdict"),
+            tuple((one.against, cell(first, one, one.difference, signed=True), p_text(one.p_value), one.verdict)
+                  for one in found.comparisons),
+            frozenset({1, 2}),
+        ))  # fmt: skip
+        blocks += [Paragraph(line) for line in found.verdict.split("\n") if len(found.comparisons) > 1]
+    blocks += [Paragraph(note, "note") for note in found.notes]
+    return (*blocks, *_overlap(found))
+
+
+def p_text(value: float) -> str:
+    """A p-value."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _overlap(found: Evaluation) -> list[Paragraph]:
+    overlap = found.overlap
+    if not overlap.checked:
+        return [Paragraph(f"The test rows were not compared with the training rows: {overlap.reason}", "warning")]
+    kinds = (
+        (overlap.equal, "equal to a training row"),
+        (overlap.similar, "different from a training row only in case, spaces or punctuation"),
+        (overlap.same_prompt, "with the prompt of a training row and another answer"),
+    )
+    blocks = [Paragraph(f"Test rows {what}: {len(lines):,} of {found.rows:,} (lines {_lines(lines)})", "warning")
+              for lines, what in kinds if lines]  # fmt: skip
+    if overlap.validation:
+        text = "The test rows are the validation data of the training, which chose the best checkpoint."
+        blocks.append(Paragraph(text, "warning"))
+    return blocks or [Paragraph("No test row is in the training data.", "note")]
+
+
+def _lines(lines: Sequence[int]) -> str:
+    return ", ".join(map(str, lines[:_LINES])) + (", ..." if len(lines) > _LINES else "")
+
+
+def _confusion(found: Evaluation) -> tuple[Block, ...]:
+    if found.confusion is None:
+        return ()
+    labels, counts = found.confusion["labels"], found.confusion["counts"]
+    has_others = any(row[-1] for row in counts)
+    names = [*labels, *(["another answer"] if has_others else [])]
+    rows = tuple((label, *(row if has_others else row[:-1])) for label, row in zip(labels, counts, strict=True))
+    caption = f"Answers of {found.models[0].name} (columns) by expected label (rows)"
+    matrix = Table(caption, ("expected", *names), rows, frozenset(range(1, len(names) + 1)), is_matrix=True)
+    wrong = Counter({
+        (label, name): count for label, row in zip(labels, counts, strict=True)
+        for name, count in zip([*labels, "another answer"], row, strict=True) if count and label != name
+    })  # fmt: skip
+    if not wrong:
+        return (matrix,)
+    confused = tuple((*pair, count) for pair, count in wrong.most_common(_OFTEN_CONFUSED))
+    return (matrix, Table("Most frequent confusions", ("Expected", "Answer", "Rows"), confused, frozenset({2})))
+
+
+def _worst(comparison: RowComparison) -> tuple[Block, ...]:
+    rows = tuple(comparison.rows[number] for number in comparison.worst)
+    if not rows:
+        return (Paragraph(f"No row has a wrong answer by {comparison.metric}."),)
+    return (WorstRows(comparison, rows),)
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+def _base(spec: dict[str, Any], backend: str) -> str:
+    model = spec.get("model", "")
+    return str(model.get(backend, "") if isinstance(model, dict) else model)
+
+
+def _method(plan: Plan) -> str:
+    method = plan.spec.get("method")
+    name = method.get("name") if isinstance(method, dict) else method
+    adapter = next((one.value for one in plan.settings if one.field == "adapter.type"), None)
+    return f"{name or DEFAULT_METHOD}{f' with {adapter}' if adapter else ''}"
+
+
+def _data(plan: Plan) -> tuple[Block, ...]:
+    rows = tuple(
+        (
+            name, split.kind, split.rows, split.bytes, split.longest_chars,
+            "" if split.tokens is None else f"{split.tokens.least:,}" if split.tokens.least == split.tokens.most
+            else f"{split.tokens.least:,} to {split.tokens.most:,}",
+            f"sha256 {split.sha256[:16]}",
+        )
+        for name, split in plan.data.splits.items()
+    )  # fmt: skip
+    headers = ("Split", "Kind", "Rows", "Bytes", "Longest row, characters", "Tokens", "Content")
+    table = Table("Rows that the job was trained and checked with", headers, rows, frozenset({2, 3, 4, 5}))
+    problems = tuple(Paragraph(str(problem), "warning") for problem in plan.data.problems)
+    return (table, Facts((("Fingerprint of all rows", plan.data.fingerprint),)), *problems)
+
+
+def _settings(plan: Plan) -> tuple[Block, ...]:
+    settings = tuple((one.field, _value(one.value), one.source) for one in plan.settings)
+    blocks: list[Block] = [Table("Effective settings and their sources", ("Setting", "Value", "Source"), settings)]
+    if plan.dropped:
+        dropped = tuple((one.field, _value(one.value), one.reason) for one in plan.dropped)
+        blocks.append(Table("Fields that the back end does not support", ("Field", "Value", "Reason"), dropped))
+    known = set(plan.data.problems)
+    return (*blocks, *(Paragraph(str(one), "warning") for one in plan.warnings if one not in known))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cost(report: Report) -> tuple[Block, ...]:
+    plan, job = report.plan, report.job
+    pairs = [("Estimated cost", _estimate(plan.cost) if plan.cost is not None else "not estimated")] if plan else []
+    if job is not None:
+        tokens = job.progress.tokens
+        pairs += [
+            ("Created", _moment(job.created_at)), ("Started", _moment(job.started_at)),
+            ("Finished", _moment(job.finished_at)), ("Duration", _duration(job.started_at, job.finished_at)),
+            ("Tokens trained on", f"{tokens:,}" if tokens is not None else ""),
+        ]  # fmt: skip
+    pairs = [(name, value) for name, value in pairs if value]
+    return (Facts(tuple(pairs)),) if pairs else ()
+
+
+def _estimate(cost: CostEstimate) -> str:
+    dated = f", prices as of {cost.prices_as_of}" if cost.prices_as_of else ""
+    if cost.usd is not None:
+        return f"${cost.usd:,.2f} ({cost.basis}{dated})"
+    if cost.at_most_usd is None:
+        return cost.basis
+    least = f"${cost.at_least_usd:,.2f} to " if cost.at_least_usd is not None else "at most "
+    return f"{least}${cost.at_most_usd:,.2f} ({cost.basis}{dated})"
+
+
+def _lineage(report: Report) -> tuple[Block, ...]:
+    plan, model = report.plan, report.model
+    pairs = [("Job", str(report.ref))]
+    pairs += [("Continues" if not number else "which continues", str(ref))
+              for number, ref in enumerate(report.ancestors)]  # fmt: skip
+    if plan is not None:
+        pairs += [("Base model", _base(plan.spec, plan.backend))]
+        pairs += [(f"Fingerprint of the {name}", str(value)) for name, value in plan.resolved.identity.items()]
+        pairs += [(f"{name} rows", f"sha256 {split.sha256}") for name, split in plan.data.splits.items()]
+        pairs += [("Key of spec, data and back end", plan.key), ("Attempt", str(plan.attempt)), ("Token", plan.token)]
+    if model is not None:
+        pairs += [("Tuned model", model.id), ("Adapter", model.adapter or ""), ("Place", model.uri or "")]
+    return (Facts(tuple((name, value) for name, value in pairs if value)),)
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S %Z}" if moment is not None else ""
+
+
+def _duration(start: datetime | None, end: datetime | None) -> str:
+    if start is None or end is None:
+        return ""
+    seconds = (end - start).total_seconds()
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    minutes = math.floor(seconds / _MINUTE)
+    return f"{minutes} min {seconds % _MINUTE:.0f} s" if seconds < _HOUR else f"{minutes // 60} h {minutes % 60} min"

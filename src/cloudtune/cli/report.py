@@ -13,6 +13,7 @@ from cloudtune.cli.options import command, ref_argument
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
     from cloudtune.evaluation.evaluating import Evaluation
+    from cloudtune.job import Job
     from cloudtune.report.document import Report
 
 _ENDINGS = {"html": "html", "markdown": "md", "json": "json"}
@@ -37,7 +38,7 @@ def report(
     test rows and answers: treat it like the data.
     """
     job = session.job(ref)
-    found = session.client.report(job, evaluation=_evaluation(evaluation_file))
+    found = session.client.report(job, evaluation=_evaluation(evaluation_file, job))
     path = output or Path(f"{_file_name(found.name)}-report.{_ENDINGS[form]}")
     text = _written(found, form)
     _write(path, text)
@@ -54,7 +55,7 @@ def report(
             session.say(f"no browser can be started; open {path.resolve()}")
 
 
-def _evaluation(file: Path | None) -> Evaluation | None:
+def _evaluation(file: Path | None, job: Job) -> Evaluation | None:
     from cloudtune.errors import InputError
     from cloudtune.files.regular_file import open_regular
     from cloudtune.report.document import evaluation_from_json
@@ -63,7 +64,7 @@ def _evaluation(file: Path | None) -> Evaluation | None:
         return None
     try:
         with open_regular(file) as opened:
-            return evaluation_from_json(opened.read(), str(file))
+            return evaluation_from_json(opened.read(), str(file), job.ref)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from error
 

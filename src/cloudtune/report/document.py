@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 REPORT_VERSION = 1
 _MOST_ANCESTORS = 20
+_HOW_TO_WRITE = "write it with: cloudtune evaluate JOB --data FILE --json"
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -106,13 +107,47 @@ def make_report(job: Job, ledger: Ledger, now: datetime, evaluation: Evaluation 
     return Redactor(environment_secrets(os.environ)).data(report)
 
 
-def evaluation_from_json(document: bytes, file: str) -> Evaluation:
-    """Read an evaluation that ``cloudtune evaluate --json`` printed. Raises InputError for anything else."""
+class _Row(msgspec.Struct, frozen=True):
+    file: str
+    line: int
+    expected: str
+    answers: dict[str, str]
+    prompt: str = ""
+
+
+class _Confusion(msgspec.Struct, frozen=True):
+    labels: list[str]
+    counts: list[list[int]]
+
+
+class _Printed(msgspec.Struct, frozen=True):
+    """The parts of a printed evaluation that `Evaluation` does not describe."""
+
+    answers: tuple[_Row, ...]
+    confusion: _Confusion | None
+    ref: str | None = None
+
+
+def evaluation_from_json(document: bytes, file: str, ref: JobRef) -> Evaluation:
+    """Read an evaluation of the job that ``cloudtune evaluate --json`` printed. Raises InputError for anything else."""
     try:
-        return msgspec.json.decode(document, type=Evaluation)
+        printed = msgspec.json.decode(document, type=_Printed)
+        found = msgspec.json.decode(document, type=Evaluation)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{file} is not an evaluation: {error}",
-                         hint="write it with: cloudtune evaluate JOB --data FILE --json") from error  # fmt: skip
+        raise InputError(f"{file} is not an evaluation: {error}", hint=_HOW_TO_WRITE) from error
+    if printed.ref not in (None, str(ref)):
+        raise InputError(f"{file} is an evaluation of {printed.ref}, not of {ref}", hint=_HOW_TO_WRITE)
+    names = {one.name for one in found.models}
+    confusion = printed.confusion
+    complete = (
+        all(names <= row.answers.keys() for row in printed.answers)
+        and all(set(found.metrics) <= one.scores.keys() for one in found.models)
+        and (confusion is None or {len(row) for row in confusion.counts} == {len(confusion.labels) + 1})
+        and (confusion is None or len(confusion.counts) == len(confusion.labels))
+    )
+    if not (found.models and found.metrics and complete):
+        raise InputError(f"{file} is not a complete evaluation", hint=_HOW_TO_WRITE)
+    return found
 
 
 def _ancestors(parent: str | None, ledger: Ledger) -> tuple[JobRef, ...]:

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from cloudtune.errors import UnknownBackend as UnknownBackend
     from cloudtune.errors import UnsupportedError as UnsupportedError
     from cloudtune.errors import WaitTimeout as WaitTimeout
-    from cloudtune.evaluation.evaluating import EvaluateOptions as EvaluateOptions
-    from cloudtune.evaluation.evaluating import Evaluation as Evaluation
+    from cloudtune.evaluation.result import EvaluateOptions as EvaluateOptions
+    from cloudtune.evaluation.result import Evaluation as Evaluation
     from cloudtune.execute import StepUpdate as StepUpdate
     from cloudtune.job import Job as Job
     from cloudtune.optional import GenerateOptions as GenerateOptions
@@ -81,7 +81,7 @@ _HOMES = {
         "PermissionDenied", "PolicyRefused", "Problem", "QuotaExceeded", "RateLimited", "SpecError", "TransientError",
         "Unavailable", "UnknownBackend", "UnsupportedError", "WaitTimeout",
     ),
-    "evaluation.evaluating": ("EvaluateOptions", "Evaluation"),
+    "evaluation.result": ("EvaluateOptions", "Evaluation"),
     "execute": ("StepUpdate",),
     "job": ("Job",),
     "optional": ("GenerateOptions", "Generator", "Host"),

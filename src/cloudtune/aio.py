@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.backend import Backend
-    from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
+    from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cloudtune.optional import GenerateOptions, InPlace, Input, Prompt
     from cloudtune.plan import Plan
     from cloudtune.report.document import Report
-    from cloudtune.spec import JobSpec, Source
+    from cloudtune.spec import Data, JobSpec, Source
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -289,23 +289,29 @@ class AsyncClient:
 
     async def evaluate(
         self,
-        job: Job | JobRef | str,
-        data: Source | str,
+        model: Job | JobRef | str,
+        data: Source | Data | str | None = None,
         *,
         against: Sequence[Job | JobRef | str] = (),
+        guard: Source | str | None = None,
         options: EvaluateOptions | None = None,
+        spec: JobSpec | None = None,
         trust_remote_code: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
         """See `Client.evaluate`. ``on_progress`` is called in the worker thread."""
         return await asyncio.to_thread(
-            self._client.evaluate, job, data, against=against, options=options,
+            self._client.evaluate, model, data, against=against, guard=guard, options=options, spec=spec,
             trust_remote_code=trust_remote_code, on_progress=on_progress,
         )  # fmt: skip
 
     async def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
         """See `Client.report`."""
         return await asyncio.to_thread(self._client.report, job, evaluation=evaluation)
+
+    async def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
+        """See `Client.evaluation`."""
+        return await asyncio.to_thread(self._client.evaluation, job)
 
     async def unfinished(self) -> Rows[Attempt]:
         """See `Client.unfinished`."""

@@ -28,7 +28,7 @@ from cloudtune.job import Job
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import Closeable, InPlace, capabilities_of
-from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved
+from cloudtune.plan import DataReport, Plan, PlannedEvaluation, PlanRequest, Resolved
 from cloudtune.redaction.boundary import guarded
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
-    from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
+    from cloudtune.evaluation.models import Address
+    from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.report.document import Report
-    from cloudtune.spec import JobSpec, Source
+    from cloudtune.spec import Data, JobSpec, Source
 
 
 class Client:
@@ -148,10 +149,11 @@ class Client:
         """
         chosen = self.backend(backend or self._default or spec.backend)
         fitted = fit(spec, chosen)
-        resolved, data = self._look(fitted.spec, chosen)
+        resolved, data, evaluation = self._look(fitted.spec, chosen, with_evaluation=True)
         key = job_key(fitted.spec, data, chosen.name, resolved)
         attempt, parent = self._runner(chosen).next_attempt(key, again=again, resume=resume)
         plan = self._planned(fitted, chosen, resolved, data, key, attempt, parent)
+        plan = msgspec.structs.replace(plan, evaluation=evaluation)
         if resume and attempt == 1:
             plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
         return plan
@@ -180,8 +182,10 @@ class Client:
         warnings = (*data.problems, *fitted.advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings)
         return msgspec.structs.replace(plan, dropped=fitted.dropped, warnings=warnings)
 
-    def _look(self, spec: JobSpec, backend: Backend) -> tuple[Resolved, DataReport]:
-        """Resolve the spec and read the data. Problems of both are reported together."""
+    def _look(
+        self, spec: JobSpec, backend: Backend, *, with_evaluation: bool = False
+    ) -> tuple[Resolved, DataReport, PlannedEvaluation | None]:
+        """Resolve the spec and read the data. Problems of all parts are reported together."""
         from cloudtune.data.checks.check_cache import Verdicts
 
         problems: list[InputError] = []
@@ -200,8 +204,16 @@ class Client:
             )  # fmt: skip
         except InputError as error:
             problems.append(error)
-        if resolved is not None and report is not None:
-            return resolved, report
+        evaluation: PlannedEvaluation | None = None
+        if with_evaluation and spec.evaluation is not None:
+            from cloudtune.evaluation.prepared import planned
+
+            try:
+                evaluation = planned(spec)
+            except InputError as error:
+                problems.append(error)
+        if resolved is not None and report is not None and not problems:
+            return resolved, report, evaluation
         if len(problems) == 1:
             raise problems[0]
         raise SpecError([problem for error in problems for problem in error.problems])
@@ -274,7 +286,7 @@ class Client:
                     f"{last.ref}, a newer attempt of the same spec, has not ended", hint="watch it, or cancel it first"
                 )
         spec = spec_of(made.plan)
-        resolved, data = self._look(spec, backend)
+        resolved, data, _ = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
                 f"{_what_changed(made.plan, resolved, data) or 'scope'} of {ref} has changed since it was submitted",
@@ -464,52 +476,102 @@ class Client:
 
     def evaluate(
         self,
-        job: Job | JobRef | str,
-        data: Source | str,
+        model: Job | JobRef | str,
+        data: Source | Data | str | None = None,
         *,
         against: Sequence[Job | JobRef | str] = (),
+        guard: Source | str | None = None,
         options: EvaluateOptions | None = None,
+        spec: JobSpec | None = None,
         trust_remote_code: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
-        """Compare the answers of a job's model with those of its base model and of other jobs, on held-out rows.
+        """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
         Answers are stored next to the ledger. A repeated call asks no model again. After a crash, at most the
-        answers in flight are asked for again.
+        answers in flight are asked for again. The result is stored as the job's last one: see `evaluation`.
 
         Args:
-            job: A job with a model, or what `attach` takes.
-            data: The held-out rows: a file, or a source of a spec.
-            against: Other jobs.
+            model: A job, or what `attach` takes; a folder with a model, for the local back end (with a slash in its
+                path); or ``backend=id``: a deployment or a vendor's id of a model, such as ``openai=gpt-4.1-mini``.
+            data: The held-out rows: a file, a source of a spec, or the data of a spec, whose test rows are used.
+                Without it, `JobSpec.evaluation` decides about everything but the trust.
+            against: Other models.
+            guard: General rows that show what the model has forgotten, in ``guard`` of the result.
             options: Metrics, baselines and settings.
+            spec: Has the evaluation, if there is no ``data``. Default: the spec with which the job was submitted.
             trust_remote_code: See `Job.model`.
             on_progress: Called with a model's name, the number of its answers and of all rows.
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
-            InputError: A metric that does not fit the rows, or a job that is named twice.
+            InputError: A metric that does not fit the rows, or a model that is named twice.
+            InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
-        from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluator
+        from cloudtune.evaluation.evaluating import Evaluator
+        from cloudtune.evaluation.result import EvaluateOptions, save
         from cloudtune.spec import Source
 
-        jobs = [one if isinstance(one, Job) else self.attach(one) for one in (job, *against)]
-        if twice := [str(one.ref) for one, count in Counter(jobs).items() if count > 1]:
-            raise InputError(f"named twice: {', '.join(twice)}", hint="name different jobs")
-        source = Source(path=data) if isinstance(data, str) else data
+        if data is None:
+            return self._evaluate_as_planned(model, spec, trust_remote_code=trust_remote_code, on_progress=on_progress)
+        subjects = [self._subject(one) for one in (model, *against)]
+        if twice := [
+            str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
+        ]:
+            raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
         progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, progress, trust_remote_code=trust_remote_code)
-        return evaluator.evaluate(jobs[0], jobs[1:], source, options or EvaluateOptions())
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code)
+        found = evaluator.evaluate(
+            subjects[0], subjects[1:], Source(path=data) if isinstance(data, str) else data,
+            options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
+        )  # fmt: skip
+        if isinstance(subjects[0], Job):
+            save(self.ledger, subjects[0].ref, found)
+        return found
+
+    def _evaluate_as_planned(self, model: Job | JobRef | str, spec: JobSpec | None, **settings: Any) -> Evaluation:
+        from cloudtune.evaluation.prepared import requested
+
+        subject = self._subject(model)
+        if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
+            spec = spec_of(made.plan)
+        asked = None if spec is None else requested(spec)
+        if asked is None:
+            raise InputError("no rows are given, and the spec of the model has no evaluation",
+                             hint="name the file with the held-out rows")  # fmt: skip
+        return self.evaluate(
+            model, asked.data, against=asked.against, guard=asked.guard, options=asked.options, **settings
+        )
+
+    def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
+        """The last evaluation of a job that is stored next to this ledger, or None. Asks no model."""
+        from cloudtune.evaluation.result import load
+
+        return load(self.ledger, (job if isinstance(job, Job) else self.attach(job)).ref)
+
+    def _subject(self, model: Job | JobRef | Address | str) -> Job | Address:
+        from cloudtune.evaluation.models import Address, is_folder
+
+        if isinstance(model, Job | Address):
+            return model
+        if isinstance(model, str):
+            if is_folder(model):
+                return Address(model, self.backend("local"))
+            backend, equals, address = model.partition("=")
+            if equals and backend.isidentifier():
+                return Address(address, self.backend(backend))
+        return self.attach(model)
 
     def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
         """Gather everything about a job in one document, which `Report` writes as HTML, Markdown or JSON.
 
         Args:
             job: A job, or what `attach` takes.
-            evaluation: What `evaluate` returned for the job. Without it, the report says nothing about a gain.
+            evaluation: What `evaluate` returned for the job. Default: its last evaluation, see `evaluation`.
 
         Raises:
             JobNotFound: Neither the ledger nor the back end knows the job.
-            InputError: The evaluation has no such rows, or needs a package that is not installed.
+            InputError: Several jobs match.
         """
         from cloudtune.report.document import make_report
 

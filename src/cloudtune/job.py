@@ -10,6 +10,7 @@ import msgspec
 
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
+from cloudtune.ledger.evaluations import evaluation_file
 from cloudtune.optional import (
     Exporter,
     GenerateOptions,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.client import Client
-    from cloudtune.evaluation.evaluating import Evaluation
+    from cloudtune.evaluation.result import Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.optional import Input, Prompt
     from cloudtune.report.document import Report
@@ -210,7 +211,7 @@ class Job:
         return self
 
     def delete(self) -> None:
-        """Delete a job that has ended, with its contents and its encoded rows.
+        """Delete a job that has ended, with its contents, its encoded rows and its evaluation.
 
         Succeeds if the job no longer exists.
         """
@@ -221,6 +222,7 @@ class Job:
         made = ledger.of_ref(self.ref)
         if made is not None:
             ledger.gone(self.ref)
+            evaluation_file(ledger, self.ref).unlink(missing_ok=True)  # it has rows
             if not self._client.unfinished():  # otherwise another process may be about to upload these rows
                 Spool(ledger.folder / "spool").forget(made.plan)
 
@@ -276,13 +278,13 @@ class Job:
             raise UnsupportedError(f"{self.ref.backend} has only models that generate text", hint="use generate")
         return backend
 
-    def _check_can_answer(self, *, predicts: bool) -> None:
-        """Raise a CloudtuneError if `predict`, or else `generate`, has no model. Asks no model."""
+    def _answering_model(self, *, predicts: bool, trust_remote_code: bool) -> TunedModel:
+        """The model, if the back end can answer with it: with `predict`, or else with `generate`. Asks no model."""
         if predicts:
             self._predictor()
         else:
             self._able(Generator, "verb:generate")
-        self.model()
+        return self.model(trust_remote_code=trust_remote_code)
 
     def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
         """Export the adapter, or the merged weights, to a new folder, and return its files.

@@ -151,6 +151,20 @@ class CostEstimate(Value, frozen=True, kw_only=True):
     at_most_usd: float | None = None
 
 
+class PlannedEvaluation(Value, frozen=True, kw_only=True):
+    """What the spec's ``evaluation`` asks after the job has succeeded."""
+
+    rows: int
+    metrics: tuple[str, ...]
+    models: tuple[str, ...]
+    """Those that are asked."""
+    answers: int
+    """At most this many: equal prompts are asked once, and stored answers not again."""
+    max_tokens: int
+    """Limit of each answer."""
+    guard_rows: int = 0
+
+
 class Plan(Value, frozen=True, kw_only=True):
     """Everything that a submission will do, as JSON without secrets."""
 
@@ -173,6 +187,7 @@ class Plan(Value, frozen=True, kw_only=True):
     cost: CostEstimate | None = None
     parent: str | None = None
     """Reference of the job that this one starts from."""
+    evaluation: PlannedEvaluation | None = None
 
 
 def filled(request: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:

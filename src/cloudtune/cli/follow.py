@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cloudtune.execute import StepUpdate
     from cloudtune.job import Job
     from cloudtune.plan import Plan
+    from cloudtune.spec import JobSpec
     from cloudtune.state import JobSnapshot
 
 DETACHED = 5
@@ -73,29 +75,65 @@ def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
     return last
 
 
-def finished(session: Session, job: Job, snapshot: JobSnapshot) -> None:
-    """Print where the model of a succeeded job is, and the next commands."""
+def finished(session: Session, job: Job, snapshot: JobSnapshot, spec: JobSpec | None = None) -> None:
+    """Print where the model of a succeeded job is and the next commands, and evaluate it if the spec asks for that.
+
+    ``spec``: the job's spec now. Default: the one with which it was submitted.
+    """
     from cloudtune.cli.render_job import job_json, model_json
 
     model = job.model()
-    session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)})
     session.say(f"{snapshot.state}; tuned model: {model.uri or model.id}")
     say_next_steps(session, snapshot)
+    session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)}
+                   | evaluated(session, job, spec or _spec_of(session, job)))  # fmt: skip
+
+
+def evaluated(session: Session, job: Job, spec: JobSpec | None) -> dict[str, Any]:
+    """Make the evaluation that the spec asks for, print it, and return it for the JSON object of the command.
+
+    The job has succeeded whatever happens here, so problems are messages, and Ctrl-C stops the evaluation only.
+    """
+    from cloudtune.cli.evaluate import say_progress, show_evaluation
+    from cloudtune.errors import CloudtuneError
+    from cloudtune.evaluation.result import summary
+
+    if spec is None or spec.evaluation is None:
+        return {}
+    again = f"to continue: cloudtune evaluate {job.ref}"
+    try:
+        found = session.client.evaluate(job, spec=spec, on_progress=functools.partial(say_progress, session))
+    except CloudtuneError as error:
+        session.say(f"the job has succeeded, but it is not evaluated: {error}\n{again}", even_quiet=True)
+        return {"evaluation": None, "evaluation_error": error.message}
+    except KeyboardInterrupt:
+        session.say(f"\nthe job has succeeded, but its evaluation is not finished\n{again}", even_quiet=True)
+        return {"evaluation": None, "evaluation_error": "interrupted"}
+    if not session.json:
+        session.put("")
+        show_evaluation(session, found)
+    return {"evaluation": summary(found)}
+
+
+def _spec_of(session: Session, job: Job) -> JobSpec | None:
+    from cloudtune.errors import LedgerError
+    from cloudtune.ledger.rows import spec_of
+
+    try:
+        attempt = session.client.ledger.of_ref(job.ref)
+        return None if attempt is None else spec_of(attempt.plan)
+    except LedgerError:
+        return None
 
 
 def say_next_steps(session: Session, snapshot: JobSnapshot) -> None:
     """Print the commands that apply to the job now."""
     from cloudtune.cli.render_job import next_steps
-    from cloudtune.errors import LedgerError
-    from cloudtune.ledger.rows import spec_of
     from cloudtune.optional import capabilities_of
 
     can = capabilities_of(session.client.backend(snapshot.ref.backend), snapshot.ref).can
-    try:
-        attempt = session.client.ledger.of_ref(snapshot.ref)
-        method = spec_of(attempt.plan).method.name if attempt is not None else None
-    except LedgerError:
-        method = None
+    spec = _spec_of(session, session.client.attach(snapshot.ref))
+    method = None if spec is None else spec.method.name
     for line in next_steps(snapshot, can, method):
         session.say(f"  {line}")
 

@@ -32,6 +32,7 @@ def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> s
                                 for line in _step_lines(number, step, requests)])  # fmt: skip
     if settings:
         parts += _section("Settings", _aligned([(one.field, _value(one.value), one.source) for one in plan.settings]))
+    parts += _section("Evaluation, after the job has succeeded", _evaluation_lines(plan))
     parts += _section("Dropped fields (not supported by the back end)",
                       [f"{one.field} = {_value(one.value)}: {one.reason}" for one in plan.dropped])  # fmt: skip
     parts += _section("Warnings", [str(problem) for problem in plan.warnings])
@@ -64,6 +65,18 @@ def _data_lines(plan: Plan) -> list[str]:
     # Core may already have added the warnings of the data report to the plan.
     known = set(plan.warnings)
     return lines + [str(problem) for problem in plan.data.problems if problem not in known]
+
+
+def _evaluation_lines(plan: Plan) -> list[str]:
+    asked = plan.evaluation
+    if asked is None:
+        return []
+    guard = f" and {asked.guard_rows:,} guard rows" if asked.guard_rows else ""
+    lines = [
+        f"{asked.rows:,} rows{guard}: {', '.join(asked.metrics)}",
+        f"asks {', '.join(asked.models)}: at most {asked.answers:,} answers of at most {asked.max_tokens:,} tokens",
+    ]
+    return lines if plan.backend == "local" else [*lines, "the price of these answers is not known"]
 
 
 def _step_lines(number: int, step: Step, requests: bool) -> list[str]:

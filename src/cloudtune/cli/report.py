@@ -12,7 +12,7 @@ from cloudtune.cli.options import command, ref_argument
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
-    from cloudtune.evaluation.evaluating import Evaluation
+    from cloudtune.evaluation.result import Evaluation
     from cloudtune.job import Job
     from cloudtune.report.document import Report
 

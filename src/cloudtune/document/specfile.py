@@ -27,6 +27,7 @@ from cloudtune.spec import SPEC_VERSION, JobSpec
 _SHORT_FOR: dict[Path_, str] = {
     ("method",): "name", ("adapter",): "type", ("data",): "train", ("data", "train"): "path",
     ("data", "validation"): "path", ("data", "test"): "path", ("method", "reward"): "function",
+    ("evaluation",): "data", ("evaluation", "data"): "path", ("evaluation", "guard"): "path",
 }  # fmt: skip
 _ALIASES = {
     "base_model": "model", "model_name_or_path": "model", "train_file": "data.train", "training_file": "data.train",
@@ -237,6 +238,14 @@ def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
             key: _source_path(value, ("data", key), base) if key in ("train", "validation", "test", "mix") else value
             for key, value in data.items()
         }
+    evaluation = found.get("evaluation")
+    if isinstance(evaluation, Mapping):
+        found["evaluation"] = {
+            key: _source_path(value, ("evaluation", key), base) if key in ("data", "guard") else value
+            for key, value in evaluation.items()
+        }
+    elif evaluation is not None:
+        found["evaluation"] = _source_path(evaluation, ("evaluation",), base)
     if isinstance(adapter := found.get("adapter"), Mapping):
         found["adapter"] = _source_path(adapter, ("adapter",), base)
     method = found.get("method")

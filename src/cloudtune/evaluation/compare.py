@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from cloudtune.evaluation.metrics import Metric
     from cloudtune.evaluation.statistics import Array, Measure
+    from cloudtune.state import Generation
 
 Role = Literal["tuned", "base", "few_shot", "majority", "copy", "other"]
 VerdictWord = Literal["helped", "no evidence", "worse"]
@@ -28,6 +29,8 @@ class Answered(NamedTuple):
     name: str
     role: Role
     answers: Sequence[str]
+    generations: Sequence[Generation] = ()
+    """The answers with scores and numbers of tokens. Empty for a baseline without a model."""
 
 
 class Score(Value, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.evaluation.compare import shown_interval
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cloudtune.evaluation.compare import Comparison, Score
-    from cloudtune.evaluation.evaluating import Evaluation
+    from cloudtune.evaluation.result import Evaluation
     from cloudtune.plan import CostEstimate, Plan
     from cloudtune.report.document import Report
     from cloudtune.report.rows import ComparedRow, RowComparison
@@ -113,7 +114,8 @@ def outcome(report: Report) -> Outcome:
     lines = found.verdict.split("\n")
     number = next((number for number, one in enumerate(found.comparisons) if one.role == "base"), 0)
     word = found.comparisons[number].verdict
-    return Outcome(word, _HEADLINES[word], lines[number].partition(": ")[2])
+    detail = lines[number].partition(": ")[2]
+    return Outcome(word, _HEADLINES[word], detail[:1].upper() + detail[1:])
 
 
 def overview(report: Report) -> tuple[tuple[str, str], ...]:
@@ -123,7 +125,7 @@ def overview(report: Report) -> tuple[tuple[str, str], ...]:
     pairs = (
         ("State", f"{job.state}" if job is not None else "unknown"),
         ("Back end", report.ref.backend),
-        ("Base model", (job.model if job is not None else "") or _base(spec, report.ref.backend)),
+        ("Base model", PurePath((job.model if job is not None else "") or _base(spec, report.ref.backend)).name),
         ("Method", _method(plan) if plan is not None else ""),
         ("Training rows", f"{plan.data.splits['train'].rows:,}" if plan is not None and "train" in plan.data.splits
          else ""),
@@ -137,9 +139,11 @@ def overview(report: Report) -> tuple[tuple[str, str], ...]:
 def sections(report: Report) -> list[Section]:
     """All sections that have something in them."""
     evaluation, comparison, plan = report.evaluation, report.rows, report.plan
+    guard = evaluation.guard if evaluation is not None else None
     found = [
         Section("failure", "Failure", _failure(report)),
         Section("result", "Result", _result(evaluation) if evaluation is not None else _how_to_evaluate(report)),
+        Section("guard", "What it forgot", _result(guard, of_guard=True) if guard is not None else ()),
         Section("curves", "Training curves", (Curves(report.metrics),) if report.metrics else ()),
         Section("confusion", "Confusion matrix", _confusion(evaluation) if evaluation is not None else ()),
         Section("rows", "Rows that got better and worse", (RowTable(comparison),) if comparison is not None else ()),
@@ -173,7 +177,7 @@ def _how_to_evaluate(report: Report) -> tuple[Block, ...]:
     return (Paragraph(text), Code(commands(report, only_evaluate=True), "Commands"))
 
 
-def _result(found: Evaluation) -> tuple[Block, ...]:
+def _result(found: Evaluation, *, of_guard: bool = False) -> tuple[Block, ...]:
     metrics = [(name, metric_named(name, found)) for name in found.metrics]
 
     def cell(name: str, one: Score | Comparison, value: float, *, signed: bool = False) -> str:
@@ -205,7 +209,7 @@ def _result(found: Evaluation) -> tuple[Block, ...]:
         ))  # fmt: skip
         blocks += [Paragraph(line) for line in found.verdict.split("\n") if len(found.comparisons) > 1]
     blocks += [Paragraph(note, "note") for note in found.notes]
-    return (*blocks, *_overlap(found))
+    return tuple(blocks) if of_guard else (*blocks, *_overlap(found))
 
 
 def p_text(value: float) -> str:
@@ -220,6 +224,7 @@ def _overlap(found: Evaluation) -> list[Paragraph]:
     kinds = (
         (overlap.equal, "equal to a training row"),
         (overlap.similar, "different from a training row only in case, spaces or punctuation"),
+        (overlap.near, "nearly equal to a training row"),
         (overlap.same_prompt, "with the prompt of a training row and another answer"),
     )
     blocks = [Paragraph(f"Test rows {what}: {len(lines):,} of {found.rows:,} (lines {_lines(lines)})", "warning")
@@ -319,6 +324,9 @@ def _cost(report: Report) -> tuple[Block, ...]:
             ("Finished", _moment(job.finished_at)), ("Duration", _duration(job.started_at, job.finished_at)),
             ("Tokens trained on", f"{tokens:,}" if tokens is not None else ""),
         ]  # fmt: skip
+    for name, used in (report.evaluation.usage if report.evaluation is not None else {}).items():
+        tokens_used = f"{used.prompt_tokens:,} prompt tokens, {used.completion_tokens:,} completion tokens"
+        pairs.append((f"Evaluation of {name}", tokens_used))
     pairs = [(name, value) for name, value in pairs if value]
     return (Facts(tuple(pairs)),) if pairs else ()
 

@@ -77,7 +77,7 @@ def _svg(name: str, series: dict[str, Points]) -> Html:
     for tick in up.ticks():
         y = round(up.at(tick), 1)
         parts.append(tag("line", class_="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y))
-        parts.append(tag("text", f"{tick:.3g}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
+        parts.append(tag("text", f"{tick:,.6g}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
     parts += [tag("text", f"{tick:,.0f}", x=round(across.at(tick), 1), y=HEIGHT - 8, text_anchor="middle")
               for tick in across.ticks() if tick == int(tick)]  # fmt: skip
     for split, points in shown.items():

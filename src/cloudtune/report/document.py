@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from cloudtune.errors import CloudtuneError, InputError, JobNotFound, LedgerError
-from cloudtune.evaluation.evaluating import Evaluation
+from cloudtune.evaluation.result import Evaluation, load
 from cloudtune.plan import Plan
 from cloudtune.redaction.redactor import Redactor, environment_secrets
 from cloudtune.report.rows import RowComparison, compared_rows
@@ -92,6 +92,8 @@ def make_report(job: Job, ledger: Ledger, now: datetime, evaluation: Evaluation 
     metrics = known("metrics", job.metrics) if snapshot is not None else None
     model = known("model", job.model) if snapshot is not None and snapshot.has_ended else None
     if evaluation is None:
+        evaluation = known("evaluation", lambda: load(ledger, job.ref))
+    if evaluation is None and not any(one.startswith("evaluation: ") for one in missing):
         missing.append("evaluation: the job has not been evaluated")
     rows = known("rows", lambda: compared_rows(evaluation)) if evaluation is not None else None
     report = Report(
@@ -125,7 +127,6 @@ class _Printed(msgspec.Struct, frozen=True):
 
     answers: tuple[_Row, ...]
     confusion: _Confusion | None
-    ref: str | None = None
 
 
 def evaluation_from_json(document: bytes, file: str, ref: JobRef) -> Evaluation:
@@ -135,8 +136,9 @@ def evaluation_from_json(document: bytes, file: str, ref: JobRef) -> Evaluation:
         found = msgspec.json.decode(document, type=Evaluation)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file} is not an evaluation: {error}", hint=_HOW_TO_WRITE) from error
-    if printed.ref not in (None, str(ref)):
-        raise InputError(f"{file} is an evaluation of {printed.ref}, not of {ref}", hint=_HOW_TO_WRITE)
+    if found.ref != str(ref):
+        message = f"{file} is an evaluation of {found.ref or 'an unknown model'}, not of {ref}"
+        raise InputError(message, hint=_HOW_TO_WRITE)
     names = {one.name for one in found.models}
     confusion = printed.confusion
     complete = (

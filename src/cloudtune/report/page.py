@@ -102,7 +102,9 @@ def _(block: Table) -> Html:
     heads = [tag("th", head, scope="col", class_="n" if place in block.right else None)
              for place, head in enumerate(block.headers)]  # fmt: skip
     if block.intervals:
-        heads.append(tag("th", "Interval", scope="col", data_fixed=True))
+        percent = 100 if block.headers[1].endswith("%") else 1
+        low, high = (percent * end for end in _ends(block.intervals))
+        heads.append(tag("th", f"{block.headers[1]}, {low:.4g} to {high:.4g}", scope="col", data_fixed=True))
     most = max((cell for row in block.rows for cell in row if isinstance(cell, int)), default=0)
     rows = []
     for number, row in enumerate(block.rows):
@@ -133,10 +135,15 @@ def _scroll(label: str, table: Html) -> Html:
     return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
-def _interval(score: Score, scores: Sequence[Score]) -> Html:
-    """The value and its interval on an axis that the rows share. The cells beside it have the numbers."""
+def _ends(scores: Sequence[Score]) -> tuple[float, float]:
+    """The ends of the axis that the rows share."""
     ends = [end for one in scores for end in (one.low, one.value, one.high) if end is not None]
-    low, high = (0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else (min(ends), max(ends))
+    return (0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else (min(ends), max(ends))
+
+
+def _interval(score: Score, scores: Sequence[Score]) -> Html:
+    """The value and its interval. The cells beside it have the numbers."""
+    low, high = _ends(scores)
 
     def at(value: float) -> float:
         return round(6 + 148 * (value - low) / ((high - low) or 1), 1)

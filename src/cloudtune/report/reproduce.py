@@ -37,16 +37,15 @@ def _without_empty(value: Any) -> Any:
 def commands(report: Report, *, only_evaluate: bool = False) -> str:
     """The commands that train, evaluate and report."""
     ref = shlex.quote(str(report.ref))
-    evaluation = report.evaluation
-    files = dict.fromkeys(str(row["file"]) for row in evaluation.answers) if evaluation is not None else {}
-    data = shlex.quote(next(iter(files), "test.jsonl"))
-    metrics = "".join(f" --metric {shlex.quote(name)}" for name in evaluation.metrics) if evaluation is not None else ""
-    lines = [
-        f"cloudtune evaluate {ref} --data {data}{metrics} --json > evaluation.json",
-        f"cloudtune report {ref} --evaluation evaluation.json",
-    ]
+    found, plan = report.evaluation, report.plan
+    options = " --data test.jsonl"
+    if plan is not None and plan.spec.get("evaluation"):
+        options = ""
+    elif found is not None:
+        names = "".join(f" --metric {shlex.quote(name)}" for name in found.metrics)
+        options = f" --data {shlex.quote(found.data[0] if found.data else 'test.jsonl')}{names}"
+    lines = [f"cloudtune evaluate {ref}{options}", f"cloudtune report {ref}"]
     if not only_evaluate:
-        plan = report.plan
         resume = " --resume" if plan is not None and plan.parent else ""
         lines.insert(0, f"cloudtune run job.yaml --backend {shlex.quote(report.ref.backend)}{resume} --yes")
         lines.insert(0, f"pip install cloudtune=={report.cloudtune_version}")

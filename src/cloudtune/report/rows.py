@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from cloudtune.errors import InputError
-from cloudtune.evaluation.evaluating import need_numpy
 from cloudtune.evaluation.metrics import METRICS, chosen_metrics
+from cloudtune.evaluation.prepared import need_numpy
 from cloudtune.state import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloudtune.evaluation.evaluating import Evaluation
     from cloudtune.evaluation.metrics import Metric
+    from cloudtune.evaluation.result import Evaluation
 
 Change = Literal["worse", "better", "both wrong", "both right", "equal"]
 """``equal`` is for metrics with degrees, the two before it are for metrics that are right or wrong."""

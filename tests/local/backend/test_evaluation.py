@@ -10,7 +10,7 @@ import pytest
 from tests.local.backend.submitting import kill_all
 
 from cloudtune.client import Client
-from cloudtune.evaluation.evaluating import EvaluateOptions
+from cloudtune.evaluation.result import EvaluateOptions
 from cloudtune.spec import JobSpec
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options

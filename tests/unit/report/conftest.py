@@ -10,9 +10,9 @@ import pytest
 
 from cloudtune.client import Client
 from cloudtune.evaluation.compare import Answered, Measured, sentence
-from cloudtune.evaluation.evaluating import Evaluation
+from cloudtune.evaluation.contamination import Overlap
 from cloudtune.evaluation.metrics import chosen_metrics, confusion
-from cloudtune.evaluation.rows import Overlap
+from cloudtune.evaluation.result import Evaluation
 from cloudtune.evaluation.statistics import Groups
 from cloudtune.state import JobState, Metric
 from cloudtune.testing.scripted_world import ScriptedWorld
@@ -41,6 +41,7 @@ def evaluation_of(
     comparisons = measured.comparisons()
     labels, counts = confusion(tuned, expected)
     return Evaluation(
+        data=("test.jsonl",),
         rows=len(expected), groups=len(expected), kind="text_label", task=task,
         metrics=tuple(metric.name for metric in chosen), models=measured.scores(), comparisons=comparisons,
         verdict="\n".join(sentence(chosen[0], one, len(expected)) for one in comparisons) or "Nothing to compare with.",

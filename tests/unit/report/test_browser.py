@@ -150,7 +150,7 @@ def test_of_2000_rows_100_are_laid_out(browser: Browser, job: Job, tmp_path: Pat
     text = job.report(evaluation=labeled(2000, prompt=prompt)).html()
     file.write_text(text, encoding="utf-8")
     assert len(text.encode()) < LARGEST
-    assert (text.count("<tr data-change"), text.count("\" hidden><th")) == (2000, 1900)
+    assert (text.count("<tr data-change"), text.count('" hidden><th')) == (2000, 1900)
     with browser.open(file) as page:
         assert (page.run(f"{ROWS}.length"), page.run(f"{SHOWN}.length")) == (2000, 100)
         page.run("document.getElementById('more').click()")

@@ -8,7 +8,18 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.evaluation.compare import shown_interval
-from cloudtune.methods import DEFAULT_METHOD
+from cloudtune.report.blocks import (
+    Block,
+    Code,
+    Curves,
+    Facts,
+    Paragraph,
+    RowTable,
+    Section,
+    Table,
+    WorstRows,
+)
+from cloudtune.report.plan_text import cost_text, method_text, value_text
 from cloudtune.report.reproduce import commands, spec_text
 from cloudtune.report.rows import metric_named
 
@@ -18,79 +29,13 @@ if TYPE_CHECKING:
 
     from cloudtune.evaluation.compare import Comparison, Score
     from cloudtune.evaluation.result import Evaluation
-    from cloudtune.plan import CostEstimate, Plan
+    from cloudtune.plan import Plan
     from cloudtune.report.document import Report
-    from cloudtune.report.rows import ComparedRow, RowComparison
-    from cloudtune.state import Metric
+    from cloudtune.report.rows import RowComparison
 
-Cell = str | int | float
 _OFTEN_CONFUSED = 10
 _LINES = 20
 _MINUTE, _HOUR = 60, 3600
-
-
-class Paragraph(NamedTuple):
-    """Text."""
-
-    text: str
-    kind: Literal["plain", "note", "warning"] = "plain"
-
-
-class Facts(NamedTuple):
-    """Names with values."""
-
-    pairs: tuple[tuple[str, str], ...]
-
-
-class Table(NamedTuple):
-    """A table. The first column names the rows."""
-
-    caption: str
-    headers: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    right: frozenset[int] = frozenset()
-    """Columns of numbers."""
-    intervals: tuple[Score, ...] = ()
-    """For each row, an interval to draw."""
-    is_matrix: bool = False
-    """The first row and column are labels, and the other cells are counts."""
-
-
-class Curves(NamedTuple):
-    """Charts of metrics over the steps."""
-
-    metrics: tuple[Metric, ...]
-
-
-class Code(NamedTuple):
-    """Text for a shell or a file."""
-
-    text: str
-    label: str
-
-
-class RowTable(NamedTuple):
-    """The compared rows, as a table to sort and to filter."""
-
-    comparison: RowComparison
-
-
-class WorstRows(NamedTuple):
-    """The rows with the worst answers."""
-
-    comparison: RowComparison
-    rows: tuple[ComparedRow, ...]
-
-
-Block = Paragraph | Facts | Table | Curves | Code | RowTable | WorstRows
-
-
-class Section(NamedTuple):
-    """A heading, and what is under it."""
-
-    id: str
-    title: str
-    blocks: tuple[Block, ...]
 
 
 class Outcome(NamedTuple):
@@ -126,7 +71,7 @@ def overview(report: Report) -> tuple[tuple[str, str], ...]:
         ("State", f"{job.state}" if job is not None else "unknown"),
         ("Back end", report.ref.backend),
         ("Base model", PurePath((job.model if job is not None else "") or _base(spec, report.ref.backend)).name),
-        ("Method", _method(plan) if plan is not None else ""),
+        ("Method", method_text(plan) if plan is not None else ""),
         ("Training rows", f"{plan.data.splits['train'].rows:,}" if plan is not None and "train" in plan.data.splits
          else ""),
         ("Steps", f"{job.progress.step:,}" if job is not None and job.progress.step is not None else ""),
@@ -273,13 +218,6 @@ def _base(spec: dict[str, Any], backend: str) -> str:
     return str(model.get(backend, "") if isinstance(model, dict) else model)
 
 
-def _method(plan: Plan) -> str:
-    method = plan.spec.get("method")
-    name = method.get("name") if isinstance(method, dict) else method
-    adapter = next((one.value for one in plan.settings if one.field == "adapter.type"), None)
-    return f"{name or DEFAULT_METHOD}{f' with {adapter}' if adapter else ''}"
-
-
 def _data(plan: Plan) -> tuple[Block, ...]:
     rows = tuple(
         (
@@ -297,26 +235,18 @@ def _data(plan: Plan) -> tuple[Block, ...]:
 
 
 def _settings(plan: Plan) -> tuple[Block, ...]:
-    settings = tuple((one.field, _value(one.value), one.source) for one in plan.settings)
+    settings = tuple((one.field, value_text(one.value), one.source) for one in plan.settings)
     blocks: list[Block] = [Table("Effective settings and their sources", ("Setting", "Value", "Source"), settings)]
     if plan.dropped:
-        dropped = tuple((one.field, _value(one.value), one.reason) for one in plan.dropped)
+        dropped = tuple((one.field, value_text(one.value), one.reason) for one in plan.dropped)
         blocks.append(Table("Fields that the back end does not support", ("Field", "Value", "Reason"), dropped))
     known = set(plan.data.problems)
     return (*blocks, *(Paragraph(str(one), "warning") for one in plan.warnings if one not in known))
 
 
-def _value(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _cost(report: Report) -> tuple[Block, ...]:
     plan, job = report.plan, report.job
-    pairs = [("Estimated cost", _estimate(plan.cost) if plan.cost is not None else "not estimated")] if plan else []
+    pairs = [("Estimated cost", cost_text(plan))] if plan is not None else []
     if job is not None:
         tokens = job.progress.tokens
         pairs += [
@@ -329,16 +259,6 @@ def _cost(report: Report) -> tuple[Block, ...]:
         pairs.append((f"Evaluation of {name}", tokens_used))
     pairs = [(name, value) for name, value in pairs if value]
     return (Facts(tuple(pairs)),) if pairs else ()
-
-
-def _estimate(cost: CostEstimate) -> str:
-    dated = f", prices as of {cost.prices_as_of}" if cost.prices_as_of else ""
-    if cost.usd is not None:
-        return f"${cost.usd:,.2f} ({cost.basis}{dated})"
-    if cost.at_most_usd is None:
-        return cost.basis
-    least = f"${cost.at_least_usd:,.2f} to " if cost.at_least_usd is not None else "at most "
-    return f"{least}${cost.at_most_usd:,.2f} ({cost.basis}{dated})"
 
 
 def _lineage(report: Report) -> tuple[Block, ...]:

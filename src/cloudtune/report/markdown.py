@@ -6,18 +6,8 @@ import re
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
-from cloudtune.report.content import (
-    Code,
-    Curves,
-    Facts,
-    Paragraph,
-    RowTable,
-    Table,
-    WorstRows,
-    outcome,
-    overview,
-    sections,
-)
+from cloudtune.report.blocks import Code, Curves, Facts, Paragraph, RowTable, Table, WorstRows
+from cloudtune.report.content import outcome, overview, sections
 from cloudtune.report.curves import series_of, summary
 from cloudtune.report.markup import visible
 

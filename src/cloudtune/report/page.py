@@ -7,18 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudtune.data.write.pages import policy
-from cloudtune.report.content import (
-    Code,
-    Curves,
-    Facts,
-    Paragraph,
-    RowTable,
-    Table,
-    WorstRows,
-    outcome,
-    overview,
-    sections,
-)
+from cloudtune.report.blocks import Code, Curves, Facts, Paragraph, RowTable, Table, WorstRows
+from cloudtune.report.content import outcome, overview, sections
 from cloudtune.report.curves import charts
 from cloudtune.report.markup import Html, joined, tag
 from cloudtune.report.rows import ORDER
@@ -27,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cloudtune.evaluation.compare import Score
-    from cloudtune.report.content import Cell
+    from cloudtune.report.blocks import Cell
     from cloudtune.report.document import Report
     from cloudtune.report.rows import ComparedRow, RowComparison
 

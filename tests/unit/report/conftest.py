@@ -55,13 +55,16 @@ def evaluation_of(
     )  # fmt: skip
 
 
-def labeled(rows: int, *, right: float = 0.9, base_right: float = 0.5, prompt: str = "Message {}") -> Evaluation:
+def labeled(
+    rows: int, *, right: float = 0.9, base_right: float = 0.5, prompt: str = "Message {}", metrics: Sequence[str] = ()
+) -> Evaluation:
     """An evaluation of a classifier that is right in that share of the rows."""
     chance = random.Random(0)
     expected = [chance.choice(LABELS) for _ in range(rows)]
     tuned, base = ([one if chance.random() < share else chance.choice(LABELS) for one in expected]
                    for share in (right, base_right))  # fmt: skip
-    return evaluation_of(expected, tuned, base, [prompt.replace("{}", str(number + 1)) for number in range(rows)])
+    prompts = [prompt.replace("{}", str(number + 1)) for number in range(rows)]
+    return evaluation_of(expected, tuned, base, prompts, metrics=metrics)
 
 
 @pytest.fixture(scope="module")

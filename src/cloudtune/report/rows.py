@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.metrics import Metric
     from cloudtune.evaluation.result import Evaluation
 
-Change = Literal["worse", "better", "both wrong", "both right", "equal"]
-"""``equal`` is for metrics with degrees, the two before it are for metrics that are right or wrong."""
-ORDER: tuple[Change, ...] = ("worse", "better", "both wrong", "equal", "both right")
+Change = Literal["worse", "better", "both wrong", "both right", "wrong", "right", "equal", "scored"]
+"""``equal`` and ``scored`` are for metrics with degrees, ``wrong``, ``right`` and ``scored`` for a model alone."""
+ORDER: tuple[Change, ...] = ("worse", "better", "both wrong", "wrong", "equal", "scored", "both right", "right")
 _GRADED = frozenset({
     "chrf", "token_f1", "rouge1", "rouge2", "rouge_l", "answer_f1", "entity_f1", "tag_accuracy", "mean_absolute_error",
 })  # fmt: skip
@@ -116,7 +116,9 @@ def _scores(metric: Metric, answers: Sequence[str], expected: Sequence[str]) -> 
 
 
 def _change(metric: Metric, score: float, other: float | None) -> Change:
-    if other is not None and abs(score - other) > _EQUAL:
+    if other is None:
+        return "scored" if not metric.is_share else "right" if score else "wrong"
+    if abs(score - other) > _EQUAL:
         return "better" if (score > other) == metric.higher_is_better else "worse"
     if not metric.is_share:
         return "equal"

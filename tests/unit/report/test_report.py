@@ -44,6 +44,95 @@ def texts(report: Report) -> list[str]:
 def test_every_format_says_what_the_evaluation_found(job: Job) -> None:
     report = with_curves(job.report(evaluation=labeled(60)))
     html, markdown, document = texts(report)
+    for text in (html, markdown):
+        assert "Tuning helped" in text
+        assert "+30.0 points, 95% interval +14.3 to +43.8, p" in text
+        for title in ("Training curves", "Confusion matrix", "Worst errors", "Lineage", "How to reproduce"):
+            assert title in text
+        assert "default of scripted" in text
+        assert "sha256" in text
+    assert json.loads(document)["evaluation"]["comparisons"][0]["verdict"] == "helped"
+    assert [section.id for section in sections(report)][:3] == ["result", "curves", "confusion"]
+
+
+def test_without_an_evaluation_the_report_says_how_to_get_one(job: Job) -> None:
+    report = job.report()
+    assert report.missing == ("evaluation: the job has not been evaluated",)
+    for text in (report.html(), report.markdown()):
+        assert "Not measured" in text
+        assert f"cloudtune evaluate {job.ref} --data test.jsonl" in text
+    assert "Confusion" not in report.html()
+
+
+@pytest.mark.parametrize(
+    ("right", "base_right", "headline"),
+    [(0.9, 0.5, "Tuning helped"), (0.5, 0.9, "Tuning made it worse"), (0.7, 0.7, "No evidence that tuning helped")],
+)
+def test_the_headline_is_the_verdict_against_the_base_model(
+    job: Job, right: float, base_right: float, headline: str
+) -> None:
+    assert outcome(job.report(evaluation=labeled(60, right=right, base_right=base_right))).headline == headline
+
+
+def test_a_guard_set_shows_what_the_model_forgot(job: Job) -> None:
+    evaluation = msgspec.structs.replace(labeled(60), guard=labeled(30, right=0.4, base_right=0.9))
+    report = job.report(evaluation=evaluation)
+    for text in (report.html(), report.markdown()):
+        assert "What it forgot" in text
+        assert "Metrics on 30 rows, with 95% intervals" in text
+
+
+def test_rows_that_got_worse_come_first() -> None:
+    expected = ["a", "b", "a", "b"]
+    found = compared_rows(evaluation_of(expected, ["a", "b", "b", "a"], ["a", "a", "a", "a"]))
+    assert found is not None
+    assert [(row.line, row.change) for row in found.rows] == [
+        (3, "worse"), (2, "better"), (4, "both wrong"), (1, "both right"),
+    ]  # fmt: skip
+    assert [found.rows[number].line for number in found.worst] == [3, 4]
+    alone = compared_rows(evaluation_of(expected, ["a", "b", "b", "a"], None))
+    assert alone is not None
+    assert {row.change for row in alone.rows} == {"wrong", "right"}
+
+
+@pytest.mark.parametrize(
+    ("task", "metrics", "changes"),
+    [("numbers", ("mean_absolute_error",), ["worse", "better", "equal"]), ("text", (), ["worse", "better", "equal"]),
+     ("numbers", ("spearman", "number_match"), ["both wrong", "both wrong", "both right"])],
+)  # fmt: skip
+def test_scores_of_rows_have_the_direction_of_the_metric(
+    task: Task, metrics: tuple[str, ...], changes: list[str]
+) -> None:
+    expected, tuned, base = ["10", "20", "30"], ["19", "21", "30"], ["11", "29", "30"]
+    if task == "text":
+        expected, tuned, base = (["the answer is " + one for one in ones] for ones in (expected, tuned, base))
+        tuned[0], base[1] = "no", "no"
+    found = compared_rows(evaluation_of(expected, tuned, base, task=task, metrics=metrics))
+    assert found is not None
+    assert [row.change for row in found.rows] == changes
+    assert found.rows[found.worst[0]].line == 1
+
+
+def test_long_rows_are_left_out_of_the_page_and_counted(job: Job) -> None:
+    report = job.report(evaluation=labeled(2000, prompt="{} " + "long text " * 100, metrics=("accuracy",)))
+    html = report.html()
+    assert len(html.encode()) < LARGEST
+    assert re.search(r"[\d,]+ more rows do not fit into this page", html)
+    assert "… (1," in html
+    assert report.rows is not None
+    assert len(report.rows.rows) == 2000
+
+
+def test_secrets_in_use_are_in_no_format(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "correct-horse-battery-staple"
+    monkeypatch.setenv("SERVICE_API_KEY", secret)
+    report = job.report(evaluation=evaluation_of([f"say {secret}"], [f"{secret}!"], ["no"], [f"key {secret}"]))
+    for text in texts(report):
+        assert secret not in text
+        assert text.replace("\\*", "*").count("***") >= 3
+
+
+def test_text_from_rows_is_no_markdown() -> None:
     markup = ("<img src=x>", "[a](http://x)", "| cell |", "**bold** _it_ `code` ~~no~~", "# title", "- item", "1. one")
     for text in markup:
         assert re.sub(r"\\(.)", r"\1", plain(text)) == text

@@ -22,7 +22,15 @@ function sortable(table) {
   });
 }
 
+// Narrow windows show the cells below each other, which takes their roles away.
+function keepRoles(table) {
+  const roles = {TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TD: "cell"};
+  for (const one of [table, ...table.querySelectorAll("thead, tbody, tr, td, th")])
+    one.setAttribute("role", roles[one.tagName] ?? (one.scope === "col" ? "columnheader" : "rowheader"));
+}
+
 function filterable(table) {
+  keepRoles(table);
   const controls = document.getElementById("filter"), change = document.getElementById("change");
   const search = document.getElementById("search"), count = document.getElementById("count");
   const more = document.getElementById("more"), step = 100;

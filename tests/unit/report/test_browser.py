@@ -119,8 +119,9 @@ def test_rows_are_filtered_by_keyboard(browser: Browser, written: Path) -> None:
         assert page.run(count).startswith(f"{shown} of {shown} matching rows")
 
 
-def test_tables_and_charts_have_names_for_screen_readers(browser: Browser, written: Path) -> None:
-    with browser.open(written) as page:
+@pytest.mark.parametrize("width", [1400, 390])
+def test_tables_and_charts_have_names_for_screen_readers(browser: Browser, written: Path, width: int) -> None:
+    with browser.open(written, width=width) as page:
         named: dict[str, list[str]] = {}
         for node in page.call("Accessibility.getFullAXTree")["nodes"]:
             named.setdefault(node.get("role", {}).get("value", ""), []).append(node.get("name", {}).get("value", ""))

@@ -104,7 +104,7 @@ class _Scale:
         """Round values within the scale."""
         rough = (self._high - self._low) / _TICKS
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+        step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
         first, last = math.ceil(self._low / step - 1e-9), math.floor(self._high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
 

@@ -297,12 +297,13 @@ class AsyncClient:
         options: EvaluateOptions | None = None,
         spec: JobSpec | None = None,
         trust_remote_code: bool = False,
+        trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
         """See `Client.evaluate`. ``on_progress`` is called in the worker thread."""
         return await asyncio.to_thread(
             self._client.evaluate, model, data, against=against, guard=guard, options=options, spec=spec,
-            trust_remote_code=trust_remote_code, on_progress=on_progress,
+            trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_progress=on_progress,
         )  # fmt: skip
 
     async def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:

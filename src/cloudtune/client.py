@@ -484,6 +484,7 @@ class Client:
         options: EvaluateOptions | None = None,
         spec: JobSpec | None = None,
         trust_remote_code: bool = False,
+        trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
         """Compare the answers of a model with those of its base model and of other models, on held-out rows.
@@ -501,11 +502,14 @@ class Client:
             options: Metrics, baselines and settings.
             spec: Has the evaluation, if there is no ``data``. Default: the spec with which the job was submitted.
             trust_remote_code: See `Job.model`.
+            trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those of
+                its spec.
             on_progress: Called with a model's name, the number of its answers and of all rows.
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
             InputError: A metric that does not fit the rows, or a model that is named twice.
+            PolicyRefused: A metric is a Python function, and the call does not confirm it.
             InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
         from cloudtune.evaluation.evaluating import Evaluator
@@ -513,14 +517,16 @@ class Client:
         from cloudtune.spec import Source
 
         if data is None:
-            return self._evaluate_as_planned(model, spec, trust_remote_code=trust_remote_code, on_progress=on_progress)
+            return self._evaluate_as_planned(model, spec, trust_remote_code=trust_remote_code,
+                                             trust_reward=trust_reward, on_progress=on_progress)  # fmt: skip
         subjects = [self._subject(one) for one in (model, *against)]
         if twice := [
             str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
         ]:
             raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
         progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code)
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
+                              trust_reward=trust_reward)  # fmt: skip
         found = evaluator.evaluate(
             subjects[0], subjects[1:], Source(path=data) if isinstance(data, str) else data,
             options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
@@ -529,19 +535,22 @@ class Client:
             save(self.ledger, subjects[0].ref, found)
         return found
 
-    def _evaluate_as_planned(self, model: Job | JobRef | str, spec: JobSpec | None, **settings: Any) -> Evaluation:
+    def _evaluate_as_planned(
+        self, model: Job | JobRef | str, spec: JobSpec | None, *, trust_reward: bool, **settings: Any
+    ) -> Evaluation:
         from cloudtune.evaluation.prepared import requested
 
         subject = self._subject(model)
         if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
-            spec = spec_of(made.plan)
+            spec, trust_reward = spec_of(made.plan), True  # confirmed when the job was submitted
         asked = None if spec is None else requested(spec)
         if asked is None:
             raise InputError("no rows are given, and the spec of the model has no evaluation",
                              hint="name the file with the held-out rows")  # fmt: skip
         return self.evaluate(
-            model, asked.data, against=asked.against, guard=asked.guard, options=asked.options, **settings
-        )
+            model, asked.data, against=asked.against, guard=asked.guard, options=asked.options,
+            trust_reward=trust_reward, **settings,
+        )  # fmt: skip
 
     def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
         """The last evaluation of a job that is stored next to this ledger, or None. Asks no model."""

@@ -273,3 +273,50 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
     assert stored.stat().st_mode & 0o777 == 0o600
     assert desk.run("delete", job, "--yes").code == 0
     assert not stored.exists()
+
+
+def test_models_without_a_job_are_evaluated(desk: Desk, job: str) -> None:
+    data = with_answers(" says base-1")
+    words = ("--data", data, "--metric", "exact_match", "--max-tokens", "200", "--json")
+    direct = desk.run("evaluate", "--backend", "scripted", "--model", "base-1", "--against", job, *words)
+    assert direct.code == 0, direct.err
+    assert [(one["name"], one["role"]) for one in direct.json["models"]] == [("base-1", "tuned"), ("job", "other")]
+    assert direct.json["models"][0]["scores"]["exact_match"]["value"] == 1.0
+    assert direct.json["overlap"]["checked"] is False
+    assert desk.run("deploy", job, "--yes").code == 0
+    (name,) = (one["id"] for one in desk.run("deployments", "--json").json["deployments"])
+    deployed = desk.run("compare", f"scripted={name}", job, *words).json
+    (found,) = deployed["comparisons"]
+    assert found["same_answers"] == len(ROWS)
+    for wrong in ((), (job, "--model", "base-1"), (job, "--backend", "scripted")):
+        assert desk.run("evaluate", *wrong, "--data", data).code == 2
+    done = desk.run("evaluate", job, "--seed", "1")
+    assert (done.code, "decides about all options" in done.err) == (2, True)
+
+
+def test_near_duplicates_of_training_rows_are_listed(desk: Desk) -> None:
+    text = "the quick brown fox jumps over the lazy dog near the old river bank today at noon with a cat"
+    write("rows.jsonl", [{"prompt": f"{text} {number}", "completion": "yes"} for number in range(20)])
+    ref = desk.submit()
+    desk.finish(ref)
+    rows: list[dict[str, object]] = [{"prompt": f"{text} tomorrow", "completion": "yes"},
+                                     {"prompt": f"{text[:40]} but nothing else", "completion": "yes"}]  # fmt: skip
+    words = ("evaluate", ref, "--data", write("near.jsonl", rows))
+    assert desk.run(*words, "--json").json["overlap"]["near"] == [1]
+    assert "1 of 2 test rows shares most runs of three words with a training row: line 1" in desk.run(*words).out
+
+
+def test_a_function_as_metric_must_be_confirmed(desk: Desk) -> None:
+    Path("score.py").write_text("def right(answer, expected):\n    return answer == expected\n")
+    with_answers(" says base-1")
+    words = ("--data", "test.jsonl", "--metric", "score.py:right", "--max-tokens", "200")
+    more = "evaluation: {data: test.jsonl, metrics: 'score.py:right', max_tokens: 200}\n"
+    (desk.folder / "job.yaml").write_text(SPEC + more)
+    done = desk.run("run", "job.yaml", "--yes")
+    assert (done.code, "--trust-reward" in done.err, desk.vendor.calls("create_job")) == (7, True, 0)
+    done = desk.run("run", "job.yaml", "--yes", "--trust-reward", "--json")
+    assert done.json["evaluation"]["models"][1]["scores"][f"{desk.folder}/score.py:right"]["value"] == 1.0
+    assert desk.run("evaluate", "job").code == 0  # confirmed when the job was submitted
+    done = desk.run("evaluate", "job", *words)
+    assert (done.code, "runs a Python function with your permissions" in done.err) == (7, True)
+    assert desk.run("evaluate", "job", *words, "--trust-reward").code == 0

@@ -16,7 +16,7 @@ from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Writer
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
 from cloudtune_trainer.tasks.token_classification import Tagger, TokenClassification
 from cloudtune_trainer.tasks.unpaired_preference import UnpairedPreferences
-from cloudtune_trainer.tuned import read_tuned
+from cloudtune_trainer.tuned import read_tuned_or_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,9 @@ def task_for(spec: RunSpec) -> Task:
 
 
 def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | Predictor:
-    """Load the model of the folder that training wrote, or its base model, for inference."""
-    task = run_spec.TASKS.get(read_tuned(folder)["method"], "causal_lm")
+    """Load the model of the folder that training wrote, or its base model, for inference.
+
+    A folder in the transformers layout that training did not write has a model that generates text.
+    """
+    task = run_spec.TASKS.get(read_tuned_or_plain(folder)["method"], "causal_lm")
     return TASKS[task].predictor.open(folder, base=base, trust_remote_code=trust_remote_code)

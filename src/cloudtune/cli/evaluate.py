@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudtune.cli.options import command, trust_option
+from cloudtune.cli.options import command, trust_option, trust_reward_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +25,7 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that ``evaluate`` and ``compare`` share."""
     for decorator in (
         trust_option,
+        trust_reward_option,
         click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed for "
                      "resampling and for the choice of examples."),
         click.option("--group", metavar="FIELD", help="Field that names the source of a row: rows with the same source "
@@ -32,8 +33,8 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--max-tokens", type=click.IntRange(1), help="Limit of each answer. Default: from the length of "
                      "the expected answers."),
         click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Metric to use instead of those chosen "
-                     "from the rows: accuracy, f1_macro, chrf, exact_match, regex:PATTERN, ... The first one decides. "
-                     "Repeatable."),
+                     "from the rows: accuracy, f1_macro, chrf, exact_match, regex:PATTERN, json_schema:FILE, "
+                     "FILE.py:FUNCTION, ... The first one decides. Repeatable."),
         click.option("--kind", default="auto", help="Kind of the rows, as for `data check`."),
         click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Use at most this many rows, chosen by "
                      "content and seed."),
@@ -85,7 +86,7 @@ def options_of(settings: dict[str, Any], **more: Any) -> EvaluateOptions:
 
 def put_evaluation(
     session: Session, models: Sequence[str], data: str | None, options: EvaluateOptions, *, kind: str,
-    trust_remote_code: bool, guard: str | None = None,
+    trust_remote_code: bool, trust_reward: bool, guard: str | None = None,
 ) -> None:  # fmt: skip
     """Evaluate the first model against the others, and print the result."""
     from cloudtune.cli.data_options import source_of
@@ -96,7 +97,8 @@ def put_evaluation(
         raise click.UsageError("without --data, the evaluation in the job's spec decides about all options")
     found = session.client.evaluate(
         models[0], None if data is None else source_of((data,), kind), against=models[1:], guard=guard, options=options,
-        trust_remote_code=trust_remote_code, on_progress=functools.partial(say_progress, session),
+        trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+        on_progress=functools.partial(say_progress, session),
     )  # fmt: skip
     session.result(to_json(found))
     if not session.json:
@@ -112,10 +114,10 @@ def say_progress(session: Session, name: str, done: int, count: int) -> None:
 def show_evaluation(session: Session, found: Evaluation) -> None:
     """Print the tables, the verdict and the notes, and those of the guard rows."""
     from cloudtune.cli.render import table
+    from cloudtune.evaluation.choosing import chosen_metrics
     from cloudtune.evaluation.compare import shown_interval
-    from cloudtune.evaluation.metrics import chosen_metrics
 
-    metrics = chosen_metrics(found.metrics, found.task)
+    metrics = chosen_metrics(found.metrics, found.task, load=False)
     headers = [f"{one.name.upper()}{' %' if one.span == 1.0 else ''}" for one in metrics]
 
     def cell(number: int, score: Score | Comparison, value: float, *, signed: bool = False) -> str:
@@ -125,7 +127,7 @@ def show_evaluation(session: Session, found: Evaluation) -> None:
     groups = "" if found.groups == found.rows else f" in {found.groups:,} group{'s' if found.groups != 1 else ''}"
     session.put(f"{found.rows:,} row{'s' if found.rows != 1 else ''}{groups}; in parentheses: 95% intervals\n")
     table(["MODEL", *headers], [
-        [one.name, *(cell(number, one.scores[metric.name], one.scores[metric.name].value)
+        [one.name, *(cell(number, score, score.value) if (score := one.scores.get(metric.name)) else "-"
                      for number, metric in enumerate(metrics))] for one in found.models
     ], right=headers)  # fmt: skip
     if found.comparisons:

@@ -75,7 +75,9 @@ def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
     return last
 
 
-def finished(session: Session, job: Job, snapshot: JobSnapshot, spec: JobSpec | None = None) -> None:
+def finished(
+    session: Session, job: Job, snapshot: JobSnapshot, spec: JobSpec | None = None, *, trust_reward: bool = False
+) -> None:
     """Print where the model of a succeeded job is and the next commands, and evaluate it if the spec asks for that.
 
     ``spec``: the job's spec now. Default: the one with which it was submitted.
@@ -86,10 +88,10 @@ def finished(session: Session, job: Job, snapshot: JobSnapshot, spec: JobSpec | 
     session.say(f"{snapshot.state}; tuned model: {model.uri or model.id}")
     say_next_steps(session, snapshot)
     session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)}
-                   | evaluated(session, job, spec or _spec_of(session, job)))  # fmt: skip
+                   | _evaluated(session, job, spec, trust_reward=trust_reward))  # fmt: skip
 
 
-def evaluated(session: Session, job: Job, spec: JobSpec | None) -> dict[str, Any]:
+def _evaluated(session: Session, job: Job, spec: JobSpec | None, *, trust_reward: bool) -> dict[str, Any]:
     """Make the evaluation that the spec asks for, print it, and return it for the JSON object of the command.
 
     The job has succeeded whatever happens here, so problems are messages, and Ctrl-C stops the evaluation only.
@@ -98,11 +100,14 @@ def evaluated(session: Session, job: Job, spec: JobSpec | None) -> dict[str, Any
     from cloudtune.errors import CloudtuneError
     from cloudtune.evaluation.result import summary
 
-    if spec is None or spec.evaluation is None:
+    current = spec or _spec_of(session, job)
+    if current is None or current.evaluation is None:
         return {}
     again = f"to continue: cloudtune evaluate {job.ref}"
     try:
-        found = session.client.evaluate(job, spec=spec, on_progress=functools.partial(say_progress, session))
+        found = session.client.evaluate(
+            job, spec=spec, trust_reward=trust_reward, on_progress=functools.partial(say_progress, session)
+        )
     except CloudtuneError as error:
         session.say(f"the job has succeeded, but it is not evaluated: {error}\n{again}", even_quiet=True)
         return {"evaluation": None, "evaluation_error": error.message}

@@ -118,5 +118,5 @@ trust_option = click.option(
 )  # fmt: skip
 trust_reward_option = click.option(
     "--trust-reward", is_flag=True, help="Allow the spec's reward function to run, or its endpoint to get the prompts "
-    "and completions.",
+    "and completions, and metrics that are Python functions to run.",
 )  # fmt: skip

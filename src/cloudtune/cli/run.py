@@ -51,7 +51,7 @@ def run(
         retry = f"to continue from its newest valid checkpoint: cloudtune run {spec} --resume; to start over: --again"
         error.hint = f"{error.hint}\n{retry}" if error.hint else retry
         raise
-    finished(session, job, snapshot, file.spec)
+    finished(session, job, snapshot, file.spec, trust_reward=trust_reward)
 
 
 def ask(question: str) -> None:

@@ -57,12 +57,12 @@ class Evaluator:
 
     def __init__(
         self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], progress: Progress, *,
-        trust_remote_code: bool = False,
+        trust_remote_code: bool = False, trust_reward: bool = False,
     ) -> None:  # fmt: skip
         self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
         self._answers = Answers(ledger.folder / "answers" / "answers.db", clock)
         self._progress = progress
-        self._trust = trust_remote_code
+        self._trust, self._trust_reward = trust_remote_code, trust_reward
 
     def evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
@@ -70,7 +70,7 @@ class Evaluator:
     ) -> Evaluation:  # fmt: skip
         """Evaluate a model against its baselines and other models. See `Client.evaluate`."""
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
-        test = prepare(data, options, spec)
+        test = prepare(data, options, spec, trusted=self._trust_reward)
         general = None if guard is None else prepare(guard, guard_options(options), None)
         asked = predicts([test.rows[0].prompt])
         model = self._opened(subject, predicts=asked)
@@ -102,6 +102,9 @@ class Evaluator:
         prompts = [row.prompt for row in test.rows]
         asking = _Asking(self._answers, test, options.parallel, self._progress)
         tuned = asking.ask(ModelRun(model.name, "tuned", model, prompts))
+        if without := [one.name for one in test.metrics if tuned.rows(one, test.expected) is None]:
+            raise InputError(f"{', '.join(without)} requires the probability of each label, which {model.name} does "
+                             "not give", hint="use another metric")  # fmt: skip
         answered = _distinct([
             tuned, *self._baselines(model, test, training, options, asking),
             *(asking.ask(ModelRun(one.name, "other", one, prompts)) for one in others),

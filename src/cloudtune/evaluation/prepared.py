@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.records import Labelled
-from cloudtune.errors import InputError
-from cloudtune.evaluation.metrics import MOST_LABELS, chosen_metrics, labels_of, task_of
+from cloudtune.errors import InputError, PolicyRefused
+from cloudtune.evaluation.choosing import chosen_metrics
+from cloudtune.evaluation.metrics import MOST_LABELS, labels_of, task_of
 from cloudtune.evaluation.models import predicts
 from cloudtune.evaluation.result import EvaluateOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
 from cloudtune.optional import GenerateOptions
 from cloudtune.plan import PlannedEvaluation
+from cloudtune.trust import is_function
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,22 +60,39 @@ class Prepared(NamedTuple):
     options: GenerateOptions
 
 
-def prepare(data: Source | Data, options: EvaluateOptions, spec: JobSpec | None) -> Prepared:
+def prepare(
+    data: Source | Data, options: EvaluateOptions, spec: JobSpec | None, *, load: bool = True, trusted: bool = False
+) -> Prepared:
     """Read the rows, and choose and check the metrics. Asks no model.
 
+    Args:
+        data: The rows, or the data of a spec.
+        options: What to measure.
+        spec: The job's spec, if it is known.
+        load: Import the functions that are metrics, and read the schemas.
+        trusted: Importing functions is allowed.
+
     Raises:
+        PolicyRefused: A metric is a function, and that is not allowed.
         DataError: Rows that cannot be evaluated, all of them.
         InputError: A metric that does not fit, or a package that is missing.
     """
+    functions = [name for name in options.metrics if is_function(name)]
+    if functions and load and not trusted:
+        raise PolicyRefused(
+            f"nothing was asked: the metric {', '.join(functions)} runs a Python function with your permissions",
+            hint="if you trust it, pass --trust-reward, or trust_reward=True in Python",
+        )
     need_numpy()
     kind, rows = read_rows(data, options.max_rows, options.seed)
     expected = [row.expected for row in rows]
     task = task_of(kind, expected, regression=is_regression(spec, rows))
     labels = len(labels_of(expected)) if task == "labels" else 0
     default = ("accuracy",) if labels > MOST_LABELS else ()
-    metrics = chosen_metrics(options.metrics or default, task)
-    for metric in metrics:
-        metric.rows(expected[:1], expected[:1])  # reports a missing package
+    metrics = chosen_metrics(options.metrics or default, task, load=load)
+    for metric in metrics if load else ():
+        if not metric.of_scores:
+            metric.rows(expected[:1], expected[:1])  # reports a missing package or a failing function
     groups = Groups(group_names(rows, options.group))
     return Prepared(kind, rows, expected, task, labels, metrics, groups, _limit(options, expected))
 
@@ -110,14 +129,14 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
     asked = requested(spec)
     if asked is None:
         return None
-    test = prepare(asked.data, asked.options, spec)
+    test = prepare(asked.data, asked.options, spec, load=False)
     options = asked.options
     base = not predicts([test.rows[0].prompt])
     models = [
         "tuned model", *(["base model"] if base and options.baselines else []),
         *([f"base model, {options.few_shot} examples"] if base and options.few_shot else []), *asked.against,
     ]  # fmt: skip
-    guard = None if asked.guard is None else prepare(asked.guard, guard_options(options), spec)
+    guard = None if asked.guard is None else prepare(asked.guard, guard_options(options), spec, load=False)
     rows = len({row.prompt_text for row in test.rows})
     return PlannedEvaluation(
         rows=len(test.rows), metrics=tuple(one.name for one in test.metrics), models=tuple(models),

@@ -33,7 +33,7 @@ class Table(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
     right: frozenset[int] = frozenset()
     """Columns of numbers."""
-    intervals: tuple[Score, ...] = ()
+    intervals: tuple[Score | None, ...] = ()
     """For each row, an interval to draw."""
     is_matrix: bool = False
     """The first row and column are labels, and the other cells are counts."""

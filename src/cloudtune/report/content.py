@@ -126,7 +126,7 @@ def _result(found: Evaluation, *, of_guard: bool = False) -> tuple[Block, ...]:
     metrics = [(name, metric_named(name, found)) for name in found.metrics]
 
     def cell(name: str, one: Score | Comparison, value: float, *, signed: bool = False) -> str:
-        metric = dict(metrics)[name]
+        metric = metric_named(name, found)
         if metric is None:
             return f"{value:.4g}"
         interval = shown_interval(metric, one, signed=signed)
@@ -137,9 +137,9 @@ def _result(found: Evaluation, *, of_guard: bool = False) -> tuple[Block, ...]:
     groups = "" if found.groups == found.rows else f" in {found.groups:,} groups"
     scores = Table(
         f"Metrics on {count}{groups}, with 95% intervals", ("Model", *headers),
-        tuple((one.name, *(cell(name, one.scores[name], one.scores[name].value) for name in found.metrics))
-              for one in found.models),
-        frozenset(range(1, len(headers) + 1)), tuple(one.scores[found.metrics[0]] for one in found.models),
+        tuple((one.name, *(cell(name, score, score.value) if (score := one.scores.get(name)) else "-"
+                           for name in found.metrics)) for one in found.models),
+        frozenset(range(1, len(headers) + 1)), tuple(one.scores.get(found.metrics[0]) for one in found.models),
     )  # fmt: skip
     blocks: list[Block] = [scores]
     if found.comparisons:

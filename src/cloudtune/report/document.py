@@ -143,10 +143,11 @@ def evaluation_from_json(document: bytes, file: str, ref: JobRef) -> Evaluation:
     confusion = printed.confusion
     complete = (
         all(names <= row.answers.keys() for row in printed.answers)
-        and all(set(found.metrics) <= one.scores.keys() for one in found.models)
         and (confusion is None or {len(row) for row in confusion.counts} == {len(confusion.labels) + 1})
         and (confusion is None or len(confusion.counts) == len(confusion.labels))
     )
+    if found.comparisons:
+        complete = complete and len(found.verdict.split("\n")) == len(found.comparisons)
     if not (found.models and found.metrics and complete):
         raise InputError(f"{file} is not a complete evaluation", hint=_HOW_TO_WRITE)
     return found

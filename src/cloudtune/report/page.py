@@ -125,14 +125,17 @@ def _scroll(label: str, table: Html) -> Html:
     return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
-def _ends(scores: Sequence[Score]) -> tuple[float, float]:
+def _ends(scores: Sequence[Score | None]) -> tuple[float, float]:
     """The ends of the axis that the rows share."""
-    ends = [end for one in scores for end in (one.low, one.value, one.high) if end is not None]
-    return (0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else (min(ends), max(ends))
+    ends = [end for one in scores if one is not None
+            for end in (one.low, one.value, one.high) if end is not None]  # fmt: skip
+    return (0.0, 1.0) if not ends or (min(ends) >= 0 and max(ends) <= 1) else (min(ends), max(ends))
 
 
-def _interval(score: Score, scores: Sequence[Score]) -> Html:
+def _interval(score: Score | None, scores: Sequence[Score | None]) -> Html:
     """The value and its interval. The cells beside it have the numbers."""
+    if score is None:
+        return Html()
     low, high = _ends(scores)
 
     def at(value: float) -> float:

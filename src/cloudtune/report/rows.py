@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from cloudtune.errors import InputError
-from cloudtune.evaluation.metrics import METRICS, chosen_metrics
+from cloudtune.evaluation.choosing import chosen_metrics
+from cloudtune.evaluation.metrics import METRICS
 from cloudtune.evaluation.prepared import need_numpy
 from cloudtune.state import Value
 
@@ -20,6 +21,7 @@ Change = Literal["worse", "better", "both wrong", "both right", "wrong", "right"
 ORDER: tuple[Change, ...] = ("worse", "better", "both wrong", "wrong", "equal", "scored", "both right", "right")
 _GRADED = frozenset({
     "chrf", "token_f1", "rouge1", "rouge2", "rouge_l", "answer_f1", "entity_f1", "tag_accuracy", "mean_absolute_error",
+    "wer", "cer",
 })  # fmt: skip
 """Metrics with degrees that are meaningful for one row."""
 _REFERENCES = ("base", "other", "few_shot", "copy", "majority")
@@ -57,9 +59,9 @@ class RowComparison(Value, frozen=True, kw_only=True):
 
 
 def metric_named(name: str, evaluation: Evaluation) -> Metric | None:
-    """The metric, if this version knows it."""
+    """The metric, if this version knows it. A function or a schema that it names is not loaded."""
     try:
-        return chosen_metrics([name], evaluation.task)[0]
+        return chosen_metrics([name], evaluation.task, load=False)[0]
     except InputError:
         return None
 
@@ -93,7 +95,8 @@ def compared_rows(evaluation: Evaluation) -> RowComparison | None:
 
 def _row_metric(evaluation: Evaluation) -> Metric:
     for name in evaluation.metrics:
-        metric = metric_named(name, evaluation)
+        is_known = name in METRICS or name.startswith("regex:")
+        metric = metric_named(name, evaluation) if is_known else None
         if metric is not None and (metric.is_share or name in _GRADED):
             return metric
     return METRICS["exact_match"]

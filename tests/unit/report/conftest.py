@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from cloudtune.client import Client
+from cloudtune.evaluation.choosing import chosen_metrics
 from cloudtune.evaluation.compare import Answered, Measured, sentence
 from cloudtune.evaluation.contamination import Overlap
-from cloudtune.evaluation.metrics import chosen_metrics, confusion
+from cloudtune.evaluation.metrics import confusion
 from cloudtune.evaluation.result import Evaluation
 from cloudtune.evaluation.statistics import Groups
 from cloudtune.state import JobState, Metric

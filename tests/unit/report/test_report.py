@@ -113,6 +113,20 @@ def test_scores_of_rows_have_the_direction_of_the_metric(
     assert found.rows[found.worst[0]].line == 1
 
 
+def test_a_report_loads_no_function_of_an_evaluation(job: Job, tmp_path: Path) -> None:
+    file = tmp_path / "score.py"
+    file.write_text("raise SystemExit('it was imported')")
+    name = f"{file}:score"
+    found = labeled(20)
+    models = tuple(msgspec.structs.replace(one, scores={name: one.scores["accuracy"]}) for one in found.models[:2])
+    found = msgspec.structs.replace(found, metrics=(name, "roc_auc"), models=models, comparisons=())
+    report = job.report(evaluation=found)
+    assert report.rows is not None
+    assert report.rows.metric == "exact_match"
+    assert "score.py:score" in report.html()
+    assert "score.py:score" in report.markdown()
+
+
 def test_long_rows_are_left_out_of_the_page_and_counted(job: Job) -> None:
     report = job.report(evaluation=labeled(1100, prompt="{} " + "é" * 1000, metrics=("accuracy",)))
     html = report.html()
@@ -228,7 +242,7 @@ def test_a_printed_evaluation_is_read() -> None:
         (b"[" * 100_000, "is not an evaluation"), (changed(ref="a:b:d"), "is an evaluation of a:b:d, not of a:b:c"),
         (changed(answers=[{"file": 1}]), "is not an evaluation"), (changed(models=[]), "is not a complete evaluation"),
         (changed(answers=[{"file": "f", "line": 1, "expected": "x", "answers": {}}]), "is not a complete evaluation"),
-        (changed(metrics=["chrf"]), "is not a complete evaluation"),
+        (changed(metrics=[]), "is not a complete evaluation"), (changed(verdict=""), "is not a complete evaluation"),
         (changed(confusion={"labels": ["a"], "counts": [[1]]}), "is not a complete evaluation"),
         (changed(confusion={"labels": ["a"], "counts": "x"}), "is not an evaluation"),
     ],

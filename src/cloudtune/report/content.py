@@ -66,11 +66,11 @@ def outcome(report: Report) -> Outcome:
 def overview(report: Report) -> tuple[tuple[str, str], ...]:
     """The facts at the top of the report."""
     job, plan, model = report.job, report.plan, report.model
-    spec = plan.spec if plan is not None else {}
+    base = (job.model if job is not None else "") or (_base(plan.spec, plan.backend) if plan is not None else "")
     pairs = (
         ("State", f"{job.state}" if job is not None else "unknown"),
         ("Back end", report.ref.backend),
-        ("Base model", PurePath((job.model if job is not None else "") or _base(spec, report.ref.backend)).name),
+        ("Base model", PurePath(base).name if PurePath(base).is_absolute() else base),
         ("Method", method_text(plan) if plan is not None else ""),
         ("Training rows", f"{plan.data.splits['train'].rows:,}" if plan is not None and "train" in plan.data.splits
          else ""),
@@ -148,17 +148,17 @@ def _result(found: Evaluation, *, of_guard: bool = False) -> tuple[Block, ...]:
         blocks.append(Table(
             f"Paired differences{corrected if len(found.comparisons) > 1 else ''}",
             (f"{found.models[0].name} against", f"{headers[0]} difference", "p", "Verdict"),
-            tuple((one.against, cell(first, one, one.difference, signed=True), p_text(one.p_value), one.verdict)
+            tuple((one.against, cell(first, one, one.difference, signed=True), _p(one.p_value), one.verdict)
                   for one in found.comparisons),
             frozenset({1, 2}),
         ))  # fmt: skip
-        blocks += [Paragraph(line) for line in found.verdict.split("\n") if len(found.comparisons) > 1]
+        if of_guard or len(found.comparisons) > 1:  # otherwise the top of the report has it
+            blocks += [Paragraph(line) for line in found.verdict.split("\n")]
     blocks += [Paragraph(note, "note") for note in found.notes]
     return tuple(blocks) if of_guard else (*blocks, *_overlap(found))
 
 
-def p_text(value: float) -> str:
-    """A p-value."""
+def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

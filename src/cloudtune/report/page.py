@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from cloudtune.report.rows import ComparedRow, RowComparison
 
 LARGEST = 1_500_000
-"""Bytes of a page."""
-_FOR_ROWS = 1_100_000
-"""Bytes of the rows in a page."""
+"""Bytes of a page. The rows get what the other blocks leave."""
+_FOR_FRAME = 100_000
 _LONGEST_CELL = 600
 _SHOWN = 100
 """Rows that are laid out when the page opens. The script shows more; without it, all are shown."""
@@ -34,8 +33,12 @@ _SHADES = 5
 def html_page(report: Report) -> str:
     """Return the page."""
     style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    found = sections(report)
     verdict = outcome(report)
+    found = sections(report)
+    written = {one.id: joined(write(block) for block in one.blocks if not isinstance(block, RowTable)) for one in found}
+    if report.rows is not None:
+        left = LARGEST - _FOR_FRAME - sum(len(text.encode()) for text in (style, script, *written.values()))
+        written["rows"] = _rows(report.rows, left)
     links = tag("ul", *(tag("li", tag("a", one.title, href=f"#{one.id}")) for one in found))
     made = f"Report of {report.ref}, made on {report.created_at:%Y-%m-%d %H:%M %Z} with cloudtune"
     body = joined([
@@ -46,7 +49,7 @@ def html_page(report: Report) -> str:
                 class_=f"verdict {verdict.word.replace(' ', '-')}"),
             tag("dl", *(_pair(*pair) for pair in overview(report)), class_="cards"),
             tag("nav", links, aria_label="Sections"),
-            *(tag("section", tag("h2", one.title, id=f"{one.id}-title"), *map(write, one.blocks), id=one.id,
+            *(tag("section", tag("h2", one.title, id=f"{one.id}-title"), written[one.id], id=one.id,
                   aria_labelledby=f"{one.id}-title") for one in found)),
     ])  # fmt: skip
     return (
@@ -151,18 +154,17 @@ def _interval(score: Score | None, scores: Sequence[Score | None]) -> Html:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-@write.register
-def _(block: RowTable) -> Html:
-    comparison = block.comparison
+def _rows(comparison: RowComparison, left: int) -> Html:
+    """The compared rows that fit into that many bytes."""
     is_graded = any(row.score not in (0.0, 1.0) for row in comparison.rows)
     models = [comparison.model, *([comparison.reference] if comparison.reference is not None else [])]
     heads = ["Change", "Line", "Prompt", "Expected", *models]
     if is_graded:
         heads += [f"{comparison.metric}, {model}" for model in models]
+    with_file = len({row.file for row in comparison.rows}) > 1
     rows: list[Html] = []
-    left = _FOR_ROWS
     for row in comparison.rows:
-        shown = _row(row, is_graded=is_graded, hidden=len(rows) >= _SHOWN)
+        shown = _row(row, is_graded=is_graded, with_file=with_file, hidden=len(rows) >= _SHOWN)
         left -= len(shown.encode())
         if left < 0:
             break
@@ -195,14 +197,15 @@ def _filter(comparison: RowComparison) -> Html:
     )  # fmt: skip
 
 
-def _row(row: ComparedRow, *, is_graded: bool, hidden: bool) -> Html:
+def _row(row: ComparedRow, *, is_graded: bool, with_file: bool, hidden: bool) -> Html:
     style = {"better": "better", "worse": "lost"}.get(row.change, "")
     texts = [row.prompt, row.expected, row.answer, *([row.other] if row.other is not None else [])]
     scores = [one for one in (row.score, row.other_score) if one is not None] if is_graded else []
     return tag(
         "tr", tag("th", tag("span", row.change, class_=style or None), scope="row", class_="change",
                   data_v=ORDER.index(row.change)),
-        tag("td", f"{row.line:,}", class_="n", data_v=row.line),
+        tag("td", f"{Path(row.file).name}:{row.line}", class_="n") if with_file
+        else tag("td", f"{row.line:,}", class_="n", data_v=row.line),
         *(tag("td", _clipped(text), class_="text") for text in texts),
         *(tag("td", f"{score:.3f}", class_="n") for score in scores), data_change=row.change, hidden=hidden,
     )  # fmt: skip

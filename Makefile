@@ -84,5 +84,5 @@ audit: $(VENV)/.all  ## Look the pins up in the advisory database; says so where
 	else echo "pip-audit: not run: it cannot be installed"; fi
 
 clean:  ## Remove the environment, the caches and what the quickstart fetched
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist examples/quickstart/.cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist examples/quickstart/.cache examples/quickstart/*-report.html
 	find src providers local_backend tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cloudtune.ledger.rows import Attempt, Rows
     from cloudtune.optional import GenerateOptions, InPlace, Input, Prompt
     from cloudtune.plan import Plan
+    from cloudtune.report.document import Report
     from cloudtune.spec import Data, JobSpec, Source
     from cloudtune.state import (
         Checkpoint,
@@ -85,6 +86,10 @@ class AsyncJob:
     async def result(self) -> TunedModel:
         """See `Job.result`."""
         return await asyncio.to_thread(self._job.result)
+
+    async def report(self, *, evaluation: Evaluation | None = None) -> Report:
+        """See `Job.report`."""
+        return await asyncio.to_thread(self._job.report, evaluation=evaluation)
 
     def watch(
         self,
@@ -300,6 +305,10 @@ class AsyncClient:
             self._client.evaluate, model, data, against=against, guard=guard, options=options, spec=spec,
             trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_progress=on_progress,
         )  # fmt: skip
+
+    async def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
+        """See `Client.report`."""
+        return await asyncio.to_thread(self._client.report, job, evaluation=evaluation)
 
     async def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
         """See `Client.evaluation`."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.models import Address
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
+    from cloudtune.report.document import Report
     from cloudtune.spec import Data, JobSpec, Source
 
 
@@ -569,6 +570,22 @@ class Client:
             if equals and backend.isidentifier():
                 return Address(address, self.backend(backend))
         return self.attach(model)
+
+    def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
+        """Gather everything about a job in one document, which `Report` writes as HTML, Markdown or JSON.
+
+        Args:
+            job: A job, or what `attach` takes.
+            evaluation: What `evaluate` returned for the job. Default: its last evaluation, see `evaluation`.
+
+        Raises:
+            JobNotFound: Neither the ledger nor the back end knows the job.
+            InputError: Several jobs match.
+        """
+        from cloudtune.report.document import make_report
+
+        found = job if isinstance(job, Job) else self.attach(job)
+        return make_report(found, self.ledger, self._clock.now(), evaluation)
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.client import Client
+    from cloudtune.evaluation.result import Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.optional import Input, Prompt
+    from cloudtune.report.document import Report
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -121,6 +123,10 @@ class Job:
         """Return the model of a succeeded job. Raises the same errors as `wait` otherwise."""
         conclude(self.snapshot())
         return self.model()
+
+    def report(self, *, evaluation: Evaluation | None = None) -> Report:
+        """Gather everything about the job in one document. See `Client.report`."""
+        return self._client.report(self, evaluation=evaluation)
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",
     "compare": "Compare jobs on held-out rows.",
+    "report": "Write a report about a job: verdict, metrics, curves, rows, plan.",
     "import": "Import a model that was trained elsewhere.",
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",

@@ -133,6 +133,8 @@ def _in_head(network: Any, name: str) -> bool:
     parts = name.split(".")
     if "pooler" in parts:
         return True
+    if network.base_model is network:  # the network is a base model
+        return parts[0] not in dict(network.named_children()) and not any(part.isdecimal() for part in parts)
     return parts[0] != network.base_model_prefix and not any(part.isdecimal() for part in parts)
 
 

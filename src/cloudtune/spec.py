@@ -35,8 +35,8 @@ MOST_EPOCHS = 10_000
 
 DATA_KINDS = (
     "auto", "chat", "prompt_completion", "prompt", "instruction", "instruction_response", "query_response", "sharegpt",
-    "conversation", "text", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair", "speech",
-    "image_label",
+    "conversation", "text", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair",
+    "contrastive", "similarity", "speech", "image_label",
 )  # fmt: skip
 """The core's own kinds of rows. Providers and other packages add more: `cloudtune.plugins.ROW_KINDS`."""
 Feature = Literal[

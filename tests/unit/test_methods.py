@@ -54,7 +54,8 @@ def test_methods_take_kinds_of_records_that_exist() -> None:
 
 @pytest.mark.parametrize(("kind", "method"), [
     ("chat", "sft"), ("text", "sft"), ("preference", "dpo"), ("rated", "kto"), ("item", "rft"),
-    ("text_label", "classification"), ("tags", "token_classification"), ("pair", "seq2seq"), ("nothing", "sft"),
+    ("text_label", "classification"), ("tags", "token_classification"), ("pair", "seq2seq"),
+    ("contrastive", "embedding"), ("similarity", "embedding"), ("nothing", "sft"),
 ])  # fmt: skip
 def test_rows_choose_their_usual_method(kind: str, method: str) -> None:
     assert method_for(kind) == method

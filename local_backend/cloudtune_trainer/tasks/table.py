@@ -8,6 +8,7 @@ from cloudtune_trainer import run_spec
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.distillation import Distillation
+from cloudtune_trainer.tasks.embedding import Embedder, TextEmbedding
 from cloudtune_trainer.tasks.ppo import policy_task
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
@@ -43,6 +44,7 @@ TASKS: dict[str, TaskEntry] = {
     "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
     "seq2seq": TaskEntry(Seq2Seq, Seq2SeqGenerator),
+    "text_embedding": TaskEntry(TextEmbedding, Embedder),
     "question_answering": TaskEntry(QuestionAnswering, Answerer),
     "token_classification": TaskEntry(TokenClassification, Tagger),
 }

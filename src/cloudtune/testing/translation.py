@@ -63,6 +63,9 @@ _REFUSED = {
         "it belongs to classification, which is not offered",
     ),
     **dict.fromkeys(
+        ("method.loss", "method.pooling", "method.margin"), "it belongs to text embedding, which is not offered"
+    ),
+    **dict.fromkeys(
         ("method.reward", "method.num_generations", "method.temperature", "method.max_new_tokens"),
         "it belongs to policy optimization, which is not offered",
     ),

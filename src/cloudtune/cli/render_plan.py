@@ -89,12 +89,25 @@ def _value(value: Any) -> str:
 
 
 def _cost(plan: Plan) -> str:
+    """Format the estimate, what it leaves out, and what is billed later."""
+    cost = plan.cost
+    more = [] if cost is None else [f"  later: {text}" for text in cost.later]
+    if cost is not None and cost.unknown and plan.purpose == "job":
+        more.insert(0, f"  unknown, and not in the figures: {', '.join(cost.unknown)}")
+    return "\n".join([_figures(plan), *more])
+
+
+def _figures(plan: Plan) -> str:
     if plan.cost is None:
         by_hour = "unknown; deployments may be billed by the hour, even when idle"
         return by_hour if plan.purpose == "deploy" else "not estimated"
     dated = f", prices as of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""
     if plan.cost.usd is not None:
-        return f"about {_usd(plan.cost.usd)} ({plan.cost.basis}{dated})"
+        low, high = plan.cost.at_least_usd, plan.cost.at_most_usd
+        bounds = ""
+        if high is not None and _usd(high) != _usd(plan.cost.usd):
+            bounds = f", at most {_usd(high)}" if low is None else f", between {_usd(low)} and {_usd(high)}"
+        return f"about {_usd(plan.cost.usd)}{bounds} ({plan.cost.basis}{dated})"
     if plan.cost.at_most_usd is None:
         return plan.cost.basis
     least, most = plan.cost.at_least_usd, _usd(plan.cost.at_most_usd)

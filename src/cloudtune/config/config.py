@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from cloudtune.config.budgets import Budget, budgets_of
 from cloudtune.config.checks import faults, leaves, texts, url_reference
 from cloudtune.config.option_types import REASONS, Effect, effect_of
 from cloudtune.config.trust import PROJECT_FILE, is_trusted, project_file, read_project_file
@@ -126,6 +127,18 @@ class Config:
                 here = here.setdefault(str(key), {})
             here[str(path[-1])] = value
         return settings
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets of all files and of the selected profile."""
+        tables: dict[str, dict[str, Any]] = {}
+        for path, entry in self.entries.items():
+            if path[0] == "budgets":
+                here = tables.setdefault(str(path[1]), {})
+                for key in path[2:-1]:
+                    here = here.setdefault(str(key), {})
+                here[str(path[-1])] = entry.value
+        return budgets_of(tables)
 
     def shown(self) -> list[tuple[str, Any, str]]:
         """Return dotted key, value and source of every entry, with secrets masked and references as written."""

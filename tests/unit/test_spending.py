@@ -10,7 +10,8 @@ import pytest
 
 from cloudtune.client import Client
 from cloudtune.config.config import load_config
-from cloudtune.errors import PolicyRefused
+from cloudtune.config.trust import trust
+from cloudtune.errors import ConfigError, PolicyRefused
 from cloudtune.ledger.costs import job_costs
 from cloudtune.spec import JobSpec
 from cloudtune.testing import FakeClock, ScriptedBackend, ScriptedVendor
@@ -30,6 +31,7 @@ class Desk:
         backend = ScriptedBackend(ScriptedOptions(usd_per_hour=usd_per_hour), vendor=self.vendor)
         if config:
             (root / "cloudtune.toml").write_text(config)
+            trust(root / "cloudtune.toml", config.encode())
         settings = load_config(root, environ={"CLOUDTUNE_HOME": str(root)})
         self.client = Client(backend, config=settings, ledger=f"sqlite:///{root}/ledger.db", clock=self.clock)
         self.world = ScriptedWorld(root)
@@ -209,3 +211,25 @@ def test_an_unknown_cost_with_a_budget_is_refused(memory_path: Path) -> None:
     with pytest.raises(PolicyRefused, match=r"the cost of the job is unknown, and the budget search allows"):
         desk.client.plan(desk.spec(tags={"team": "search"}))
     assert desk.client.submit(desk.spec(tags={"team": "search"}), accept_unknown_cost=True)
+
+
+def test_a_budget_of_a_file_that_is_not_trusted_is_refused(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    (memory_path / "cloudtune.toml").write_text(BUDGET.replace("0.1", "9000"))
+    desk.client = Client(desk.client.backend("scripted"), config=load_config(memory_path, environ={}))
+    with pytest.raises(ConfigError, match="not trusted"):
+        desk.client.plan(desk.spec())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('usd = "many"', "Expected `float`, got `str`"), ("per = 'day'", "required field `usd`"),
+        ("usd = -1", "usd cannot be negative"), ("usd = 1\nper = 'hour'", "Invalid enum value 'hour'"),
+        ("usd = 1\nteam = 'x'", "unknown field `team`"),
+    ],
+)  # fmt: skip
+def test_a_wrong_budget_is_refused(memory_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        Desk(memory_path, config=f"[budgets.search]\n{line}\n")
+    assert caught.value.problems[0].field == "budgets.search"

@@ -18,8 +18,10 @@ from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Predict
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
 
@@ -187,6 +189,17 @@ class Host(Protocol):
 
     def deployments(self) -> Iterable[Deployment]:
         """Return the deployments that exist now."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A back end whose jobs have a price. `cloudtune.pricing` does the arithmetic."""
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """Return the expected cost of a job. Pure, like ``plan``. What is unknown is named, not counted as zero."""
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """Return what the vendor bills for a job that has ended, from its record. No I/O."""
 
 
 @runtime_checkable

@@ -133,7 +133,7 @@ class Limits(Part):
     max_time: Seconds | None = None
     """Maximum training time, e.g. ``2h``. A job that reaches it is ``expired``; its best checkpoint is kept."""
     max_cost_usd: PositiveFloat | None = None
-    """Maximum cost in USD. Rejected by back ends that cannot enforce it."""
+    """Maximum cost of training in USD. A job billed by time stops before it; others that may cost more are refused."""
     stall_after: Seconds | None = None
     """Warn if a running job has no new step or event for this long."""
 
@@ -338,7 +338,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "layers": (),
     "validation": (),
     "checkpoints": (),
-    "limits": ("stall_after",),  # handled by the watch, on any back end
+    "limits": ("stall_after", "max_cost_usd"),  # core handles both, on any back end
     "data": ("train", "mix", "allow_dropped", "split_seed"),  # core reads, mixes and splits the rows, for any back end
 }
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "logs": "Print the events of a job.",
     "metrics": "Show the metrics of a job, as a table or a chart.",
     "checkpoints": "List the checkpoints of a job.",
+    "cost": "Show what jobs cost, beside their estimates.",
     "cancel": "Cancel a job.",
     "pause": "Pause a job.",
     "resume": "Resume a paused job, or continue one that has ended.",

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from cloudtune.cli.render import size
-from cloudtune.report.plan_text import cost_text, method_text, value_text
+from cloudtune.report.plan_text import cost_text, method_text, not_in_cost, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> s
     parts += _section("Dropped fields (not supported by the back end)",
                       [f"{one.field} = {value_text(one.value)}: {one.reason}" for one in plan.dropped])  # fmt: skip
     parts += _section("Warnings", _first_of_each(plan.warnings))
-    return "\n".join([*parts, "", f"Cost: {cost_text(plan)}"])
+    return "\n".join([*parts, "", f"Cost: {cost_text(plan)}", *(f"  {line}" for line in not_in_cost(plan))])
 
 
 def _first_of_each(problems: Sequence[Problem]) -> list[str]:

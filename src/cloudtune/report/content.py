@@ -19,7 +19,7 @@ from cloudtune.report.blocks import (
     Table,
     WorstRows,
 )
-from cloudtune.report.plan_text import cost_text, method_text, value_text
+from cloudtune.report.plan_text import cost_text, method_text, not_in_cost, value_text
 from cloudtune.report.reproduce import commands, spec_text
 from cloudtune.report.rows import metric_named
 
@@ -246,7 +246,9 @@ def _settings(plan: Plan) -> tuple[Block, ...]:
 
 def _cost(report: Report) -> tuple[Block, ...]:
     plan, job = report.plan, report.job
-    pairs = [("Estimated cost", cost_text(plan))] if plan is not None else []
+    pairs = []
+    if plan is not None:
+        pairs = [("Estimated cost", cost_text(plan)), *(("Not in the estimate", line) for line in not_in_cost(plan))]
     if job is not None:
         tokens = job.progress.tokens
         pairs += [

@@ -32,19 +32,34 @@ def value_text(value: Any) -> str:
 
 def cost_text(plan: Plan) -> str:
     """The estimated cost."""
-    if plan.cost is None:
+    cost = plan.cost
+    if cost is None:
         by_hour = "unknown; deployments may be billed by the hour, even when idle"
         return by_hour if plan.purpose == "deploy" else "not estimated"
-    dated = f", prices as of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""
-    if plan.cost.usd is not None:
-        return f"about {_usd(plan.cost.usd)} ({plan.cost.basis}{dated})"
-    if plan.cost.at_most_usd is None:
-        return plan.cost.basis
-    least, most = plan.cost.at_least_usd, _usd(plan.cost.at_most_usd)
+    dated = f", prices as of {cost.prices_as_of}" if cost.prices_as_of else ""
+    if cost.usd is not None:
+        low, high = cost.at_least_usd, cost.at_most_usd
+        bounds = ""
+        if high is not None and _usd(high) != _usd(cost.usd):
+            bounds = f", at most {_usd(high)}" if low is None else f", between {_usd(low)} and {_usd(high)}"
+        return f"about {_usd(cost.usd)}{bounds} ({cost.basis}{dated})"
+    if cost.at_most_usd is None:
+        return cost.basis
+    least, most = cost.at_least_usd, _usd(cost.at_most_usd)
     span = f"at most {most}" if least is None else f"{_usd(least)} to {most}"
     if least is not None and _usd(least) == most:
         span = most
-    return f"{span} ({plan.cost.basis}{dated})"
+    return f"{span} ({cost.basis}{dated})"
+
+
+def not_in_cost(plan: Plan) -> list[str]:
+    """What the estimate leaves out, and what is billed later."""
+    if plan.cost is None:
+        return []
+    later = [f"later: {text}" for text in plan.cost.later]
+    if plan.cost.unknown and plan.purpose == "job":
+        return [f"unknown, and not in the figures: {', '.join(plan.cost.unknown)}", *later]
+    return later
 
 
 def _usd(sum_: float) -> str:

@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.local.backend.submitting import Notes, create_step, kill, request, run_of, submit, wait_state, wait_until
 
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune.plan import filled
 from cloudtune.state import JobRef
 from cloudtune_local import launch, processes
 from cloudtune_local.worker import TAKEN
@@ -27,6 +29,18 @@ def trainer_of(ref):
 
 def messages(backend, ref):
     return [event.message for event in backend.events(ref)]
+
+
+def test_a_limited_run_is_asked_to_save_before_its_limit(backend):
+    wanted = msgspec.structs.replace(request(backend, "capped", "steps 100 0.2"), run_seconds=1.0)
+    step = backend.plan(wanted).steps[-1]
+    rows = backend.root.parent / "rows.jsonl"
+    rows.write_text('{"text":"hello"}\n')
+    step = msgspec.structs.replace(step, request=filled(step.request, {"encode_train": {"path": str(rows)}}))
+    ref = JobRef.parse(backend.do(step, Notes())["ref"])
+    wait_until(lambda: run_of(ref).requested("expire"), what="the request to stop")
+    backend.cancel(ref)
+    wait_state(backend, ref, "cancelled")
 
 
 def test_a_job_runs_to_its_end(backend):

@@ -626,7 +626,7 @@ class Client:
         from cloudtune.report.document import make_report
 
         found = job if isinstance(job, Job) else self.attach(job)
-        return make_report(found, self.ledger, self._clock.now(), evaluation)
+        return make_report(found, self.backend(found.ref.backend), self.ledger, self._clock.now(), evaluation)
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -19,7 +19,7 @@ from cloudtune.report.blocks import (
     Table,
     WorstRows,
 )
-from cloudtune.report.plan_text import cost_text, method_text, not_in_cost, value_text
+from cloudtune.report.plan_text import actual_cost_text, cost_text, method_text, not_in_cost, value_text
 from cloudtune.report.reproduce import commands, spec_text
 from cloudtune.report.rows import metric_named
 
@@ -249,6 +249,8 @@ def _cost(report: Report) -> tuple[Block, ...]:
     pairs = []
     if plan is not None:
         pairs = [("Estimated cost", cost_text(plan)), *(("Not in the estimate", line) for line in not_in_cost(plan))]
+    if report.cost is not None:
+        pairs.append(("Cost", actual_cost_text(report.cost)))
     if job is not None:
         tokens = job.progress.tokens
         pairs += [

@@ -51,6 +51,7 @@ def test_every_format_says_what_the_evaluation_found(job: Job) -> None:
             assert title in text
         assert "default of scripted" in text
         assert "sha256" in text
+        assert "the price is unknown" in text
     assert json.loads(document)["evaluation"]["comparisons"][0]["verdict"] == "helped"
     assert [section.id for section in sections(report)][:3] == ["result", "curves", "confusion"]
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cloudtune.report.rows import RowComparison
 
 _OFTEN_CONFUSED = 10
+_FILES = 3
 _LINES = 20
 _MINUTE, _HOUR = 60, 3600
 
@@ -135,8 +136,9 @@ def _result(found: Evaluation, *, of_guard: bool = False) -> tuple[Block, ...]:
     headers = [f"{name}{' %' if metric is not None and metric.span == 1.0 else ''}" for name, metric in metrics]
     count = f"{found.rows:,} row{'' if found.rows == 1 else 's'}"
     groups = "" if found.groups == found.rows else f" in {found.groups:,} groups"
+    files = ", ".join(PurePath(file).name for file in found.data[:_FILES]) + (", ..." if found.data[_FILES:] else "")
     scores = Table(
-        f"Metrics on {count}{groups}, with 95% intervals", ("Model", *headers),
+        f"Metrics on {count}{f' of {files}' if files else ''}{groups}, with 95% intervals", ("Model", *headers),
         tuple((one.name, *(cell(name, score, score.value) if (score := one.scores.get(name)) else "-"
                            for name in found.metrics)) for one in found.models),
         frozenset(range(1, len(headers) + 1)), tuple(one.scores.get(found.metrics[0]) for one in found.models),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from cloudtune.cost import ActualCost
-from cloudtune.errors import CloudtuneError, InputError, JobNotFound, LedgerError
+from cloudtune.errors import CloudtuneError, InputError, LedgerError
 from cloudtune.evaluation.result import Evaluation, load
 from cloudtune.ledger.costs import recorded_cost
 from cloudtune.plan import Plan
@@ -88,11 +88,7 @@ def make_report(job: Job, backend: Backend, ledger: Ledger, now: datetime, evalu
             return None
 
     attempt = known("plan", lambda: ledger.of_ref(job.ref))
-    try:
-        snapshot = known("state", job.snapshot) if attempt is not None else job.snapshot()
-    except JobNotFound as error:
-        error.hint = error.hint or "run `cloudtune jobs` to list jobs"
-        raise
+    snapshot = known("state", job.snapshot) if attempt is not None else job.snapshot()
     if attempt is None and not missing:
         missing.append("plan: the job was not submitted with this ledger")
     metrics = known("metrics", job.metrics) if snapshot is not None else None

@@ -80,7 +80,7 @@ def test_a_guard_set_shows_what_the_model_forgot(job: Job) -> None:
     report = job.report(evaluation=evaluation)
     for text in (report.html(), report.markdown()):
         assert "What it forgot" in text
-        assert "Metrics on 30 rows, with 95% intervals" in text
+        assert "Metrics on 30 rows of test.jsonl, with 95% intervals" in text
 
 
 def test_rows_that_got_worse_come_first() -> None:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from cloudtune.plan import Plan as Plan
     from cloudtune.plan import Step as Step
     from cloudtune.registry import backend_names as backend_names
+    from cloudtune.report.document import Report as Report
     from cloudtune.spec import JobSpec as JobSpec
     from cloudtune.state import Checkpoint as Checkpoint
     from cloudtune.state import Deployment as Deployment
@@ -86,6 +87,7 @@ _HOMES = {
     "optional": ("GenerateOptions", "Generator", "Host"),
     "plan": ("Plan", "Step"),
     "registry": ("backend_names",),
+    "report.document": ("Report",),
     "spec": ("JobSpec",),
     "document.specfile": ("load_spec",),
     "state": (
@@ -144,6 +146,7 @@ __all__ = [
     "Problem",
     "QuotaExceeded",
     "RateLimited",
+    "Report",
     "SpecError",
     "Step",
     "StepUpdate",

@@ -25,6 +25,7 @@ from cloudtune.errors import (
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
+from cloudtune.ledger.costs import JobCost, job_costs
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import Closeable, InPlace, capabilities_of
@@ -34,6 +35,7 @@ from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
+from cloudtune.spending import check_budgets, estimated, settle
 from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
 from cloudtune.watch import watch_many
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.models import Address
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
+    from cloudtune.report.document import Report
     from cloudtune.spec import Data, JobSpec, Source
 
 
@@ -133,7 +136,15 @@ class Client:
 
     # -- planning --------------------------------------------------------------------------------------------------
 
-    def plan(self, spec: JobSpec, *, backend: str | None = None, again: bool = False, resume: bool = False) -> Plan:
+    def plan(
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        again: bool = False,
+        resume: bool = False,
+        accept_unknown_cost: bool = False,
+    ) -> Plan:
         """Check a spec and its data and return everything that `submit` would do. Sends nothing.
 
         Args:
@@ -142,16 +153,20 @@ class Client:
             again: Plan a new attempt if the last one has ended.
             resume: Start the new attempt from the newest valid checkpoint of the last one, if that one failed, expired
                 or was cancelled.
+            accept_unknown_cost: Plan a job whose cost is unknown although it has a cost limit or a budget.
 
         Raises:
             SpecError, UnsupportedError, DataError: Each with all its problems.
+            PolicyRefused: The job may cost more than its limit or a budget, or its cost is unknown.
         """
         chosen = self.backend(backend or self._default or spec.backend)
         fitted = fit(spec, chosen)
         resolved, data, evaluation = self._look(fitted.spec, chosen, with_evaluation=True)
         key = job_key(fitted.spec, data, chosen.name, resolved)
         attempt, parent = self._runner(chosen).next_attempt(key, again=again, resume=resume)
-        plan = self._planned(fitted, chosen, resolved, data, key, attempt, parent)
+        plan = self._planned(
+            fitted, chosen, resolved, data, key, attempt, parent, accept_unknown_cost=accept_unknown_cost
+        )
         plan = msgspec.structs.replace(plan, evaluation=evaluation)
         if resume and attempt == 1:
             plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
@@ -171,15 +186,22 @@ class Client:
 
     def _planned(
         self, fitted: Fitted, backend: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
-        parent: JobRef | None,
+        parent: JobRef | None, *, accept_unknown_cost: bool,
     ) -> Plan:  # fmt: skip
         request = PlanRequest(
             spec=fitted.spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
             parent=parent,
         )  # fmt: skip
+        request, cost, limits = estimated(request, backend, self.ledger, accept_unknown=accept_unknown_cost)
         plan = backend.plan(request)
-        warnings = (*data.problems, *fitted.advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings)
-        return msgspec.structs.replace(plan, dropped=fitted.dropped, warnings=warnings)
+        warnings = (*data.problems, *fitted.advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings, *limits)
+        plan = msgspec.structs.replace(plan, dropped=fitted.dropped, warnings=warnings, cost=cost)
+        self._check_budgets(plan, accept_unknown_cost=accept_unknown_cost)
+        return plan
+
+    def _check_budgets(self, plan: Plan, *, accept_unknown_cost: bool) -> None:
+        budgets = self.config.budgets
+        check_budgets(budgets, self.ledger, plan, self._clock.now(), accept_unknown=accept_unknown_cost)
 
     def _look(
         self, spec: JobSpec, backend: Backend, *, with_evaluation: bool = False
@@ -228,6 +250,7 @@ class Client:
         resume: bool = False,
         trust_remote_code: bool = False,
         trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> Job:
         """Create the job, or return the existing one if the same spec and data were submitted before.
@@ -241,17 +264,25 @@ class Client:
             resume: See `plan`.
             trust_remote_code: Confirm that code from the model's repository can run.
             trust_reward: Confirm that the spec's reward function can run, or that its endpoint gets the rows.
+            accept_unknown_cost: See `plan`.
             on_step: Called with every step of the submission.
 
         Raises:
-            PolicyRefused: The spec requests remote code or a reward, and the call does not confirm it.
+            PolicyRefused: The spec requests remote code or a reward, and the call does not confirm it; or the cost
+                exceeds a limit or a budget.
         """
-        plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
+        if isinstance(spec, Plan):
+            plan = spec
+        else:
+            plan = self.plan(spec, backend=backend, again=again, resume=resume, accept_unknown_cost=accept_unknown_cost)
         if plan.purpose != "job":
             raise InputError(f"this plan is to {plan.purpose} a model, not to create a job")
         check_trust(plan, confirmed=trust_remote_code, reward_confirmed=trust_reward)
         # Continue the recorded plan. Only the location of the rows may have changed.
         runner = self._runner(self.backend(plan.backend))
+        made = self.ledger.latest(plan.key)
+        if made is None or made.attempt < plan.attempt or made.ref is None:
+            self._check_budgets(plan, accept_unknown_cost=accept_unknown_cost)
         return Job(self, runner.submit(plan, spec_of(plan), on_step))
 
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
@@ -294,9 +325,9 @@ class Client:
         attempt = last.attempt + 1 if last.ref is not None else last.attempt
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
         fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
-        plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref)
-        # both were confirmed when ``ref`` was submitted
-        return self.submit(plan, trust_remote_code=True, trust_reward=True, on_step=on_step)
+        # all three were confirmed when ``ref`` was submitted
+        plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref, accept_unknown_cost=True)
+        return self.submit(plan, trust_remote_code=True, trust_reward=True, accept_unknown_cost=True, on_step=on_step)
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 
@@ -471,6 +502,17 @@ class Client:
                 pace = max(pace, self.backend(name).capabilities.poll_s)
         return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
 
+    def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
+        """Return every job of the ledger with its estimate and its cost, newest first.
+
+        The cost of a job that has ended is recorded first, if it is not yet: this reads the job's state.
+        """
+        waiting = [one.attempt.ref for one in job_costs(self.ledger, backend=backend) if one.actual is None]
+        for job in self.snapshots(ref for ref in waiting if ref is not None):
+            if job.has_ended:
+                settle(self.ledger, self.backend(job.ref.backend), job)
+        return job_costs(self.ledger, backend=backend)
+
     # -- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(
@@ -569,6 +611,22 @@ class Client:
             if equals and backend.isidentifier():
                 return Address(address, self.backend(backend))
         return self.attach(model)
+
+    def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
+        """Gather everything about a job in one document, which `Report` writes as HTML, Markdown or JSON.
+
+        Args:
+            job: A job, or what `attach` takes.
+            evaluation: What `evaluate` returned for the job. Default: its last evaluation, see `evaluation`.
+
+        Raises:
+            JobNotFound: Neither the ledger nor the back end knows the job.
+            InputError: Several jobs match.
+        """
+        from cloudtune.report.document import make_report
+
+        found = job if isinstance(job, Job) else self.attach(job)
+        return make_report(found, self.ledger, self._clock.now(), evaluation)
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -22,6 +22,7 @@ from cloudtune.optional import (
     check_inputs,
 )
 from cloudtune.retry import reading
+from cloudtune.spending import settle
 from cloudtune.trust import trust_fields
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
 
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.client import Client
+    from cloudtune.evaluation.result import Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.optional import Input, Prompt
+    from cloudtune.report.document import Report
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -122,6 +125,10 @@ class Job:
         conclude(self.snapshot())
         return self.model()
 
+    def report(self, *, evaluation: Evaluation | None = None) -> Report:
+        """Gather everything about the job in one document. See `Client.report`."""
+        return self._client.report(self, evaluation=evaluation)
+
     # -- waiting ---------------------------------------------------------------------------------------------------
 
     def watch(
@@ -144,11 +151,15 @@ class Job:
             cancel_after: Cancel the job when it has run this many seconds since its creation, and raise JobExpired.
         """
         stall_after = self._planned_stall() if stall_after is None else stall_after
-        return watch(
+        for update in watch(
             self._backend, self.ref, clock=self._client.clock, timeout=timeout, stall_after=stall_after,
             lost_after=lost_after, longest_poll=longest_poll,
             cap=None if cancel_after is None else partial(self._over, cancel_after),
-        )  # fmt: skip
+        ):  # fmt: skip
+            if update.snapshot.has_ended:
+                with suppress(LedgerError):  # `cloudtune cost` records it later
+                    settle(self._client.ledger, self._backend, update.snapshot)
+            yield update
 
     def _over(self, limit: float, snapshot: JobSnapshot) -> str | None:
         made = snapshot.created_at

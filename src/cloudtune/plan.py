@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from cloudtune.cost import CostEstimate, Measured
 from cloudtune.errors import Problem
 from cloudtune.state import JobRef, Value
 
@@ -93,6 +94,10 @@ class PlanRequest(Value, frozen=True, kw_only=True):
     """Hash of (key, attempt), 32 hex digits. Names and idempotency tokens are derived from it."""
     parent: JobRef | None = None
     """The job whose newest valid checkpoint this one starts from."""
+    measured: Measured | None = None
+    """The speed of earlier jobs with the same settings, if there are any. Only estimates use it."""
+    run_seconds: float | None = None
+    """The run time in seconds at which the job's cost reaches its limit: it must have stopped by then."""
 
     @property
     def slug(self) -> str:
@@ -138,17 +143,6 @@ class Dropped(Value, frozen=True, kw_only=True):
     field: str
     value: Any
     reason: str
-
-
-class CostEstimate(Value, frozen=True, kw_only=True):
-    """The expected cost of the job, and the date of the prices."""
-
-    usd: float | None
-    """The expected cost. None if only bounds or an hourly price are known."""
-    basis: str
-    prices_as_of: str | None = None
-    at_least_usd: float | None = None
-    at_most_usd: float | None = None
 
 
 class PlannedEvaluation(Value, frozen=True, kw_only=True):

@@ -35,8 +35,8 @@ MOST_EPOCHS = 10_000
 
 DATA_KINDS = (
     "auto", "chat", "prompt_completion", "prompt", "instruction", "instruction_response", "query_response", "sharegpt",
-    "conversation", "text", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair", "speech",
-    "image_label",
+    "conversation", "text", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair",
+    "contrastive", "similarity", "speech", "image_label",
 )  # fmt: skip
 """The core's own kinds of rows. Providers and other packages add more: `cloudtune.plugins.ROW_KINDS`."""
 Feature = Literal[
@@ -133,7 +133,7 @@ class Limits(Part):
     max_time: Seconds | None = None
     """Maximum training time, e.g. ``2h``. A job that reaches it is ``expired``; its best checkpoint is kept."""
     max_cost_usd: PositiveFloat | None = None
-    """Maximum cost in USD. Rejected by back ends that cannot enforce it."""
+    """Maximum cost of training in USD. A job billed by time stops before it; others that may cost more are refused."""
     stall_after: Seconds | None = None
     """Warn if a running job has no new step or event for this long."""
 
@@ -338,7 +338,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "layers": (),
     "validation": (),
     "checkpoints": (),
-    "limits": ("stall_after",),  # handled by the watch, on any back end
+    "limits": ("stall_after", "max_cost_usd"),  # core handles both, on any back end
     "data": ("train", "mix", "allow_dropped", "split_seed"),  # core reads, mixes and splits the rows, for any back end
 }
 

@@ -8,11 +8,12 @@ from cloudtune_trainer import run_spec
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.distillation import Distillation
+from cloudtune_trainer.tasks.embedding import Embedder, TextEmbedding
 from cloudtune_trainer.tasks.ppo import policy_task
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
 from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
-from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Writer
+from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Seq2SeqGenerator
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
 from cloudtune_trainer.tasks.token_classification import Tagger, TokenClassification
 from cloudtune_trainer.tasks.unpaired_preference import UnpairedPreferences
@@ -42,7 +43,8 @@ TASKS: dict[str, TaskEntry] = {
     "unpaired_preference": TaskEntry(UnpairedPreferences, Model),
     "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
-    "seq2seq": TaskEntry(Seq2Seq, Writer),
+    "seq2seq": TaskEntry(Seq2Seq, Seq2SeqGenerator),
+    "text_embedding": TaskEntry(TextEmbedding, Embedder),
     "question_answering": TaskEntry(QuestionAnswering, Answerer),
     "token_classification": TaskEntry(TokenClassification, Tagger),
 }

@@ -23,19 +23,25 @@ DETACHED = 5
 STALL_AFTER_S = 600.0
 
 
-def planned(session: Session, file: SpecFile, *, again: bool, resume: bool) -> Plan:
+def planned(session: Session, file: SpecFile, *, again: bool, resume: bool, accept_unknown_cost: bool) -> Plan:
     """Plan the spec. Problems are reported with their line in the file."""
     from cloudtune.errors import InputError
 
     try:
-        return session.client.plan(file.spec, backend=session.config.insisted_backend, again=again, resume=resume)
+        return session.client.plan(
+            file.spec, backend=session.config.insisted_backend, again=again, resume=resume,
+            accept_unknown_cost=accept_unknown_cost,
+        )  # fmt: skip
     except InputError as error:
         error.problems = tuple(file.placed(problem) for problem in error.problems)
         error.message = "\n".join(map(str, error.problems))
         raise
 
 
-def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False, trust_reward: bool = False) -> Job:
+def submitted(
+    session: Session, plan: Plan, *, trust_remote_code: bool = False, trust_reward: bool = False,
+    accept_unknown_cost: bool = False,
+) -> Job:  # fmt: skip
     """Submit the plan, report its steps and print the job's reference."""
     from cloudtune.cli.render_watch import step_line
 
@@ -47,7 +53,10 @@ def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False, 
         if update.what != "begun" or session.verbose:
             session.say(step_line(update))
 
-    job = session.client.submit(plan, trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_step=tell)
+    job = session.client.submit(
+        plan, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+        accept_unknown_cost=accept_unknown_cost, on_step=tell,
+    )  # fmt: skip
     if not begun:
         session.say("already submitted: this is the existing job (after it ends, --again creates a new one)")
     session.put(str(job.ref))

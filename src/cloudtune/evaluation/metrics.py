@@ -96,9 +96,11 @@ def _label_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
     """For each label, whether the row is a true positive, a predicted and an actual one."""
     import numpy as np
 
-    labels = np.array(labels_of(expected))
-    predicted = np.array([one.strip() for one in answers])[:, None] == labels
-    actual = np.array([one.strip() for one in expected])[:, None] == labels
+    # numbers, because an array of texts has the longest one's size for each row, and ends texts at NUL
+    number = {label: place for place, label in enumerate(labels_of(expected))}
+    labels = np.arange(len(number))
+    predicted = np.array([number.get(one.strip(), -1) for one in answers])[:, None] == labels
+    actual = np.array([number[one.strip()] for one in expected])[:, None] == labels
     return np.concatenate([predicted & actual, predicted, actual], axis=1).astype(np.float64)
 
 

@@ -579,11 +579,12 @@ class Client:
     def _evaluate_as_planned(
         self, model: Job | JobRef | str, spec: JobSpec | None, *, trust_reward: bool, **settings: Any
     ) -> Evaluation:
+        from cloudtune.evaluation.models import trained_with
         from cloudtune.evaluation.prepared import requested
 
         subject = self._subject(model)
-        if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
-            spec, trust_reward = spec_of(made.plan), True  # confirmed when the job was submitted
+        if spec is None and isinstance(subject, Job):
+            spec, trust_reward = trained_with(self.ledger.of_ref(subject.ref)), True  # confirmed at the submission
         asked = None if spec is None else requested(spec)
         if asked is None:
             raise InputError("no rows are given, and the spec of the model has no evaluation",

@@ -117,7 +117,7 @@ class Evaluator:
         measured = compare.Measured(test.metrics, answered, test.expected, test.groups, options.seed)
         comparisons = measured.comparisons()
         return Evaluation(
-            ref=model.identity if model.ref is None else str(model.ref),
+            ref=model.address,
             data=tuple(dict.fromkeys(row.file for row in test.rows)), made_at=self._clock.now(), options=options,
             rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
             metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,

@@ -55,6 +55,11 @@ class EvaluatedModel(NamedTuple):
         return self.tuned.ref
 
     @property
+    def address(self) -> str:
+        """What `Client.evaluate` takes for it."""
+        return f"{self.backend.name}={self.tuned.id}" if self.ref is None else str(self.ref)
+
+    @property
     def has_base(self) -> bool:
         """Whether the back end can ask its base model."""
         return self.ref is not None

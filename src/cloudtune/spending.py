@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cloudtune.state import JobSnapshot
 
 FIELD = "limits.max_cost_usd"
+_ROUNDED_USD = 1e-4
+"""Estimates are rounded to this."""
 _NEWEST = 50
 """How many earlier jobs of a back end are searched for their speed."""
 _ACCEPT = "pass --accept-unknown-cost to submit it without a limit"
@@ -70,7 +72,14 @@ def estimated(
         if cost.at_most_usd is not None and cost.at_most_usd <= cap:
             return request, cost, []
         request = msgspec.structs.replace(request, run_seconds=seconds)
-        return request, backend.estimate(request), [_announced(backend.name, cost, cap, seconds)]
+        cost = backend.estimate(request)
+        if cost.at_most_usd is None or cost.at_most_usd > cap + _ROUNDED_USD:
+            raise PolicyRefused(
+                f"{FIELD} of {_usd(cap)} USD pays for {seconds:.3g} s, and {backend.name} cannot limit a job to that: "
+                f"{cost.basis}",
+                hint=f"raise {FIELD}",
+            )
+        return request, cost, [_announced(backend.name, cost, cap, seconds)]
     if cost.at_most_usd is not None and not cost.unknown:
         if cost.at_most_usd > cap:
             raise PolicyRefused(

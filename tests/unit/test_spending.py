@@ -97,7 +97,12 @@ def test_costs_are_recorded_without_a_watch_too(desk: Desk) -> None:
     desk.clock.advance(1000)
     assert desk.client.costs()[0].actual is not None
     job.delete()
-    (kept,) = desk.client.costs()
+    other = desk.client.submit(desk.spec(1))
+    desk.clock.advance(1000)
+    other.delete()
+    newest = desk.client.costs().pop(0)
+    assert newest.actual is not None, "recorded before the deletion"
+    kept = desk.client.costs()[-1]
     assert kept.actual is not None, "a deleted job was paid for"
     assert kept.actual.usd == 0.06
 

@@ -46,6 +46,13 @@ def test_inputs_are_lines_or_rows(tmp_path: Path) -> None:
     assert [problem.line for problem in refused.value.problems] == [1, 2]
 
 
+def test_an_exported_folder_is_no_job(desk: Desk, tmp_path: Path) -> None:
+    done = desk.run("predict", str(tmp_path), "one")
+    assert done.code == 2
+    assert f"{tmp_path} is a folder, not a job" in done.err
+    assert "transformers loads the folder" in done.err
+
+
 def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("one\u2028two\x0cthree\r\nfour\x85\n".encode())
     rows = tmp_path / "a.jsonl"

@@ -51,6 +51,7 @@ def test_an_exported_folder_is_no_job(desk: Desk, tmp_path: Path) -> None:
     assert done.code == 2
     assert f"{tmp_path} is a folder, not a job" in done.err
     assert "transformers loads the folder" in done.err
+    assert "no job named" in desk.run("predict", "a" * 5000, "one").err
 
 
 def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:

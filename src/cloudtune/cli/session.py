@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.cli.terminal import escaped, json_escaped, write, write_raw
@@ -83,7 +82,7 @@ class Session:
         try:
             return self.client.attach(ref)
         except JobNotFound as error:
-            if not Path(ref).is_dir():
+            if not os.path.isdir(ref):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing for odd names
                 raise
             hint = "name the job that trained it; transformers loads the folder, and a spec takes it as `model`"
             raise JobNotFound(f"{ref} is a folder, not a job", hint=hint) from error

@@ -166,7 +166,7 @@ class Model:
     def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         if isinstance(prompt, str) and self._continues:
             return text_start(self._tokenizer) + prompt
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        turns: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
             raise TrainingProblem("bad_data", "a prompt is a text or a list of messages")
         messages = [dict(turn) for turn in turns]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
+from cloudtune.cost import Usage
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
 from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
@@ -27,7 +30,7 @@ from cloudtune_local import (
 )
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
-from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
+from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, estimate, to_plan
 from cloudtune_local.tuned_model import tuned_model
 from cloudtune_trainer.submit import inference, rows
 from cloudtune_trainer.submit.adapter_facts import find_adapter
@@ -41,6 +44,7 @@ from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from cloudtune.cost import CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Input, Prompt
@@ -127,6 +131,16 @@ class LocalBackend:
     def plan(self, request: PlanRequest) -> Plan:
         """Create the plan. Pure. Raises SpecError if the spec does not fit the model or the machine."""
         return to_plan(request, self.options)
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return estimate(request, self.options)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`. The time from the trainer's start to its end, pauses included."""
+        if job.started_at is None or job.finished_at is None:
+            return Usage(seconds=0.0, note="it never started")
+        return Usage(seconds=(job.finished_at - job.started_at).total_seconds())
 
     # -- creating a job ----------------------------------------------------------------------------------------------
 
@@ -306,10 +320,12 @@ class LocalBackend:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with launch.translate_errors(run.path):
-            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
+            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{secrets.token_hex(4)}"
             private_folder(aside.parent)
             run.path.rename(aside)  # removed from every list at once, even if the deletion takes long
-            shutil.rmtree(aside)
+            while aside.exists():
+                with contextlib.suppress(FileNotFoundError):  # a worker that is ending removes its last file
+                    shutil.rmtree(aside)
 
     def _others(self, ref: JobRef) -> Iterable[JobSnapshot]:
         return LocalBackend(options.Options(root=Path(ref.scope))).list()

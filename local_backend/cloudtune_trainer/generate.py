@@ -27,7 +27,7 @@ from cloudtune_trainer.rendering import text_start
 from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
-from cloudtune_trainer.tuned import check_adapter, read_tuned
+from cloudtune_trainer.tuned import check_adapter, read_tuned_or_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ class Model:
         from cloudtune_trainer.devices import Devices
 
         folder = Path(folder)
-        tuned = read_tuned(folder)
+        tuned = read_tuned_or_plain(folder)
         devices = Devices(device, "auto")
         dtype = devices.compute if devices.device.type != "cpu" else torch.float32
         network = load_tuned(folder, tuned, dtype=dtype, base=base, trust_remote_code=trust_remote_code)

@@ -2,12 +2,14 @@
 
 ``{"messages": [...]}``, ``{"text": ...}``, pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``, rated
 answers: ``{"messages": [...], "completion": [...], "label": true}``; ``{"tokens": [...], "tags": [...]}``,
-``{"question": ..., "context": ..., "answers": {...}}`` or ``{"source": ..., "target": ...}``.
+``{"question": ..., "context": ..., "answers": {...}}``, ``{"source": ..., "target": ...}``,
+``{"anchor": ..., "positive": ..., "negatives": [...]}`` or ``{"sentence1": ..., "sentence2": ..., "score": ...}``.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.problems import TrainingProblem
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 _SIDES = ("chosen", "rejected")
 _ANSWERS = (*_SIDES, "completion")
+_TEXTS = (
+    "text", "question", "context", "source", "target", "anchor", "positive", "sentence1", "sentence2",
+)  # fmt: skip
 _SHOWN = 10
 """How many errors a message lists before it only counts them."""
 
@@ -111,8 +116,25 @@ def _fault_of_pair(record: Record) -> str | None:
     return None if all(isinstance(side, str) and side for side in sides) else '"source" and "target" must be texts'
 
 
+def _fault_of_contrast(record: Record) -> str | None:
+    texts = [record.get("anchor"), record.get("positive")]
+    negatives = record.get("negatives", [])
+    if not isinstance(negatives, list) or not all(isinstance(text, str) and text for text in [*texts, *negatives]):
+        return '"anchor", "positive" and each of the "negatives" must be texts that are not empty'
+    return None
+
+
+def _fault_of_similarity(record: Record) -> str | None:
+    texts, score = [record.get("sentence1"), record.get("sentence2")], record.get("score")
+    if not all(isinstance(text, str) and text for text in texts):
+        return '"sentence1" and "sentence2" must be texts that are not empty'
+    finite = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    return None if finite else '"score" must be a finite number'
+
+
 _CHECKS: dict[str, Callable[[Record], str | None]] = {
-    "tokens": _fault_of_tags, "question": _fault_of_question, "source": _fault_of_pair,
+    "tokens": _fault_of_tags, "question": _fault_of_question, "source": _fault_of_pair, "anchor": _fault_of_contrast,
+    "sentence1": _fault_of_similarity,
 }  # fmt: skip
 """The key that tells a kind of records from others -> its check."""
 
@@ -138,7 +160,8 @@ def texts_of(records: Iterable[Record]) -> list[str]:
         if "tokens" in record:
             found.append(" ".join(record["tokens"]))
         elif "messages" not in record:
-            found += [record[name] for name in ("text", "question", "context", "source", "target") if name in record]
+            found += [record[name] for name in _TEXTS if name in record]
+            found += record.get("negatives", [])
         else:
             turns = [turn for name in ("messages", *_ANSWERS) for turn in record.get(name, ())]
             found += [message.get("content") or "" for message in turns]

@@ -40,6 +40,9 @@ def load_checked(auto: Any, source: str, *, new_head: set[str] | None = None, **
     missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
     shapes = {name: (tuple(stored), tuple(needed)) for name, stored, needed in report["mismatched_keys"]}
     missing -= shapes.keys()
+    if network.base_model is network and hasattr(network, "pooler"):  # vectors of tokens do not need it
+        network.pooler = None
+        missing = {name for name in missing if not name.startswith("pooler.")}
     unexpected = {name for name in unexpected if not is_old_buffer(name)}
     if new_head is not None:
         new_head |= {name for name in missing | shapes.keys() if _in_head(network, name)}
@@ -138,6 +141,8 @@ def _in_head(network: Any, name: str) -> bool:
     parts = name.split(".")
     if "pooler" in parts:
         return True
+    if network.base_model is network:  # the network is a base model
+        return parts[0] not in dict(network.named_children()) and not any(part.isdecimal() for part in parts)
     return parts[0] != network.base_model_prefix and not any(part.isdecimal() for part in parts)
 
 

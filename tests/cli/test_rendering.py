@@ -19,8 +19,9 @@ from cloudtune.cli.render_job import next_steps
 from cloudtune.cli.render_plan import plan_text, warnings_text
 from cloudtune.cli.render_plot import curves
 from cloudtune.cli.render_watch import EARLIER_EVENTS, LiveView, PlainView, sparkline
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import InputError, JobFailed, Problem, RateLimited
-from cloudtune.plan import CostEstimate, DataReport, Dropped, Plan, Resolved, Setting, SplitInfo, Step
+from cloudtune.plan import DataReport, Dropped, Plan, Resolved, Setting, SplitInfo, Step
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
 from cloudtune.watch import Update
 

@@ -111,7 +111,7 @@ def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
         yield from _of_completions(spec)
     else:
         for field in FIELDS:
-            shared = field == "temperature" and METHODS[name].teacher  # of the distributions
+            shared = field == "temperature" and (METHODS[name].teacher or METHODS[name].task == "text_embedding")
             if getattr(spec.method, field) is not None and not shared:
                 fix = f"remove it, or use {' or '.join(POLICY)}"
                 yield Problem(code="no_effect", field=f"method.{field}", message=f"{name} does not use it", fix=fix)

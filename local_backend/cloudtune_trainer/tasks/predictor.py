@@ -41,6 +41,8 @@ class Prediction:
     """Where the answer begins in the context, in characters; None if there is no answer."""
     end: int | None = None
     """Where the answer ends, exclusive."""
+    vector: tuple[float, ...] | None = None
+    """The vector of a text, of length 1."""
 
 
 class Predictor:

@@ -100,7 +100,9 @@ def test_a_resumed_run_is_equal_to_the_bit(runs: Runs, families: dict[str, Path]
     assert same_bits(weights(unbroken.model), weights(broken.model))
 
 
-@pytest.mark.parametrize(("family", "adapter"), [("t5", FULL), ("bart", FULL), ("bart", LORA)])
+@pytest.mark.parametrize(("family", "adapter"), [
+    ("t5", FULL), ("bart", LORA), pytest.param("bart", FULL, marks=pytest.mark.soak),
+])  # fmt: skip
 def test_a_trained_model_writes_targets(
     runs: Runs, families: dict[str, Path], tmp_path: Path, family: str, adapter: dict[str, Any]
 ) -> None:

@@ -1,0 +1,64 @@
+"""How to run a reported job again: its spec as a file, and the commands."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.redaction.masking import masked
+
+if TYPE_CHECKING:
+    from cloudtune.evaluation.result import Evaluation
+    from cloudtune.plan import Plan
+    from cloudtune.report.document import Report
+
+
+def spec_text(plan: Plan) -> str:
+    """The spec of the plan as YAML, without fields that have no value."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 100
+    out = io.StringIO()
+    yaml.dump(_without_empty(masked("", plan.spec)), out)
+    return out.getvalue()
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: kept for name, item in value.items() if (kept := _without_empty(item)) not in (None, {}, [])}
+    if isinstance(value, list | tuple):
+        return [_without_empty(item) for item in value]
+    return value
+
+
+def commands(report: Report, *, only_evaluate: bool = False) -> str:
+    """The commands that train, evaluate and report."""
+    ref = shlex.quote(str(report.ref))
+    found, plan = report.evaluation, report.plan
+    options = " --data test.jsonl"
+    if plan is not None and plan.spec.get("evaluation"):
+        options = ""
+    elif found is not None:
+        options = "".join(f" {name} {shlex.quote(str(value))}" for name, value in _options(found) if value)
+        options += "" if found.options.baselines else " --no-baselines"
+    lines = [f"cloudtune evaluate {ref}{options}", f"cloudtune report {ref}"]
+    if not only_evaluate:
+        resume = " --resume" if plan is not None and plan.parent else ""
+        lines.insert(0, f"cloudtune run job.yaml --backend {shlex.quote(report.ref.backend)}{resume} --yes")
+        lines.insert(0, f"pip install cloudtune=={report.cloudtune_version}")
+    return "\n".join(lines)
+
+
+def _options(found: Evaluation) -> list[tuple[str, object]]:
+    """The options of ``cloudtune evaluate`` that make the evaluation."""
+    given = found.options
+    return [
+        ("--data", found.data[0] if found.data else "test.jsonl"), *(("--metric", name) for name in given.metrics),
+        ("--guard", found.guard.data[0] if found.guard is not None and found.guard.data else None),
+        ("--few-shot", given.few_shot), ("--max-rows", given.max_rows), ("--max-tokens", given.max_tokens),
+        ("--group", given.group), ("--seed", given.seed),
+    ]  # fmt: skip

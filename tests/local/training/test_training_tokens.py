@@ -225,7 +225,7 @@ def test_a_trained_tagger_finds_entities(runs: Runs, encoder: Path, tmp_path: Pa
         open_model(run.model, base=True)
     with pytest.raises(TrainingProblem, match="writes no text"):
         list(tagger.generate(["Ada"]))
-    with pytest.raises(TrainingProblem, match=r"input 2: .tokens. is a list of words"):
+    with pytest.raises(TrainingProblem, match="input 2: it has no words"):
         list(tagger.predict(["Ada", {"tokens": []}]))
 
 

@@ -54,7 +54,7 @@ LOCAL: Final = frozenset(
     {"check", "plan", "capabilities_of", "check_import", "close", "data_target", "target_for", "secrets"}
 )
 """Calls that make no request."""
-UNREADABLE: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+UNREADABLE: Final = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 """The exceptions of reading a document of another shape. JSON that is nested too deeply is a `RecursionError`."""
 
 

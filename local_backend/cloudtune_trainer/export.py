@@ -12,6 +12,7 @@ from cloudtune_trainer.adapters import is_whole_model
 from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.generation_settings import end_where_answers_end
+from cloudtune_trainer.pooling_files import copy_pooling
 from cloudtune_trainer.tuned import TUNED, check_mergeable, read_tuned
 
 
@@ -84,4 +85,5 @@ def _merge(folder: Path, tuned: dict[str, Any], to: Path, *, trust_remote_code: 
     end_where_answers_end(network.get_base_model(), tokenizer)
     merge_into(to, network, stored)
     tokenizer.save_pretrained(to)
+    copy_pooling(folder, to)
     write_json(to / TUNED, {**tuned, "merged": True})

@@ -20,6 +20,8 @@ class HeadType(NamedTuple):
     """The models that have it."""
     starts_random: bool = True
     """Its weights are not in a pretrained model."""
+    bare: bool = False
+    """The base model alone: its outputs are token vectors."""
 
 
 HEADS: dict[str, HeadType] = {
@@ -28,6 +30,7 @@ HEADS: dict[str, HeadType] = {
     "token_classification": HeadType("AutoModelForTokenClassification", "an encoder, such as BERT"),
     "question_answering": HeadType("AutoModelForQuestionAnswering", "an encoder, such as BERT"),
     "seq2seq": HeadType("AutoModelForSeq2SeqLM", "an encoder-decoder, such as T5, BART or Marian", starts_random=False),
+    "text_embedding": HeadType("AutoModel", "an encoder or a decoder", starts_random=False, bare=True),
 }
 """By task. All other tasks train a causal language model."""
 
@@ -51,6 +54,11 @@ class Head:
     def starts_random(self) -> bool:
         """Whether its weights are not in a pretrained model."""
         return HEADS[self.task].starts_random
+
+    @property
+    def bare(self) -> bool:
+        """See `HeadType.bare`."""
+        return HEADS[self.task].bare
 
     def write_to(self, config: Any) -> None:
         """Set it in a model's configuration."""
@@ -79,6 +87,8 @@ def auto_model(config: Any, head: Head | None, *, own_code: bool = False) -> Any
     fits = type(config) in auto._model_mapping or auto.__name__ in own
     if head is not None and head.task == "seq2seq":
         fits = fits and config.is_encoder_decoder
+    if head is not None and head.bare:
+        fits = fits and not config.is_encoder_decoder
     if fits:
         return auto
     what = "causal language model" if head is None else head.task.replace("_", " ")
@@ -101,11 +111,16 @@ def renamed_weights(config: Any, head: Head | None) -> dict[str, str]:
 
 
 def head_outputs(out: Any) -> Tensor:
-    """The logits in a model's output; of question answering, the starts and the ends, [rows, width, 2]."""
+    """The logits in a model's output; of question answering, the starts and the ends, [rows, width, 2].
+
+    Of a base model, the vectors of the tokens.
+    """
     import torch
 
     if "start_logits" in out:
         return torch.stack((out.start_logits, out.end_logits), -1)
+    if "logits" not in out:
+        return out.last_hidden_state  # type: ignore[no-any-return]
     return out.logits  # type: ignore[no-any-return]
 
 

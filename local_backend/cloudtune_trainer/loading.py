@@ -95,6 +95,8 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         check_causal(network)
     if start is None and task.random_weights:
         report.event("message", f"these weights start from random values: {', '.join(task.random_weights)}")
+    for note in getattr(task, "notes", ()):
+        report.event("message", note)
     task.spec = spec = _fitted(spec, network, report)
     model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
     _choose_packing(task, network, report)

@@ -20,7 +20,7 @@ from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.meters import Clock, Meter, added
 from cloudtune_trainer.optimizer import rate_at, set_rate
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.tasks.task import MeasuresRows, OnlineTask, UsesStepMean
+from cloudtune_trainer.tasks.task import ComparesRows, MeasuresRows, OnlineTask, UsesStepMean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -106,6 +106,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         batches = [job.task.collate(samples, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
         _set_step_mean(job, batches)
+        _set_step_rows(job, batches, alone=devices.total(len(batches)) == 1)
         loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
         for batch in batches:
             with devices.autocast():
@@ -182,6 +183,7 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     try:
         with torch.no_grad():
             _set_step_mean(job, batches())
+            _set_step_rows(job, batches(), alone=False)
             for batch in batches():
                 with job.devices.autocast():
                     sums = job.task.forward(job.model, batch)
@@ -209,6 +211,23 @@ def _made(
         job.model, samples, chosen, step=step, devices=job.devices,
         check=lambda: None if clock is None else _give_way(job, clock),
     )  # fmt: skip
+
+
+def _set_step_rows(job: Job, batches: Iterable[Any], *, alone: bool) -> None:
+    """Give the task the values of all rows of these batches, if its loss compares them. ``alone``: of one batch."""
+    task, devices, was_training = job.task, job.devices, job.model.training
+    if not isinstance(task, ComparesRows):
+        return
+    found = []
+    job.model.eval()
+    try:
+        with torch.no_grad():
+            for batch in () if alone else batches:
+                with devices.autocast():
+                    found.append(task.row_values_of(job.model, batch.to(devices.device)).cpu())
+    finally:
+        job.model.train(was_training)
+    task.set_step(None if alone else devices.rows(torch.cat(found)), devices.device)
 
 
 def _set_step_mean(job: Job, batches: Iterable[Any]) -> None:

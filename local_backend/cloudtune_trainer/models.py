@@ -186,9 +186,17 @@ def load_model(
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
         place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
+        if head is not None and head.bare and new_head is None:
+            new_head = set()  # the files may have a head, which is not loaded
         renamed = renamed_weights(config, head) if weights is None else {}
         network = load_checked(
-            auto, source, new_head=new_head, config=config, dtype=dtype, key_mapping=renamed, **place
+            auto,
+            source,
+            new_head=new_head,
+            config=config,
+            dtype=dtype,
+            key_mapping=renamed,
+            **place,
         )
         if renamed:
             network._weight_conversions = network._weight_conversions[len(renamed) :]  # saving would reverse them
@@ -285,7 +293,7 @@ def _against_stacked(adapter: Adapter) -> str | None:
 
 
 def _train_head(model: Any) -> None:
-    """Train what follows the last layer: the norm and the head."""
+    """Train everything after the last layer: the norm and the head."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if not head_weights(model) or (outputs is not None and outputs.weight is inputs.weight):
         what = f"adapter.type head_only: {type(model).__name__} has no head of its own"

@@ -2,12 +2,14 @@
 
 ``{"messages": [...]}``, ``{"text": ...}``, pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``, rated
 answers: ``{"messages": [...], "completion": [...], "label": true}``; ``{"tokens": [...], "tags": [...]}``,
-``{"question": ..., "context": ..., "answers": {...}}`` or ``{"source": ..., "target": ...}``.
+``{"question": ..., "context": ..., "answers": {...}}``, ``{"source": ..., "target": ...}``,
+``{"anchor": ..., "positive": ..., "negatives": [...]}`` or ``{"sentence1": ..., "sentence2": ..., "score": ...}``.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.problems import TrainingProblem
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 _SIDES = ("chosen", "rejected")
 _ANSWERS = (*_SIDES, "completion")
+_TEXTS = (
+    "text", "question", "context", "source", "target", "anchor", "positive", "sentence1", "sentence2",
+)  # fmt: skip
 _SHOWN = 10
 """How many errors a message lists before it only counts them."""
 
@@ -77,7 +82,7 @@ def _fault(record: Any) -> str | None:
     is_pair = "chosen" in record or "rejected" in record
     answers = _SIDES if is_pair else ("completion",) if "completion" in record else ()
     names = ("messages", *answers)
-    return next((fault for name in names if (fault := _fault_of_turns(name, record.get(name)))), None)
+    return next((fault for name in names if (fault := fault_of_turns(name, record.get(name)))), None)
 
 
 def _fault_of_tags(record: Record) -> str | None:
@@ -111,13 +116,31 @@ def _fault_of_pair(record: Record) -> str | None:
     return None if all(isinstance(side, str) and side for side in sides) else '"source" and "target" must be texts'
 
 
+def _fault_of_contrast(record: Record) -> str | None:
+    texts = [record.get("anchor"), record.get("positive")]
+    negatives = record.get("negatives", [])
+    if not isinstance(negatives, list) or not all(isinstance(text, str) and text for text in [*texts, *negatives]):
+        return '"anchor", "positive" and each of the "negatives" must be texts that are not empty'
+    return None
+
+
+def _fault_of_similarity(record: Record) -> str | None:
+    texts, score = [record.get("sentence1"), record.get("sentence2")], record.get("score")
+    if not all(isinstance(text, str) and text for text in texts):
+        return '"sentence1" and "sentence2" must be texts that are not empty'
+    finite = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    return None if finite else '"score" must be a finite number'
+
+
 _CHECKS: dict[str, Callable[[Record], str | None]] = {
-    "tokens": _fault_of_tags, "question": _fault_of_question, "source": _fault_of_pair,
+    "tokens": _fault_of_tags, "question": _fault_of_question, "source": _fault_of_pair, "anchor": _fault_of_contrast,
+    "sentence1": _fault_of_similarity,
 }  # fmt: skip
 """The key that tells a kind of records from others -> its check."""
 
 
-def _fault_of_turns(name: str, messages: Any) -> str | None:
+def fault_of_turns(name: str, messages: Any) -> str | None:
+    """What is wrong with a list of messages, if anything."""
     if not isinstance(messages, list) or not messages:
         return f'"{name}" must be a non-empty list of messages'
     for message in messages:
@@ -137,7 +160,8 @@ def texts_of(records: Iterable[Record]) -> list[str]:
         if "tokens" in record:
             found.append(" ".join(record["tokens"]))
         elif "messages" not in record:
-            found += [record[name] for name in ("text", "question", "context", "source", "target") if name in record]
+            found += [record[name] for name in _TEXTS if name in record]
+            found += record.get("negatives", [])
         else:
             turns = [turn for name in ("messages", *_ANSWERS) for turn in record.get(name, ())]
             found += [message.get("content") or "" for message in turns]

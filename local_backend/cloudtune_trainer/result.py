@@ -12,7 +12,7 @@ from cloudtune_trainer.adapter_conversion import make_plain
 from cloudtune_trainer.folder import sync_directory, write_json
 from cloudtune_trainer.generation_settings import save_for_answers
 from cloudtune_trainer.optimizer import optimizer_tensors, restore_optimizer
-from cloudtune_trainer.tasks.task import OnlineTask
+from cloudtune_trainer.tasks.task import OnlineTask, WritesFiles
 from cloudtune_trainer.tuned import TUNED
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
             loaded.tokenizer.save_pretrained(aside)
             if loaded.model.can_generate():
                 loaded.model.generation_config.save_pretrained(aside)
+        if isinstance(loaded.task, WritesFiles):
+            loaded.task.write_files(aside, loaded.model)
         write_json(
             aside / TUNED,
             {

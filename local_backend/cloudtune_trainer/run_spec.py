@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
+from cloudtune_trainer.embedding_spec import Embedding, embedding_faults
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.policy_spec import Policy, policy_faults
@@ -25,7 +26,7 @@ TASKS = {
     "distill": "distillation",
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
-    "question_answering": "question_answering", "seq2seq": "seq2seq",
+    "question_answering": "question_answering", "seq2seq": "seq2seq", "embedding": "text_embedding",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
 WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
@@ -171,6 +172,8 @@ class RunSpec:
     classification: Classification = Classification()
     policy: Policy | None = None
     """Set if, and only if, the method samples completions and learns from their rewards."""
+    embedding: Embedding | None = None
+    """Set if, and only if, the method learns vectors of texts."""
     teacher: Teacher | None = None
     """Set if, and only if, the method learns from a teacher's distributions."""
     adapter: Adapter = field(default_factory=Adapter)
@@ -238,7 +241,12 @@ def _faults(spec: RunSpec) -> list[str]:
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
     found += _faults_of_preference(spec)
-    found += _faults_of_classification(spec) + _faults_of_policy(spec) + _faults_of_teacher(spec)
+    found += (
+        _faults_of_classification(spec)
+        + _faults_of_policy(spec)
+        + _faults_of_teacher(spec)
+        + _faults_of_embedding(spec)
+    )
     if TASKS[spec.method] in (*HEADS, "distillation") and spec.hyperparameters.packing:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
@@ -322,6 +330,13 @@ def _faults_of_teacher(spec: RunSpec) -> list[str]:
     if spec.teacher is not None and not 1e-3 <= spec.teacher.temperature < float("inf"):
         return [f"teacher.temperature must be at least 0.001 and finite, not {spec.teacher.temperature}"]
     return []
+
+
+def _faults_of_embedding(spec: RunSpec) -> list[str]:
+    needed = TASKS[spec.method] == "text_embedding"
+    if (spec.embedding is not None) is not needed:
+        return [f"embedding: the method {spec.method} {'requires it' if needed else 'does not use it'}"]
+    return [] if spec.embedding is None else embedding_faults(spec.embedding)
 
 
 def _faults_of_adapter(spec: RunSpec) -> list[str]:

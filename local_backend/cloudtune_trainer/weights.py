@@ -6,6 +6,7 @@ must come from the files, else the load is refused with the names of the tensors
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 
 from cloudtune_trainer.layer_names import is_old_buffer
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.quiet import without_load_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,10 +33,16 @@ def load_checked(auto: Any, source: str, *, new_head: set[str] | None = None, **
         TrainingProblem: ``model_not_found``, with the tensors that are missing, unexpected or of another shape.
 
     """
-    network, report = auto.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    with contextlib.nullcontext() if new_head is None else without_load_report():
+        network, report = auto.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
     shapes = {name: (tuple(stored), tuple(needed)) for name, stored, needed in report["mismatched_keys"]}
     missing -= shapes.keys()
+    if network.base_model is network and hasattr(network, "pooler"):  # vectors of tokens do not need it
+        network.pooler = None
+        missing = {name for name in missing if not name.startswith("pooler.")}
     unexpected = {name for name in unexpected if not is_old_buffer(name)}
     if new_head is not None:
         new_head |= {name for name in missing | shapes.keys() if _in_head(network, name)}
@@ -133,6 +141,8 @@ def _in_head(network: Any, name: str) -> bool:
     parts = name.split(".")
     if "pooler" in parts:
         return True
+    if network.base_model is network:  # the network is a base model
+        return parts[0] not in dict(network.named_children()) and not any(part.isdecimal() for part in parts)
     return parts[0] != network.base_model_prefix and not any(part.isdecimal() for part in parts)
 
 

@@ -9,17 +9,23 @@ from typing import Literal, NamedTuple
 
 MethodName = Literal[
     "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "rft", "grpo", "rloo", "ppo", "distill",
-    "classification", "token_classification", "question_answering", "seq2seq", "image_classification",
+    "classification", "token_classification", "question_answering", "seq2seq", "embedding", "image_classification",
     "speech_recognition",
 ]  # fmt: skip
 TaskName = Literal[
     "causal_lm", "preference", "unpaired_preference", "reward_model", "reinforcement", "policy_optimization",
     "distillation", "sequence_classification", "token_classification", "question_answering", "seq2seq",
-    "image_classification", "speech_recognition",
+    "text_embedding", "image_classification", "speech_recognition",
 ]  # fmt: skip
 
 LabelProblem = Literal["single_label", "multi_label", "regression"]
 """What the label of a text is: one class, a list of classes, or a number."""
+
+
+EmbeddingLoss = Literal["multiple_negatives_ranking", "triplet", "cosent", "cosine_similarity"]
+"""The losses of text embedding. The first two take rows of the kind ``contrastive``, the others ``similarity``."""
+Pooling = Literal["mean", "cls", "last"]
+"""Which of a text's token vectors become its embedding: their mean, the first, or the last."""
 
 
 class TrainingMethod(NamedTuple):
@@ -66,13 +72,14 @@ METHODS: dict[str, TrainingMethod] = {
         "question_answering", ("question",), predict_input="--question 'a question' 'a context'"
     ),
     "seq2seq": TrainingMethod("seq2seq", ("pair", "chat"), predict_input="'a text'"),
+    "embedding": TrainingMethod("text_embedding", ("contrastive", "similarity"), predict_input="'a text'"),
     "image_classification": TrainingMethod("image_classification", ("image_label",), labels=True),
     "speech_recognition": TrainingMethod("speech_recognition", ("speech",)),
 }
 DEFAULT_METHOD: MethodName = "sft"
 TRAINER_TASKS: tuple[TaskName, ...] = (
     "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "distillation",
-    "sequence_classification", "token_classification", "question_answering", "seq2seq",
+    "sequence_classification", "token_classification", "question_answering", "seq2seq", "text_embedding",
 )  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 

@@ -18,8 +18,10 @@ from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Predict
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
 
@@ -128,6 +130,9 @@ def check_generation(prompts: Sequence[Prompt], options: GenerateOptions) -> Non
 
 
 def _of_prompt(number: int, prompt: Prompt | Input) -> Problem | None:
+    if not isinstance(prompt, str | Mapping) and not all(isinstance(turn, Mapping) for turn in prompt):
+        message = f"prompt {number} is neither a text nor a list of messages"
+        return Problem(code="bad_prompt", message=message, fix='a message is {"role": "user", "content": ...}')
     texts = [prompt] if isinstance(prompt, str | Mapping) else [turn.get("content") for turn in prompt]
     if texts in ([], [""], [{}]):
         return Problem(code="empty_prompt", message=f"prompt {number} is empty", fix="enter at least one word")
@@ -184,6 +189,17 @@ class Host(Protocol):
 
     def deployments(self) -> Iterable[Deployment]:
         """Return the deployments that exist now."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A back end whose jobs have a price. `cloudtune.pricing` does the arithmetic."""
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """Return the expected cost of a job. Pure, like ``plan``. What is unknown is named, not counted as zero."""
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """Return what the vendor bills for a job that has ended, from its record. No I/O."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cloudtune.methods import DEFAULT_METHOD, METHODS, LabelProblem, MethodName
+from cloudtune.methods import DEFAULT_METHOD, METHODS, EmbeddingLoss, LabelProblem, MethodName, Pooling
 from cloudtune.spec_types import Fraction, NaturalFloat, Part, PositiveFloat, PositiveInt, Seconds, short
 
 
@@ -42,7 +42,8 @@ class Method(Part):
     num_generations: PositiveInt | None = None
     """Completions of each prompt, for policy optimization."""
     temperature: PositiveFloat | None = None
-    """Sampling temperature of completions; for distillation, of the distributions that are compared."""
+    """Sampling temperature of completions; for distillation, of the distributions that are compared; for embedding,
+    what divides cosines in the losses ``multiple_negatives_ranking`` and ``cosent``."""
     max_new_tokens: PositiveInt | None = None
     """Maximum tokens of a completion."""
     problem: LabelProblem | None = None
@@ -52,6 +53,12 @@ class Method(Part):
     all classes have the same sum."""
     label_smoothing: Fraction | None = None
     """The share of the target probability that is divided among all classes, for a single label."""
+    loss: EmbeddingLoss | None = None
+    """The loss of ``embedding``. Default: the first one for the kind of the rows."""
+    pooling: Pooling | None = None
+    """Which token vectors become a text's embedding. Default: what the model was trained with, if it says so."""
+    margin: PositiveFloat | None = None
+    """For the loss ``triplet``: by how much the cosine of the positive must exceed that of the negative."""
 
     @property
     def label_problem(self) -> LabelProblem | None:

@@ -251,13 +251,15 @@ class Prediction(Value, frozen=True, kw_only=True):
     scores: dict[str, float] | None = None
     """For a classifier: the probability of each label, the most likely first."""
     value: float | None = None
-    """For a reward model, and for regression: the number in ``text``."""
+    """For a reward model, regression and the similarity of two texts: the number in ``text``."""
     tags: tuple[Tag, ...] | None = None
     """For a token classifier: the tag of each word."""
     start: int | None = None
     """For an answer in a context: its first character, counted from 0."""
     end: int | None = None
     """The position after its last character."""
+    vector: tuple[float, ...] | None = None
+    """For an embedding model: the vector of the text, of length 1."""
     model: str = ""
 
 

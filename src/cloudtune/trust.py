@@ -20,7 +20,9 @@ TRUST_REMOTE_CODE = "trust_remote_code"
 TRUST_REWARD = "trust_reward"
 _RUNS = "runs a Python function with your permissions, to score completions"
 _SENDS = "sends its prompts and the model's completions to this endpoint"
+_MEASURES = "runs a Python function with your permissions, to score answers"
 _URL = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
+_FUNCTION = re.compile(r".+\.py:[A-Za-z_]\w*|[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.DOTALL)
 _OFF = ("", "0", "false", "no", "off", "none", "null")
 
 
@@ -50,8 +52,16 @@ def reward_fields(spec: Mapping[str, Any], backend: str) -> dict[str, str]:
     """
     reward = (spec.get("method") or {}).get("reward") or {}
     found = {f"method.reward.{name}": does for name, does in (("function", _RUNS), ("url", _SENDS)) if reward.get(name)}
+    metrics = (spec.get("evaluation") or {}).get("metrics") or ()
+    if any(map(is_function, metrics)):
+        found["evaluation.metrics"] = _MEASURES
     own = (spec.get("overrides") or {}).get(backend)
     return found | dict.fromkeys(_addresses(own, f"overrides.{backend}"), _SENDS)
+
+
+def is_function(metric: str) -> bool:
+    """Whether the name of a metric is that of a Python function: ``module:function`` or ``file.py:function``."""
+    return not metric.startswith(("regex:", "json_schema:")) and _FUNCTION.fullmatch(metric) is not None
 
 
 def _addresses(value: Any, path: str) -> Iterator[str]:

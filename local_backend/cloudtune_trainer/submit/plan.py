@@ -16,7 +16,7 @@ from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
-from cloudtune_trainer.submit import distillation, policy
+from cloudtune_trainer.submit import distillation, embedding, policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
 from cloudtune_trainer.submit.adapter_problems import DEFAULT_ADAPTER, adapter_problems
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
@@ -113,6 +113,7 @@ def run_spec(
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
         **_classification(spec, choices),
+        **embedding.terms(request, choices),
         **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
         **distillation.terms(spec, choices, request.resolved.facts.get("teacher")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
@@ -205,6 +206,7 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
+    found += embedding.row_problems(request)
     found += policy.too_long(document, length, request.resolved.facts.get("reward"))
     found += [*_wrong_family(request, model), *_unknown_targets(request, model.get("modules") or ())]
     task = METHODS[request.spec.method.name].task
@@ -235,6 +237,9 @@ def _wrong_family(request: PlanRequest, model: Mapping[str, Any]) -> Iterator[Pr
     if task not in HEADS and pairs:
         message = f"{method} trains a causal language model, and this model is an encoder-decoder"
         yield Problem(code="wrong_family", field="model", message=message, fix="use a decoder, or method: seq2seq")
+    if task == "text_embedding" and pairs:
+        message = f"{method} trains an encoder or a decoder, and this model is an encoder-decoder"
+        yield Problem(code="wrong_family", field="model", message=message, fix="use BERT, MiniLM or the like")
 
 
 def _unknown_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
@@ -291,7 +296,7 @@ def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
     adapter = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
     found = [*adapter_problems(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
-    found += [*policy.misused(spec, backend), *distillation.misused(spec, backend)]
+    found += [*policy.misused(spec, backend), *distillation.misused(spec, backend), *embedding.misused(spec)]
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 

@@ -141,6 +141,29 @@ class UsesStepMean(Protocol):
 
 
 @runtime_checkable
+class ComparesRows(Protocol):
+    """A task whose loss compares the rows of an optimizer step, or of a split in evaluation, with one another.
+
+    If there are several batches, the loop first computes the values of all rows, in all processes, so that neither the
+    loss nor its gradient depends on how the step is divided.
+    """
+
+    def row_values_of(self, model: Any, batch: Any) -> Tensor:
+        """The values of a batch, [any, values], in fp64. Called without gradients and without dropout."""
+
+    def set_step(self, values: Tensor | None, device: torch.device) -> None:
+        """Use the values of all batches before `Task.forward`; None: the next batch has all rows of its step."""
+
+
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A task whose model has further files."""
+
+    def write_files(self, folder: Path, model: Any) -> None:
+        """Write them into the tuned model's folder."""
+
+
+@runtime_checkable
 class MeasuresRows(Protocol):
     """A task with metrics of a split that are not sums over rows, such as a correlation."""
 

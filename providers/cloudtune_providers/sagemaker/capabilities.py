@@ -22,18 +22,25 @@ NAME = "sagemaker"
 MOST_SECONDS = 28 * 86400
 LEAST_SECONDS = 60
 _OTHER = {
-    "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
     "method:distill": "its containers get one model, without a teacher: use the local back end",
     **{
         f"method:{name}": "its endpoints serve causal language models: train this method on the local back end"
         for name in methods_of(
-            "reward_model", "sequence_classification", "token_classification", "question_answering", "seq2seq"
+            "reward_model",
+            "sequence_classification",
+            "token_classification",
+            "question_answering",
+            "seq2seq",
+            "text_embedding",
         )
     },
     **dict.fromkeys(
         ("method.problem", "method.class_weights", "method.label_smoothing"),
         "it belongs to text classification, which is not supported here",
+    ),
+    **dict.fromkeys(
+        ("method.loss", "method.pooling", "method.margin"), "it belongs to text embedding, which is not supported here"
     ),
     "adapter.path": "an adapter's files are not uploaded: train on the local back end, or resume the job",
     "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",

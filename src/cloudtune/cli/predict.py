@@ -28,7 +28,7 @@ def predict(
     session: Session, ref: str, inputs: tuple[str, ...], file: Path | None, question: str | None,
     trust_remote_code: bool,
 ) -> None:  # fmt: skip
-    """Predict labels, tags or answers with a tuned model, and print them with their scores."""
+    """Predict labels, tags, answers or vectors with a tuned model, and print them with their scores."""
     from cloudtune.errors import InputError
     from cloudtune.state import to_json
 
@@ -69,6 +69,8 @@ def shown(given: Input) -> str:
     for name in ("completion", "messages"):
         if isinstance(turns := given.get(name), list) and turns and isinstance(turns[-1], dict):
             return str(turns[-1].get("content", ""))
+    if "sentence1" in given:
+        return f"{given['sentence1']} | {given.get('sentence2', '')}"
     return next((str(given[name]) for name in ("question", "text", "source") if name in given), json.dumps(dict(given)))
 
 

@@ -25,12 +25,12 @@ EARLIER_EVENTS = 10
 """Number of earlier events shown when a watch starts."""
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN = (
-    "loss", "reward", "kl", "perplexity", "token_accuracy", "macro_f1", "f1", "exact_match", "learning_rate",
-    "tokens_per_s",
+    "loss", "reward", "kl", "perplexity", "token_accuracy", "macro_f1", "f1", "exact_match", "mrr@10", "spearman",
+    "learning_rate", "tokens_per_s",
 )  # fmt: skip
 _SHORT = {
-    "token_accuracy": "accuracy", "macro_f1": "F1", "f1": "F1", "exact_match": "exact", "learning_rate": "lr",
-    "tokens_per_s": "tok/s",
+    "token_accuracy": "accuracy", "macro_f1": "F1", "f1": "F1", "exact_match": "exact", "mrr@10": "MRR@10",
+    "spearman": "Spearman", "learning_rate": "lr", "tokens_per_s": "tok/s",
 }  # fmt: skip
 
 

@@ -204,6 +204,22 @@ class Pair(Record):
     target: str
 
 
+class Contrastive(Record):
+    """A text, a text that means the same or answers it, and texts that do not."""
+
+    anchor: str
+    positive: str
+    negatives: Annotated[list[str], msgspec.Meta(min_length=1)] | UnsetType = UNSET
+
+
+class Similarity(Record):
+    """Two texts and how similar they are."""
+
+    sentence1: str
+    sentence2: str
+    score: float
+
+
 class Picture(Record):
     """An image (path, URI or data URI) and its class."""
 
@@ -220,7 +236,8 @@ class Speech(Record):
 
 _KINDS: dict[type[Record], str] = {
     Chat: "chat", Text: "text", Preference: "preference", Rated: "rated", Item: "item", Labelled: "text_label",
-    Tagged: "tags", Question: "question", Pair: "pair", Picture: "image_label", Speech: "speech",
+    Tagged: "tags", Question: "question", Pair: "pair", Contrastive: "contrastive",
+    Similarity: "similarity", Picture: "image_label", Speech: "speech",
 }  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

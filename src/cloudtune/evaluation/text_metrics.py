@@ -165,3 +165,38 @@ def json_value(text: str) -> Any:
         return msgspec.json.decode(text.strip())
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
+
+
+# -- edit distances ----------------------------------------------------------------------------------------------------
+# Our own: jiwer brings rapidfuzz and click for what is one function here.
+
+
+def word_edits(answers: Sequence[str], expected: Sequence[str]) -> Array:
+    """Each row's edits of words, and its expected words: their ratio is the word error rate."""
+    return _edits([one.split() for one in answers], [one.split() for one in expected])
+
+
+def character_edits(answers: Sequence[str], expected: Sequence[str]) -> Array:
+    """Each row's edits of characters, and its expected characters: their ratio is the character error rate."""
+    return _edits([one.strip() for one in answers], [one.strip() for one in expected])
+
+
+def _edits(answers: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> Array:
+    import numpy as np
+
+    pairs = zip(answers, expected, strict=True)
+    return np.array([[_edit_distance(answer, right), len(right)] for answer, right in pairs], dtype=np.float64)
+
+
+def _edit_distance(answer: Sequence[str], right: Sequence[str]) -> int:
+    """The smallest number of insertions, deletions and substitutions (Levenshtein)."""
+    import numpy as np
+
+    numbers = {item: number for number, item in enumerate(dict.fromkeys((*answer, *right)))}
+    columns = np.array([numbers[item] for item in right], dtype=np.int64)
+    places = np.arange(len(right) + 1)
+    row = places
+    for number, item in enumerate(answer, 1):
+        changed = np.minimum(row[1:] + 1, row[:-1] + (columns != numbers[item]))
+        row = np.minimum.accumulate(np.concatenate([[number], changed]) - places) + places  # insertions, from the left
+    return int(row[-1])

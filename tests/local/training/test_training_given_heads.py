@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,7 @@ from cloudtune_trainer.run_spec import read_spec
 from . import test_training_questions, test_training_seq2seq, test_training_tokens
 from .conftest import Rows, Runs, metrics, write_encoder
 from .test_training_classification import rows as labelled
+from .test_training_embedding import contrastive
 from .test_training_given_adapter import of
 from .test_training_preferences import pairs
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TASKS: dict[str, Callable[[int], Rows]] = {
     "classification": labelled, "token_classification": test_training_tokens.rows,
     "question_answering": test_training_questions.rows, "seq2seq": test_training_seq2seq.rows,
-    "reward": pairs,
+    "reward": pairs, "embedding": contrastive,
 }  # fmt: skip
 """Method -> rows."""
 
@@ -32,7 +33,9 @@ def test_an_adapter_of_every_task_is_continued(runs: Runs, tmp_path: Path, tiny_
     make = TASKS[method]
     if method in ("question_answering", "seq2seq"):
         runs.base = write_encoder(tmp_path / "base", tiny_model, "bart" if method == "seq2seq" else "bert")
-    spec = {"method": method, "rows": make(6), "test": make(3)}
+    spec: dict[str, Any] = {"method": method, "rows": make(6), "test": make(3)}
+    if method == "embedding":
+        spec["embedding"] = {"loss": "multiple_negatives_ranking"}
     hyper = {"packing": False, "max_steps": 2, "learning_rate": 1e-2}
     first = runs.make("first", **spec, adapter={"type": "lora", "rank": 2}, hyperparameters=hyper)
     assert runs.train(first) == "succeeded"

@@ -18,6 +18,7 @@ from cloudtune_trainer.problems import TrainingProblem
 from .conftest import Rows, Runs, metrics, sums, texts, write_encoder
 from .families import write_family
 from .test_training_classification import rows as labelled
+from .test_training_embedding import contrastive
 from .test_training_kto import TERMS, rated
 from .test_training_policy import items
 from .test_training_policy import spec_of as policy_spec
@@ -64,11 +65,15 @@ def taught(method: str, folder: Path) -> tuple[Rows, dict[str, Any]]:
     return sums(4), {"method": method, "teacher": {"path": str(teacher)}}
 
 
+def embedded(method: str, _folder: Path) -> tuple[Rows, dict[str, Any]]:
+    return contrastive(4), {"method": method, "embedding": {"loss": "multiple_negatives_ranking"}}
+
+
 EXAMPLES: dict[str, Example] = {
     "sft": plain(sums), "cpt": plain(texts), "dpo": paired, "ipo": paired, "orpo": paired, "simpo": paired,
     "grpo": rewarded, "rloo": rewarded, "ppo": rewarded, "kto": judged, "reward": plain(pairs),
     "classification": plain(labelled), "token_classification": plain(tagged), "question_answering": plain(asked),
-    "seq2seq": plain(translated), "distill": taught,
+    "seq2seq": plain(translated), "distill": taught, "embedding": embedded,
 }  # fmt: skip
 """Rows and settings for each method."""
 COUNT = max(len(EXAMPLES), len(ADAPTERS))
@@ -120,7 +125,7 @@ def test_a_cell_trains(
     if cells[method]["adapters"][adapter]["layers"]:
         spec["layers"] = {"freeze_depth": 1, "decay": 0.5, "unfreeze": [{"layers": 1, "share": 0.5}]}
     run = runs.make(rows=rows, **spec)
-    if (method, adapter) == ("seq2seq", "head_only"):  # this model's output layer is its embeddings
+    if adapter == "head_only" and method in ("seq2seq", "embedding"):  # these models have no output layer of their own
         with pytest.raises(TrainingProblem, match="has no head of its own"):
             runs.train(run)
         return

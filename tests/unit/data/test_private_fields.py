@@ -51,6 +51,8 @@ FULL: dict[type[Record], dict[str, Any]] = {
     records.Tagged: {"tokens": ["t", "u"], "tags": ["a", "b"]},
     records.Question: {"question": "q", "context": "c", "answers": {"text": ["a"], "answer_start": [0]}},
     records.Pair: {"source": "s", "target": "t"},
+    records.Contrastive: {"anchor": "s", "positive": "t", "negatives": ["n"]},
+    records.Similarity: {"sentence1": "s", "sentence2": "t", "score": 0.5},
     records.Picture: {"image": "i", "label": "l"},
     records.Speech: {"audio": "a", "transcript": "t"},
 }  # fmt: skip

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from cloudtune.data.records import (
     ROLES,
     Chat,
+    Contrastive,
     Item,
     Labelled,
     Message,
@@ -38,6 +39,7 @@ GENERAL: dict[str, str] = {
     "last_not_user": "A prompt ends with a user or tool turn.",
     "nothing_to_learn": "At least one assistant turn has no weight, or weight 1.",
     "same_answers": "The two answers of a pair differ.",
+    "same_texts": "A positive differs from its anchor, and a negative from its positive and its anchor.",
     "answer_place": "An answer to a question is in the context, at its position.",
     "lengths": "Tokens and tags, or answers and their positions, have the same number of entries.",
 }
@@ -96,7 +98,26 @@ def _of_other(record: Record) -> list[Problem]:
         if isinstance(value := getattr(record, name), str | list)
         and (not value or str(value).isspace())
         and not (isinstance(record, Labelled) and value == [])  # a text may have no label
-    ] + (_lengths(record) if isinstance(record, Tagged | Question) else [])
+    ] + _of_kind(record)
+
+
+def _of_kind(record: Record) -> list[Problem]:
+    """What only one kind of records can have wrong."""
+    if isinstance(record, Tagged | Question):
+        return _lengths(record)
+    if not isinstance(record, Contrastive):
+        return []
+    found = []
+    if record.positive == record.anchor:
+        found.append(_fault("same_texts", "positive", "the positive is the anchor", "remove the row"))
+    for i, negative in enumerate(record.negatives or ()):
+        place = f"negatives[{i}]"
+        if not negative or negative.isspace():
+            found.append(_blank(place, "the negative"))
+        elif negative in (record.positive, record.anchor):
+            which = "positive" if negative == record.positive else "anchor"
+            found.append(_fault("same_texts", place, f"the negative is the {which}", "remove it"))
+    return found
 
 
 def _lengths(record: Tagged | Question) -> list[Problem]:

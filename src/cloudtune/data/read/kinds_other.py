@@ -29,6 +29,7 @@ from cloudtune.data.read.kinds_chat import (
 from cloudtune.data.records import (
     Answers,
     Chat,
+    Contrastive,
     Item,
     Labelled,
     Message,
@@ -37,6 +38,7 @@ from cloudtune.data.records import (
     Preference,
     Question,
     Rated,
+    Similarity,
     Speech,
     Tagged,
     Text,
@@ -188,6 +190,28 @@ def _is_preference_record(row: Mapping[str, Any]) -> bool:
     )
 
 
+_NEGATIVES = ("negatives", "negative", "neg", *(f"negative_{number}" for number in range(1, 11)))
+"""Keys of the negatives of a row."""
+_CONTRASTIVE = {
+    "contrastive": ("anchor", "positive"), "query_positive": ("query", "positive"), "query_pos": ("query", "pos"),
+}  # fmt: skip
+"""The kinds of rows for contrastive training, and their keys of the anchor and the positive."""
+
+
+def _read_contrastive(row: Row) -> Contrastive:
+    anchor, positive = next(keys for keys in _CONTRASTIVE.values() if keys[0] in row and keys[1] in row)
+    found = {key: row.pop(key) for key in (anchor, positive, *_NEGATIVES) if key in row}
+    texts = {key: value if isinstance(value, list) else [value] for key, value in found.items() if value is not None}
+    for key, values in texts.items():
+        if not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{key}: it must be text")
+    for key in (anchor, positive):
+        if len(texts.get(key, ())) != 1:
+            raise ValueError(f"{key}: a row has exactly one; write a row for each")
+    negatives = [value for key in _NEGATIVES for value in texts.get(key, ())]
+    return Contrastive(texts[anchor][0], texts[positive][0], negatives or UNSET)
+
+
 Label = str | int
 _RECORDS = (
         Kind("preference_record", {"messages": list[Message], "chosen": list[Message], "rejected": list[Message]},
@@ -217,6 +241,15 @@ _OTHERS = (
         Kind("tags", {"tokens": list[str], "tags": list[Label]}, canonical=Tagged, makes=Tagged),
         Kind("question", {"question": str, "context": str, "answers": Answers}, canonical=Question, makes=Question),
         Kind("pair", {"source": str, "target": str}, canonical=Pair, makes=Pair),
+        Kind("contrastive", {"anchor": str, "positive": str}, {"negatives": list[str]}, canonical=Contrastive,
+             makes=Contrastive, read=_read_contrastive, also=frozenset(_NEGATIVES)),
+        *(Kind(name, {anchor: str, positive: Any}, makes=Contrastive, read=_read_contrastive,
+               also=frozenset(_NEGATIVES))
+          for name, (anchor, positive) in _CONTRASTIVE.items() if name != "contrastive"),
+        Kind("similarity", {"sentence1": str, "sentence2": str, "score": float}, canonical=Similarity,
+             makes=Similarity),
+        Kind("similarity_label", {"sentence1": str, "sentence2": str, "label": float}, {},
+             lambda row: Similarity(row.sentence1, row.sentence2, row.label), makes=Similarity),
         Kind("image_label", {"image": str, "label": Label}, canonical=Picture, makes=Picture),
         Kind("speech", {"audio": str, "transcript": str}, canonical=Speech, makes=Speech),
 )  # fmt: skip

@@ -21,6 +21,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "method.problem": ("regression",),
     "method.class_weights": ("balanced",),
     "method.label_smoothing": (0.07,),
+    "method.loss": ("cosine_similarity",),
+    "method.pooling": ("cls",),
+    "method.margin": (0.7,),
     "method.reward": ({"url": "http://127.0.0.1:9/other", "timeout": 77.0},),
     "method.num_generations": (5,),
     "method.temperature": (0.77,),
@@ -66,7 +69,6 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "checkpoints.every": (3, "epoch"),
     "checkpoints.keep": (3,),
     "limits.max_time": (777.0,),
-    "limits.max_cost_usd": (7.7,),
     "data.validation": (),  # a file of its own: see `asking`
     "data.test": (),
     "seed": (4711,),
@@ -75,6 +77,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 
 _OF_LABELS = {"method.problem", "method.class_weights", "method.label_smoothing"}
+_OF_EMBEDDING = {"method.loss", "method.pooling", "method.margin"}
 _ADAPTERS = {
     "adapter.virtual_tokens": "prefix", "adapter.bottleneck_size": "bottleneck", "adapter.placement": "bottleneck",
 }  # fmt: skip
@@ -145,6 +148,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     classifiers = [name for name in methods_of("sequence_classification") if capabilities.can(f"method:{name}")]
     if not _OF_LABELS.isdisjoint(wanted) and classifiers:
         changes["method"] = {"name": classifiers[0]}
+    embedders = [name for name in methods_of("text_embedding") if capabilities.can(f"method:{name}")]
+    if not _OF_EMBEDDING.isdisjoint(wanted) and embedders:
+        changes["method"] = {"name": embedders[0], **({"loss": "triplet"} if "method.margin" in wanted else {})}
     rewarded = [name for name, method in METHODS.items() if method.reward and capabilities.can(f"method:{name}")]
     if not _OF_REWARDS.isdisjoint(wanted) and rewarded:
         changes["method"] = {"name": rewarded[0]}

@@ -1,0 +1,49 @@
+"""How token vectors become the vector of a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from cloudtune_trainer.pooling_files import POOLING, read_pooling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cloudtune_trainer.models import BaseModel
+
+
+def pooled(vectors: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """The vector of each text, of length 1, from token vectors [texts, width, size] padded on the right."""
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    if pooling == "cls":
+        found = vectors[:, 0]
+    elif pooling == "last":
+        found = vectors[torch.arange(len(vectors), device=vectors.device), mask.sum(1) - 1]
+    else:
+        weights = mask.unsqueeze(-1).to(vectors)
+        found = (vectors * weights).sum(1) / weights.sum(1)
+    return F.normalize(found, dim=-1)
+
+
+def pooling_of(base: BaseModel, config: Any) -> tuple[str, str]:
+    """The pooling of a base model, and why: what its files say, else the last token for decoders, else the mean.
+
+    Raises `TrainingProblem` ``bad_spec`` for a pooling that is not supported.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        base.path, POOLING, revision=base.revision, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
+    if found is not None:
+        return read_pooling(Path(found)), f"as in {POOLING} of the base model"
+    kind = type(config)
+    if kind in AutoModelForCausalLM._model_mapping and kind not in AutoModelForMaskedLM._model_mapping:
+        return "last", "the base model is a decoder"
+    return "mean", "the base model is an encoder"

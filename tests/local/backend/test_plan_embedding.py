@@ -1,0 +1,59 @@
+"""The plan of text embedding: the loss follows from the kind of the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.local.backend.test_plan import MODEL, errors_of, request, sources, spec_json
+
+from cloudtune.errors import SpecError
+from cloudtune_local.backend import LocalBackend
+from cloudtune_local.options import Options
+from cloudtune_trainer.run_spec import Embedding, read_spec
+
+
+def planned(root: Path, kind: str, method: Any = "embedding", **changes: Any) -> Any:
+    asked = request(root, method=method, **changes)
+    splits = {name: msgspec.structs.replace(info, kind=kind) for name, info in asked.data.splits.items()}
+    asked = msgspec.structs.replace(asked, data=msgspec.structs.replace(asked.data, splits=splits))
+    return LocalBackend(Options(root=root)).plan(asked)
+
+
+@pytest.mark.parametrize(("kind", "loss"), [
+    ("contrastive", "multiple_negatives_ranking"), ("similarity", "cosent"),
+])  # fmt: skip
+def test_the_loss_is_chosen_from_the_rows(tmp_path: Path, kind: str, loss: str) -> None:
+    plan = planned(tmp_path, kind)
+    assert sources(plan)["method.loss"] == (loss, f"derived: the rows are of the kind {kind}")
+    read = read_spec(dict(spec_json(plan)) | {"data": {"train": "data/train.jsonl"}})
+    assert read.embedding == Embedding(loss=loss)  # type: ignore[arg-type]
+
+
+def test_the_trainer_takes_the_settings_of_the_plan(tmp_path: Path) -> None:
+    method = {"name": "embedding", "loss": "triplet", "pooling": "cls", "margin": 0.5}
+    read = read_spec(dict(spec_json(planned(tmp_path, "contrastive", method))) | {"data": {"train": "t"}})
+    assert read.embedding == Embedding(loss="triplet", pooling="cls", margin=0.5)
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("contrastive", "cosent"), ("similarity", "triplet")])
+def test_a_loss_of_other_rows_is_refused(tmp_path: Path, kind: str, loss: str) -> None:
+    with pytest.raises(SpecError, match=f"{loss} does not take rows of the kind {kind}"):
+        planned(tmp_path, kind, {"name": "embedding", "loss": loss})
+
+
+def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="this model is an encoder-decoder"):
+        planned(tmp_path, "contrastive", model={**MODEL, "is_encoder_decoder": True})
+
+
+@pytest.mark.parametrize(("field", "method"), [
+    ("method.loss", {"name": "sft", "loss": "cosent"}), ("method.pooling", {"name": "sft", "pooling": "cls"}),
+    ("method.margin", {"name": "embedding", "loss": "cosent", "margin": 0.3}),
+    ("method.temperature", {"name": "embedding", "loss": "triplet", "temperature": 0.3}),
+    ("method.loss_on", {"name": "embedding", "loss_on": "last_assistant"}),
+])  # fmt: skip
+def test_what_has_no_effect_is_refused(tmp_path: Path, field: str, method: dict[str, Any]) -> None:
+    assert set(errors_of(tmp_path, method=method)) == {field}

@@ -584,11 +584,12 @@ class Client:
         self, model: Job | JobRef | str, spec: JobSpec | None, *, trust_reward: bool, **settings: Any
     ) -> Evaluation:
         from cloudtune.evaluation.function_trust import are_functions_trusted
+        from cloudtune.evaluation.models import trained_with
         from cloudtune.evaluation.prepared import requested
 
         subject = self._subject(model)
         if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
-            spec = spec_of(made.plan)
+            spec = trained_with(made)
             trust_reward = trust_reward or are_functions_trusted(made.plan.spec)  # confirmed at the submission
         asked = None if spec is None else requested(spec)
         if asked is None:
@@ -632,7 +633,7 @@ class Client:
         from cloudtune.report.document import make_report
 
         found = job if isinstance(job, Job) else self.attach(job)
-        return make_report(found, self.ledger, self._clock.now(), evaluation)
+        return make_report(found, self.backend(found.ref.backend), self.ledger, self._clock.now(), evaluation)
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -271,6 +271,9 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
     desk.run("evaluate", job, "--data", with_answers(""))
     (stored,) = (desk.home / "evaluations").iterdir()
     assert stored.stat().st_mode & 0o777 == 0o600
+    stored.write_text("{")
+    shown = desk.run("show", job)
+    assert (shown.code, "is damaged" in shown.err) == (0, True)
     assert desk.run("delete", job, "--yes").code == 0
     assert not stored.exists()
 

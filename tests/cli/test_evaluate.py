@@ -320,6 +320,9 @@ def test_a_function_as_metric_must_be_confirmed(desk: Desk) -> None:
     done = desk.run("run", "job.yaml", "--yes", "--trust-reward", "--json")
     assert done.json["evaluation"]["models"][1]["scores"][f"{desk.folder}/score.py:right"]["value"] == 1.0
     assert desk.run("evaluate", "job").code == 0  # confirmed when the job was submitted
+    with Path("score.py").open("a") as file:
+        file.write("print('changed')\n")
+    assert desk.run("evaluate", "job").code == 7
     done = desk.run("evaluate", "job", *words)
     assert (done.code, "runs a Python function with your permissions" in done.err) == (7, True)
     assert desk.run("evaluate", "job", *words, "--trust-reward").code == 0

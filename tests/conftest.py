@@ -112,9 +112,15 @@ def _guarded(method: str) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """``boto3.client`` reads the credentials in the environment once a process; each emulator has its own."""
+    """``boto3.client`` reads the credentials in the environment once a process; each emulator has its own.
+
+    All sessions share what they read of botocore's service models.
+    """
     if (boto3 := sys.modules.get("boto3")) is not None:
+        from cloudtune_providers.aws.clients import service_models
+
         boto3.DEFAULT_SESSION = None
+        sys.modules["botocore.session"].create_loader = service_models  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True, scope="session")

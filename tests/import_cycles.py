@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOTS = tuple(REPOSITORY / root for root in ("src", "providers", "local_backend"))
@@ -38,12 +38,16 @@ def modules_under(roots: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def graphs_of(modules: Mapping[str, Path]) -> Graphs:
-    """Read every file once."""
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def graphs_of(modules: Mapping[str, Path], tree: Callable[[Path], ast.Module] = _parsed) -> Graphs:
+    """Read every file once. ``tree`` may keep the trees that it has parsed."""
     at_import: Graph = {name: set() for name in modules}
     in_folders: Graph = {name: set() for name in modules}
     for name, path in modules.items():
-        for imported, is_at_import in _imports(ast.parse(path.read_text(encoding="utf-8")), modules):
+        for imported, is_at_import in _imports(tree(path), modules):
             if imported == name:
                 continue
             if is_at_import:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 
 @cache
+def tree(path: Path) -> ast.Module:
+    """A file's tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
     """All nodes of a file's tree, in the order of `ast.walk`."""
-    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return tuple(ast.walk(tree(path)))

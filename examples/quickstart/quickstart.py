@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 os.environ.setdefault("TQDM_DISABLE", "1")  # disables progress bars; read when transformers is imported
 
 import cloudtune
-from cloudtune import GenerateOptions, Job, Plan
+from cloudtune import EvaluateOptions, Evaluation, Job, Plan
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import fetch as fetching
@@ -30,6 +30,8 @@ from fetch import CACHE, HERE, TOPICS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+OPTIONS = EvaluateOptions(few_shot=5, max_tokens=8)
+"""Also compare with the base model after five training rows as examples."""
 SHOWN = 8
 """Number of held-out headlines whose answers are printed."""
 
@@ -73,11 +75,15 @@ def main() -> None:
     memory_mb = follow(job)
 
     rows = held_out(CACHE / "test.jsonl")
-    base, tuned = (answers(job, rows, base=base) for base in (True, False))
+    found = client.evaluate(job, str(CACHE / "test.jsonl"), options=OPTIONS, on_progress=show_progress)
+    base, tuned = (answers(found, model) for model in ("base model", found.models[0].name))
     show_answers(rows, base, tuned)
     show_gain(rows, base, tuned)
+    report = HERE / f"{plan.name}-report.html"
+    report.write_text(job.report(evaluation=found).html(), encoding="utf-8")
     memory_mb = max(memory_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _rss_unit())
     print(f"\n{time.monotonic() - started:.0f} s in all, at most {memory_mb / 1000:.1f} GB of memory in one process.")
+    print(f"Report with all metrics, curves and rows: {report}")
     print(f"Try it: cloudtune generate {plan.name} 'Rovers held to draw in derby'")
 
 
@@ -119,11 +125,15 @@ def held_out(path: Path) -> list[Row]:
     return rows
 
 
-def answers(job: Job, rows: Sequence[Row], *, base: bool) -> list[str]:
-    """Return the answers of the base or the tuned model to all rows."""
-    print(f"\nasking the {'base' if base else 'tuned'} model about {len(rows)} held-out headlines ...", flush=True)
-    options = GenerateOptions(max_tokens=8, base=base)
-    return [" ".join(answer.text.split()) for answer in job.generate([row.question for row in rows], options)]
+def show_progress(model: str, done: int, count: int) -> None:
+    """Print how many answers a model has given."""
+    if done % 50 == 0:
+        print(f"{model}: {done} of {count} held-out headlines", flush=True)
+
+
+def answers(evaluation: Evaluation, model: str) -> list[str]:
+    """Return the answers of a model to all rows."""
+    return [" ".join(row["answers"][model].split()) for row in evaluation.answers]
 
 
 def named_topic(answer: str) -> str | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
+from cloudtune.cost import Usage
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
 from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
@@ -26,7 +30,7 @@ from cloudtune_local import (
 )
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
-from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
+from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, estimate, to_plan
 from cloudtune_local.tuned_model import tuned_model
 from cloudtune_trainer.submit import inference, rows
 from cloudtune_trainer.submit.adapter_facts import find_adapter
@@ -40,6 +44,7 @@ from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from cloudtune.cost import CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Input, Prompt
@@ -84,7 +89,7 @@ class LocalBackend:
 
     def resolve(self, spec: JobSpec) -> Resolved:
         """Find the model, the interpreter and the machine's devices. Raises SpecError, BackendNotInstalled."""
-        python = self._python()
+        python = self._python(spec)
         overrides = options.Overrides.model_validate(spec.overrides.get(NAME, {}))
         model = find_model(spec.model_for(NAME) or "", revision=overrides.revision)
         facts = {
@@ -102,7 +107,7 @@ class LocalBackend:
         limit = row_limit(spec, facts["model"])
         return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 
-    def _python(self) -> str:
+    def _python(self, spec: JobSpec) -> str:
         """The trainer's interpreter. A different one is not run to check its packages: planning runs nothing."""
         chosen = self.options.python
         if chosen is None:
@@ -110,6 +115,11 @@ class LocalBackend:
                 raise BackendNotInstalled(
                     f"the local back end requires {', '.join(missing)}, not installed for {sys.executable}",
                     hint=f'run: {sys.executable} -m pip install "cloudtune[local]"',
+                )
+            if spec.adapter is not None and spec.adapter.type == "qlora" and find_spec("bitsandbytes") is None:
+                raise BackendNotInstalled(
+                    f"adapter.type qlora requires bitsandbytes, not installed for {sys.executable}",
+                    hint=f'run: {sys.executable} -m pip install "cloudtune[qlora]"',
                 )
             return sys.executable
         python = chosen.expanduser().absolute()
@@ -121,6 +131,16 @@ class LocalBackend:
     def plan(self, request: PlanRequest) -> Plan:
         """Create the plan. Pure. Raises SpecError if the spec does not fit the model or the machine."""
         return to_plan(request, self.options)
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return estimate(request, self.options)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`. The time from the trainer's start to its end, pauses included."""
+        if job.started_at is None or job.finished_at is None:
+            return Usage(seconds=0.0, note="it never started")
+        return Usage(seconds=(job.finished_at - job.started_at).total_seconds())
 
     # -- creating a job ----------------------------------------------------------------------------------------------
 
@@ -300,10 +320,12 @@ class LocalBackend:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with launch.translate_errors(run.path):
-            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
+            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{secrets.token_hex(4)}"
             private_folder(aside.parent)
             run.path.rename(aside)  # removed from every list at once, even if the deletion takes long
-            shutil.rmtree(aside)
+            while aside.exists():
+                with contextlib.suppress(FileNotFoundError):  # a worker that is ending removes its last file
+                    shutil.rmtree(aside)
 
     def _others(self, ref: JobRef) -> Iterable[JobSnapshot]:
         return LocalBackend(options.Options(root=Path(ref.scope))).list()

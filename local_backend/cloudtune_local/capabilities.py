@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 _OTHER = {
-    "limits.max_cost_usd": "local runs have no price; limit their duration with `limits.max_time`",
     "verb:deploy": "local models need no deployment; use `cloudtune generate`",
 }
 

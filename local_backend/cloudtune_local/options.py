@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloudtune.config.option_types import Program, Protection, Safe, WrittenPath
-from cloudtune.spec_types import PositiveInt, Seconds
+from cloudtune.spec_types import NaturalFloat, PositiveInt, Seconds
 from cloudtune_trainer.submit.policy import PolicyOverrides
 from cloudtune_trainer.submit.preference import PreferenceOverrides
 
@@ -29,6 +29,10 @@ class Options(BaseModel):
     """The interpreter for the trainer, if not the one that runs cloudtune, e.g. one with its own torch."""
     grace: Safe[Seconds] = 30.0
     """A cancelled job that does not stop gets SIGTERM after this time, and SIGKILL after the same time again."""
+    usd_per_gpu_hour: Safe[NaturalFloat | None] = None
+    """The price of an hour on one GPU, for estimates and cost limits."""
+    usd_per_cpu_hour: Safe[NaturalFloat | None] = None
+    """The price of an hour of a job on the CPU."""
     pass_env: Protection[tuple[EnvironmentName, ...]] = ()
     """Names of further environment variables for the worker and the trainer. They always get search paths, locale,
     caches and the settings of CUDA and thread pools, and the hub's token only for a model on the hub."""

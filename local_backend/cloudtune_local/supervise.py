@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cloudtune_local.trainer_process import Trainer
 
 POLL_S = 0.5
+RESERVE_S, RESERVE_SHARE = 120.0, 0.1
+"""The part of a limited run time that is left for saving the model: the smaller of the two."""
 
 
 class SignalWaiter:
@@ -59,9 +61,12 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
     grace = float((read_json(run.job) or {}).get("grace_s", 30.0))
     kills = exit_cause.oom_kills()
     patience = _StopEscalation(run, trainer, grace, bell)
+    deadline = time.monotonic() + _usable_s((read_json(run.job) or {}).get("max_seconds"))
     try:
         while (ended := trainer.poll()) is None:
             patience.look()
+            if time.monotonic() >= deadline and not run.requested("expire"):
+                run.ask("expire")
             bell.wait(POLL_S)
     finally:
         trainer.sweep()
@@ -84,6 +89,11 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
         )
         problem = _note_of_one(run) or exit_cause.cause(death)
         run.end("failed", problem["message"], problem)
+
+
+def _usable_s(limit: float | None) -> float:
+    """The part of the run time after which the trainer is asked to stop, so that it saves its model in time."""
+    return float("inf") if limit is None else limit - min(RESERVE_S, limit * RESERVE_SHARE)
 
 
 def _note_of_one(run: Run) -> dict[str, Any] | None:

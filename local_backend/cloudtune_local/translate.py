@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import Plan, Setting, Step, output_ref
+from cloudtune.pricing import by_time
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
 from cloudtune_trainer.submit import distillation, policy, preference
@@ -25,7 +27,7 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     own = Overrides.model_validate(request.spec.overrides.get(NAME, {}))
     document = _spec_document(request, own, choices)
     job = _job_document(request, options, own, choices)
-    warnings = _judge(request, document, own)
+    warnings = _problems(request, document, own)
     splits = request.data.splits
     steps = [
         Step(
@@ -68,6 +70,24 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     )
 
 
+def estimate(request: PlanRequest, options: Options) -> CostEstimate:
+    """The run time, as measured in earlier jobs, at the price in the settings."""
+    own = Overrides.model_validate(request.spec.overrides.get(NAME, {}))
+    on_gpu = own.device in ("cuda", "mps") or (own.device == "auto" and request.resolved.facts["gpus"] > 0)
+    setting = "usd_per_gpu_hour" if on_gpu else "usd_per_cpu_hour"
+    price = getattr(options, setting)
+    if price is None:
+        basis = f"unknown: backends.{NAME}.{setting} is not set"
+        return CostEstimate(usd=None, basis=basis, unknown=("the price of an hour",))
+    hyper = _spec_document(request, own, Choices(NAME))["hyperparameters"]
+    count = own.processes if on_gpu else 1
+    return by_time(
+        f"{count} x {'GPU' if on_gpu else 'CPU'}", count * price, f"backends.{NAME}.{setting}; queue time is free",
+        train=request.data.splits["train"], epochs=hyper["epochs"] if hyper["max_steps"] is None else None,
+        measured=request.measured, limit_s=request.run_seconds,
+    )  # fmt: skip
+
+
 def _find_checkpoint(parent: str) -> Step:
     title = f"find the newest valid checkpoint of {parent}"
     return Step(id=FIND_CHECKPOINT, kind="call", title=title, request={"newest_checkpoint_of": parent})
@@ -103,9 +123,12 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
     for name, value in (("slots", options.slots), ("python", facts["python"]), ("grace", options.grace)):
         source = "settings" if name in options.model_fields_set else f"default of {NAME}"
         choices.settings.append(Setting(field=f"backends.{NAME}.{name}", value=value, source=source))
-    passed = {}
+    passed: dict[str, Any] = {}
+    if request.run_seconds is not None:
+        passed = {"max_seconds": request.run_seconds}
+        choices.note("max_seconds", request.run_seconds, "derived: limits.max_cost_usd")
     if options.pass_env:
-        passed = {"pass_env": list(options.pass_env)}
+        passed |= {"pass_env": list(options.pass_env)}
         choices.settings.append(Setting(field=f"backends.{NAME}.pass_env", value=passed["pass_env"], source="settings"))
     return {
         "version": JOB_VERSION,
@@ -123,7 +146,7 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
     }
 
 
-def _judge(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
+def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
     """Warnings about the spec for this model and machine. Raises SpecError for errors."""
     facts, precision = request.resolved.facts, document["hyperparameters"]["precision"]
     found = model_problems(request, document, facts["model"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cloudtune_trainer.batches import chunks_of
-from cloudtune_trainer.samples import Cuts, Samples
+from cloudtune_trainer.samples import Cuts, Samples, starts_of
 from cloudtune_trainer.sequences import SequenceBatch, lay_out
 
 if TYPE_CHECKING:
@@ -89,12 +89,9 @@ def with_completions(
         prompt = prompts.ids[slice(*prompts.starts[chosen[place // each] :][:2])]
         ids += [prompt, np.asarray(completion, dtype=np.int32)]
         learn += [np.zeros(len(prompt), dtype=np.bool_), np.ones(len(completion), dtype=np.bool_)]
-    starts, bounds = (np.zeros(len(tokens) + 1, dtype=np.int64) for _ in range(2))
-    np.cumsum([len(a) + len(b) for a, b in zip(ids[::2], ids[1::2], strict=True)], out=starts[1:])
-    np.cumsum([len(completion) for completion in tokens], out=bounds[1:])
     empty = np.zeros(0, dtype=np.float32)
     return Completions(
-        np.concatenate(ids), np.concatenate(learn), starts, Cuts(), bounds,
+        np.concatenate(ids), np.concatenate(learn), starts_of(ids)[::2].copy(), Cuts(), starts_of(tokens),
         np.asarray([completion[-1] in ends for completion in tokens]), empty, empty,
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ from cloudtune_trainer.rendering import text_start
 from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
-from cloudtune_trainer.tuned import check_adapter, read_tuned
+from cloudtune_trainer.tuned import check_adapter, read_tuned_or_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +76,7 @@ class Model:
         from cloudtune_trainer.devices import Devices
 
         folder = Path(folder)
-        tuned = read_tuned(folder)
+        tuned = read_tuned_or_plain(folder)
         devices = Devices(device, "auto")
         dtype = devices.compute if devices.device.type != "cpu" else torch.float32
         network = load_tuned(folder, tuned, dtype=dtype, base=base, trust_remote_code=trust_remote_code)
@@ -99,12 +99,11 @@ class Model:
         prompts in the same batches have the same answers.
         """
         check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        texts = [self._text(prompt) for prompt in prompts]
-        self._check_lengths(texts)
-        size = batch_size if len(texts) == 1 or batch_size == 1 or self.can_batch else 1
-        for first in range(0, len(texts), size):
+        rows = self._read(prompts)
+        size = batch_size if len(rows) == 1 or batch_size == 1 or self.can_batch else 1
+        for first in range(0, len(rows), size):
             with self._alone(None if seed is None else seed + first):
-                answers = self._batch(texts[first : first + size], max_tokens, temperature, top_p)
+                answers = self._batch(rows[first : first + size], max_tokens, temperature, top_p)
             yield from answers  # outside the lock: the caller may read them slowly
 
     @property
@@ -124,15 +123,21 @@ class Model:
         adapter = getattr(self._network, "active_peft_config", None)
         return limit - int(getattr(adapter, "num_virtual_tokens", None) or 0)
 
-    def _check_lengths(self, texts: Sequence[str]) -> None:
-        """Refuse prompts that leave no tokens for an answer. Raises ``bad_data`` that lists all of them."""
-        if (limit := self._context) is None:
-            return
-        lengths = map(len, self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]) if texts else ()
-        long = [f"prompt {number} has {length}" for number, length in enumerate(lengths, 1) if length >= limit]
-        if long:
-            what = f"{', '.join(long)} tokens, and the model's context, answer included, has {limit}"
-            raise TrainingProblem("bad_data", what, "Shorten the prompt.")
+    def _read(self, prompts: Sequence[str | Sequence[Mapping[str, Any]]]) -> list[list[int]]:
+        """The tokens of each prompt. Raises ``bad_data`` for prompts that are empty or leave no tokens for an answer.
+
+        The error lists all of them.
+        """
+        texts = [self._text(prompt) for prompt in prompts]
+        rows: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        if empty := [str(number) for number, row in enumerate(rows, 1) if not row]:
+            raise TrainingProblem("bad_data", f"empty prompts: {', '.join(empty)}", "Enter at least one word.")
+        if (limit := self._context) is not None:
+            long = [f"prompt {number} has {len(row)}" for number, row in enumerate(rows, 1) if len(row) >= limit]
+            if long:
+                what = f"{', '.join(long)} tokens, and the model's context, answer included, has {limit}"
+                raise TrainingProblem("bad_data", what, "Shorten the prompt.")
+        return rows
 
     def stream(
         self, prompt: str | Sequence[Mapping[str, Any]], *, max_tokens: int = 128, temperature: float = 0.0,
@@ -140,13 +145,12 @@ class Model:
     ) -> Iterator[str | Answer]:  # fmt: skip
         """Chunks of an answer's text as the model generates it, then the answer that ``generate`` would return."""
         check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        text = self._text(prompt)
-        self._check_lengths([text])
+        rows = self._read([prompt])
         ear = TokenStreamer(lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)), self._ends)
 
         def write() -> Answer:
             with self._alone(seed):
-                return self._batch([text], max_tokens, temperature, top_p, ear)[0]
+                return self._batch(rows, max_tokens, temperature, top_p, ear)[0]
 
         yield from ear.listen(write)
 
@@ -161,7 +165,9 @@ class Model:
     def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         if isinstance(prompt, str) and self._continues:
             return text_start(self._tokenizer) + prompt
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if not isinstance(messages, list | tuple) or not all(isinstance(message, dict) for message in messages):
+            raise TrainingProblem("bad_data", "a prompt is a text or a list of messages")
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates can raise any exception
@@ -169,25 +175,23 @@ class Model:
         return str(text)
 
     def _batch(
-        self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float, ear: TokenStreamer | None = None
-    ) -> list[Answer]:
-        ids = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        if not all(ids):
-            raise TrainingProblem("bad_data", "a prompt is empty", "Enter at least one word.")
-        width = max(map(len, ids))
+        self, rows: Sequence[list[int]], max_tokens: int, temperature: float, top_p: float,
+        ear: TokenStreamer | None = None,
+    ) -> list[Answer]:  # fmt: skip
+        width = max(map(len, rows))
         if (limit := self._context) is not None and width + max_tokens > limit:  # the context limits the answer
-            if len(texts) > 1:  # each prompt has its own limit
-                return [self._batch([text], max_tokens, temperature, top_p)[0] for text in texts]
+            if len(rows) > 1:  # each prompt has its own limit
+                return [self._batch([row], max_tokens, temperature, top_p)[0] for row in rows]
             max_tokens = limit - width
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
         streaming = {"streamer": ear, "stopping_criteria": [ear.has_left]} if ear else {}
         with torch.inference_mode():
-            rows = answer_tokens(
-                self._network, ids, ends=self._ends, padding=self._padding, max_tokens=max_tokens, sampling=sampling,
+            found = answer_tokens(
+                self._network, rows, ends=self._ends, padding=self._padding, max_tokens=max_tokens, sampling=sampling,
                 **streaming,
             )  # fmt: skip
         answers = []
-        for prompt, row in zip(ids, rows, strict=True):
+        for prompt, row in zip(rows, found, strict=True):
             ended = row[-1] in self._ends
             words = row[:-1] if ended else row
             text = self._tokenizer.decode(words, skip_special_tokens=True)

@@ -170,10 +170,10 @@ class LayerSchedule:
         size, layers = sum(p.numel() for p in self._in_stage), self._levels.layers
         where = "all layers"
         if lowest > layers:
-            where = "the norm and the head"
+            where = "everything after the last layer"
         elif lowest > 0:
             span = f"layer {layers}" if lowest == layers else f"layers {lowest} to {layers}"
-            where = f"{span} of {layers}, the norm and the head"
+            where = f"{span} of {layers}, and everything after the last layer"
         named = f"stage {self._stage + 1} of {count}: " if count > 1 else ""
         where = f": {where}" if count > 1 else ""
         report.event(

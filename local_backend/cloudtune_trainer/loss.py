@@ -1,4 +1,4 @@
-"""Memory-efficient token probabilities for large vocabularies.
+"""Memory-efficient losses over large vocabularies.
 
 The logits of 1,024 tokens at a vocabulary of 49,152 take 96 MiB in bf16. Computed at once, their softmax, its copy in
 fp32 and both gradients take eight times that. Here the gradient is computed together with the loss in chunks of rows,
@@ -10,8 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
 CELLS = 8 * 1024**2
@@ -30,19 +33,22 @@ def log_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logps, correct
 
 
+def summed_divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """KL(wanted || logits) of both distributions [rows, vocabulary] at a temperature, summed over the rows in fp32.
+
+    ``wanted`` gets no gradient.
+    """
+    found: Tensor = _Divergence.apply(logits, wanted, temperature)  # type: ignore[no-untyped-call]
+    return found
+
+
 class _LogProbabilities(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logps = torch.zeros(len(targets), dtype=torch.float32, device=logits.device)
         correct = torch.zeros((), dtype=torch.int64, device=logits.device)
-        gradient = None
-        if ctx.needs_input_grad[0]:
-            # fp16 cannot represent small probabilities; the other types can
-            kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
-            gradient = torch.empty_like(logits, dtype=kept)
-        rows = max(1, CELLS // logits.shape[-1])
-        for begin in range(0, len(targets), rows):
-            cells = slice(begin, begin + rows)
+        gradient = _gradient_of(logits) if ctx.needs_input_grad[0] else None
+        for cells in _chunks(logits):
             wanted = targets[cells].unsqueeze(-1)
             correct += (logits[cells].argmax(-1, keepdim=True) == wanted).sum()
             scores = torch.log_softmax(logits[cells], -1, dtype=torch.float32)
@@ -59,3 +65,32 @@ class _LogProbabilities(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor, None]:
         gradient, ctx.gradient = ctx.gradient, None
         return gradient.mul_(-scale.unsqueeze(-1)).to(ctx.dtype), None
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        loss = torch.zeros((), dtype=torch.float32, device=logits.device)
+        gradient = _gradient_of(logits) if ctx.needs_input_grad[0] else None
+        for cells in _chunks(logits):
+            found, target = (torch.log_softmax(one[cells].float() / temperature, -1) for one in (logits, wanted))
+            loss += F.kl_div(found, target, reduction="sum", log_target=True)
+            if gradient is not None:
+                gradient[cells] = found.exp_().sub_(target.exp_())
+        ctx.gradient, ctx.dtype, ctx.temperature = gradient, logits.dtype, temperature
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        return gradient.mul_(scale / ctx.temperature).to(ctx.dtype), None, None
+
+
+def _gradient_of(logits: Tensor) -> Tensor:
+    """Room for a gradient of the logits. fp16 cannot represent small probabilities; the other types can."""
+    return torch.empty_like(logits, dtype=torch.float32 if logits.dtype == torch.float16 else logits.dtype)
+
+
+def _chunks(logits: Tensor) -> Iterator[slice]:
+    rows = max(1, CELLS // logits.shape[-1])
+    return (slice(begin, begin + rows) for begin in range(0, len(logits), rows))

@@ -74,5 +74,5 @@ class Meter:
 
 
 def added(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Add tallies element by element; an empty one adds nothing."""
+    """Add sums element by element; an empty one adds nothing."""
     return [a + b for a, b in zip(one, other, strict=True)] if one else list(other)

@@ -293,7 +293,7 @@ def _against_stacked(adapter: Adapter) -> str | None:
 
 
 def _train_head(model: Any) -> None:
-    """Train what follows the last layer: the norm and the head."""
+    """Train everything after the last layer: the norm and the head."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if not head_weights(model) or (outputs is not None and outputs.weight is inputs.weight):
         what = f"adapter.type head_only: {type(model).__name__} has no head of its own"

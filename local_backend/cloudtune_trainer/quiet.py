@@ -1,12 +1,14 @@
-"""Keeps transformers' progress bars off the terminal of an embedding program; trainer processes log them."""
+"""Keeps what transformers prints off the terminal of an embedding program, and wrong advice out of logs."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator
 
 
@@ -27,3 +29,20 @@ def quietly() -> Iterator[None]:
         logging.set_verbosity(level)
         if drawn:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def without_load_report() -> Iterator[None]:
+    """Suppress transformers' report of missing weights in this block, which advises to train the model first."""
+    from transformers import modeling_utils
+
+    own = threading.get_ident()
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.thread != own or "LOAD REPORT" not in record.getMessage()
+
+    modeling_utils.logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        modeling_utils.logger.removeFilter(is_other)

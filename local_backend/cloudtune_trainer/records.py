@@ -82,7 +82,7 @@ def _fault(record: Any) -> str | None:
     is_pair = "chosen" in record or "rejected" in record
     answers = _SIDES if is_pair else ("completion",) if "completion" in record else ()
     names = ("messages", *answers)
-    return next((fault for name in names if (fault := _fault_of_turns(name, record.get(name)))), None)
+    return next((fault for name in names if (fault := fault_of_turns(name, record.get(name)))), None)
 
 
 def _fault_of_tags(record: Record) -> str | None:
@@ -139,7 +139,8 @@ _CHECKS: dict[str, Callable[[Record], str | None]] = {
 """The key that tells a kind of records from others -> its check."""
 
 
-def _fault_of_turns(name: str, messages: Any) -> str | None:
+def fault_of_turns(name: str, messages: Any) -> str | None:
+    """What is wrong with a list of messages, if anything."""
     if not isinstance(messages, list) or not messages:
         return f'"{name}" must be a non-empty list of messages'
     for message in messages:

@@ -11,9 +11,10 @@ contains one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
-import importlib.util
+import importlib.machinery
 import inspect
 import json
 import math
@@ -21,6 +22,7 @@ import re
 import sys
 import threading
 import time
+import types
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -186,16 +188,33 @@ def _function(source: str, fingerprint: str | None) -> Callable[[RewardInputs], 
 
 
 def _file_module(path: Path, fingerprint: str | None) -> Any:
-    if fingerprint is not None and hashlib.sha256(path.read_bytes()).hexdigest() != fingerprint:
+    content = path.read_bytes()
+    if fingerprint is not None and hashlib.sha256(content).hexdigest() != fingerprint:
         raise TrainingProblem("bad_reward", f"{path} has changed since the job was submitted",
                               "Put the original back, or submit the spec as a new job.")  # fmt: skip
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None  # noqa: PT018 - the name ends with .py
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
     sys.modules.setdefault(path.stem, module)
-    sys.path.append(str(path.parent))  # for modules beside it
-    spec.loader.exec_module(module)
+    folder = path.parent.absolute()
+    sys.path_hooks.insert(0, functools.partial(_sources_in, folder))
+    sys.path.append(str(folder))  # for modules beside it
+    exec(compile(content, path, "exec"), module.__dict__)  # noqa: S102 - the user has confirmed this file
     return module
+
+
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Loads what can be read, never a compiled file from ``__pycache__``, which can hold another program."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _sources_in(folder: Path, path: str) -> importlib.machinery.FileFinder:
+    """A path hook for the folder and the packages in it."""
+    if not Path(path).is_relative_to(folder):
+        raise ImportError(path)
+    return importlib.machinery.FileFinder(path, (_SourceLoader, importlib.machinery.SOURCE_SUFFIXES))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -18,7 +18,7 @@ from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.generate import answer_tokens
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Renderer
-from cloudtune_trainer.samples import Cuts, Samples, nothing_left
+from cloudtune_trainer.samples import Cuts, Samples, nothing_left, starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -157,13 +157,11 @@ def encode_prompts(records: Iterable[Record], tokenizer: Any, *, max_length: int
         kept.append(record)
     if not kept:
         raise nothing_left(cuts, max_length)
-    starts = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(one) for one in ids], out=starts[1:])
     flat = np.concatenate(ids)
     learn = np.zeros(len(flat), dtype=np.bool_)
     # a reward gets the same columns in every call
     completed = tuple({**record, "fields": columns | record.get("fields", {})} for record in kept)
-    return Prompts(flat, learn, starts, cuts, np.asarray(rows, dtype=np.int64), completed)
+    return Prompts(flat, learn, starts_of(ids), cuts, np.asarray(rows, dtype=np.int64), completed)
 
 
 def _fault(record: Record) -> str | None:

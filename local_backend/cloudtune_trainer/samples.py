@@ -17,7 +17,7 @@ from cloudtune_trainer.rendering import Rendered, Renderer
 from cloudtune_trainer.token_spans import SpanEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence, Sized
 
     from numpy.typing import NDArray
 
@@ -77,6 +77,11 @@ class Samples:
         return int(self.learn.sum() - self.learn[self.starts[:-1]].sum())
 
 
+def starts_of(rows: Iterable[Sized]) -> NDArray[np.int64]:
+    """Where each row starts in an array of all of them, and at last the length of that array."""
+    return np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
+
 class _Collector:
     """Adds samples one by one, within ``max_length``."""
 
@@ -115,9 +120,7 @@ class _Collector:
     def finish(self) -> Samples:
         if not self._ids:
             raise nothing_left(self.cuts, self._max)
-        starts = np.zeros(len(self._ids) + 1, dtype=np.int64)
-        np.cumsum([len(ids) for ids in self._ids], out=starts[1:])
-        return Samples(np.concatenate(self._ids), np.concatenate(self._learn), starts, self.cuts)
+        return Samples(np.concatenate(self._ids), np.concatenate(self._learn), starts_of(self._ids), self.cuts)
 
 
 def nothing_left(cuts: Cuts, max_length: int) -> TrainingProblem:

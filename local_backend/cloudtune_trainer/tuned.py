@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TUNED = "tuned.json"
+CONFIG = "config.json"
 LABEL_PROBLEMS = ("single_label", "multi_label", "regression")
 """What the label of a text can be: see ``tasks.label_problems``."""
 ADAPTER_CONFIG = "adapter_config.json"
@@ -86,6 +87,15 @@ def read_tuned(folder: Path) -> dict[str, Any]:
         raise _damaged(path, "max_length is not a positive number")
     known = {name: base[name] for name in ("source", "path", "revision", "fingerprint") if name in base}
     return {**tuned, "base": known}
+
+
+def read_tuned_or_plain(folder: Path) -> dict[str, Any]:
+    """As `read_tuned`; for a folder in the transformers layout without ``tuned.json``, a model that generates text."""
+    if (folder / TUNED).exists() or not (folder / CONFIG).is_file():
+        return read_tuned(folder)
+    check_model_folder(folder)
+    base = {"source": "folder", "path": str(folder)}
+    return {"adapter": "full", "method": "sft", "base": base, "base_folder": ".", "merged": True}
 
 
 def check_adapter(folder: Path) -> None:

@@ -6,6 +6,7 @@ must come from the files, else the load is refused with the names of the tensors
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 
 from cloudtune_trainer.layer_names import is_old_buffer
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.quiet import without_load_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +33,10 @@ def load_checked(auto: Any, source: str, *, new_head: set[str] | None = None, **
         TrainingProblem: ``model_not_found``, with the tensors that are missing, unexpected or of another shape.
 
     """
-    network, report = auto.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    with contextlib.nullcontext() if new_head is None else without_load_report():
+        network, report = auto.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
     shapes = {name: (tuple(stored), tuple(needed)) for name, stored, needed in report["mismatched_keys"]}
     missing -= shapes.keys()

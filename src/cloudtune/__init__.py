@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from cloudtune.errors import UnknownBackend as UnknownBackend
     from cloudtune.errors import UnsupportedError as UnsupportedError
     from cloudtune.errors import WaitTimeout as WaitTimeout
-    from cloudtune.evaluation.evaluating import EvaluateOptions as EvaluateOptions
-    from cloudtune.evaluation.evaluating import Evaluation as Evaluation
+    from cloudtune.evaluation.result import EvaluateOptions as EvaluateOptions
+    from cloudtune.evaluation.result import Evaluation as Evaluation
     from cloudtune.execute import StepUpdate as StepUpdate
     from cloudtune.job import Job as Job
     from cloudtune.optional import GenerateOptions as GenerateOptions
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from cloudtune.plan import Plan as Plan
     from cloudtune.plan import Step as Step
     from cloudtune.registry import backend_names as backend_names
+    from cloudtune.report.document import Report as Report
     from cloudtune.spec import JobSpec as JobSpec
     from cloudtune.state import Checkpoint as Checkpoint
     from cloudtune.state import Deployment as Deployment
@@ -80,12 +81,13 @@ _HOMES = {
         "PermissionDenied", "PolicyRefused", "Problem", "QuotaExceeded", "RateLimited", "SpecError", "TransientError",
         "Unavailable", "UnknownBackend", "UnsupportedError", "WaitTimeout",
     ),
-    "evaluation.evaluating": ("EvaluateOptions", "Evaluation"),
+    "evaluation.result": ("EvaluateOptions", "Evaluation"),
     "execute": ("StepUpdate",),
     "job": ("Job",),
     "optional": ("GenerateOptions", "Generator", "Host"),
     "plan": ("Plan", "Step"),
     "registry": ("backend_names",),
+    "report.document": ("Report",),
     "spec": ("JobSpec",),
     "document.specfile": ("load_spec",),
     "state": (
@@ -144,6 +146,7 @@ __all__ = [
     "Problem",
     "QuotaExceeded",
     "RateLimited",
+    "Report",
     "SpecError",
     "Step",
     "StepUpdate",

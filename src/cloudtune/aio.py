@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.backend import Backend
-    from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
+    from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
+    from cloudtune.ledger.costs import JobCost
     from cloudtune.ledger.rows import Attempt, Rows
     from cloudtune.optional import GenerateOptions, InPlace, Input, Prompt
     from cloudtune.plan import Plan
-    from cloudtune.spec import JobSpec, Source
+    from cloudtune.report.document import Report
+    from cloudtune.spec import Data, JobSpec, Source
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -85,6 +87,10 @@ class AsyncJob:
     async def result(self) -> TunedModel:
         """See `Job.result`."""
         return await asyncio.to_thread(self._job.result)
+
+    async def report(self, *, evaluation: Evaluation | None = None) -> Report:
+        """See `Job.report`."""
+        return await asyncio.to_thread(self._job.report, evaluation=evaluation)
 
     def watch(
         self,
@@ -181,10 +187,19 @@ class AsyncClient:
         await self.close()
 
     async def plan(
-        self, spec: JobSpec, *, backend: str | None = None, again: bool = False, resume: bool = False
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        again: bool = False,
+        resume: bool = False,
+        accept_unknown_cost: bool = False,
     ) -> Plan:
         """See `Client.plan`."""
-        return await asyncio.to_thread(self._client.plan, spec, backend=backend, again=again, resume=resume)
+        return await asyncio.to_thread(
+            self._client.plan, spec, backend=backend, again=again, resume=resume,
+            accept_unknown_cost=accept_unknown_cost,
+        )  # fmt: skip
 
     async def submit(
         self,
@@ -195,12 +210,14 @@ class AsyncClient:
         resume: bool = False,
         trust_remote_code: bool = False,
         trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> AsyncJob:
         """See `Client.submit`. ``on_step`` is called in the worker thread."""
         job = await asyncio.to_thread(
             self._client.submit, spec, backend=backend, again=again, resume=resume,
-            trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_step=on_step,
+            trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+            accept_unknown_cost=accept_unknown_cost, on_step=on_step,
         )  # fmt: skip
         return AsyncJob(job)
 
@@ -269,6 +286,10 @@ class AsyncClient:
         """See `Client.jobs`."""
         return await asyncio.to_thread(self._client.jobs, backend=backend, remote=remote, limit=limit)
 
+    async def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
+        """See `Client.costs`."""
+        return await asyncio.to_thread(self._client.costs, backend=backend)
+
     async def snapshots(self, refs: Iterable[JobRef]) -> list[JobSnapshot]:
         """See `Client.snapshots`."""
         return await asyncio.to_thread(self._client.snapshots, refs)
@@ -284,19 +305,30 @@ class AsyncClient:
 
     async def evaluate(
         self,
-        job: Job | JobRef | str,
-        data: Source | str,
+        model: Job | JobRef | str,
+        data: Source | Data | str | None = None,
         *,
         against: Sequence[Job | JobRef | str] = (),
+        guard: Source | str | None = None,
         options: EvaluateOptions | None = None,
+        spec: JobSpec | None = None,
         trust_remote_code: bool = False,
+        trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
         """See `Client.evaluate`. ``on_progress`` is called in the worker thread."""
         return await asyncio.to_thread(
-            self._client.evaluate, job, data, against=against, options=options,
-            trust_remote_code=trust_remote_code, on_progress=on_progress,
+            self._client.evaluate, model, data, against=against, guard=guard, options=options, spec=spec,
+            trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_progress=on_progress,
         )  # fmt: skip
+
+    async def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
+        """See `Client.report`."""
+        return await asyncio.to_thread(self._client.report, job, evaluation=evaluation)
+
+    async def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
+        """See `Client.evaluation`."""
+        return await asyncio.to_thread(self._client.evaluation, job)
 
     async def unfinished(self) -> Rows[Attempt]:
         """See `Client.unfinished`."""

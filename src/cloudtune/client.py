@@ -25,15 +25,17 @@ from cloudtune.errors import (
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
+from cloudtune.ledger.costs import JobCost, job_costs
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import Closeable, InPlace, capabilities_of
-from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved
+from cloudtune.plan import DataReport, Plan, PlannedEvaluation, PlanRequest, Resolved
 from cloudtune.redaction.boundary import guarded
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
+from cloudtune.spending import check_budgets, estimated, settle
 from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
 from cloudtune.watch import watch_many
@@ -44,9 +46,11 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
-    from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
+    from cloudtune.evaluation.models import Address
+    from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
-    from cloudtune.spec import JobSpec, Source
+    from cloudtune.report.document import Report
+    from cloudtune.spec import Data, JobSpec, Source
 
 
 class Client:
@@ -132,7 +136,15 @@ class Client:
 
     # -- planning --------------------------------------------------------------------------------------------------
 
-    def plan(self, spec: JobSpec, *, backend: str | None = None, again: bool = False, resume: bool = False) -> Plan:
+    def plan(
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        again: bool = False,
+        resume: bool = False,
+        accept_unknown_cost: bool = False,
+    ) -> Plan:
         """Check a spec and its data and return everything that `submit` would do. Sends nothing.
 
         Args:
@@ -141,16 +153,21 @@ class Client:
             again: Plan a new attempt if the last one has ended.
             resume: Start the new attempt from the newest valid checkpoint of the last one, if that one failed, expired
                 or was cancelled.
+            accept_unknown_cost: Plan a job whose cost is unknown although it has a cost limit or a budget.
 
         Raises:
             SpecError, UnsupportedError, DataError: Each with all its problems.
+            PolicyRefused: The job may cost more than its limit or a budget, or its cost is unknown.
         """
         chosen = self.backend(backend or self._default or spec.backend)
         fitted = fit(spec, chosen)
-        resolved, data = self._look(fitted.spec, chosen)
+        resolved, data, evaluation = self._look(fitted.spec, chosen, with_evaluation=True)
         key = job_key(fitted.spec, data, chosen.name, resolved)
         attempt, parent = self._runner(chosen).next_attempt(key, again=again, resume=resume)
-        plan = self._planned(fitted, chosen, resolved, data, key, attempt, parent)
+        plan = self._planned(
+            fitted, chosen, resolved, data, key, attempt, parent, accept_unknown_cost=accept_unknown_cost
+        )
+        plan = msgspec.structs.replace(plan, evaluation=evaluation)
         if resume and attempt == 1:
             plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
         return plan
@@ -169,18 +186,27 @@ class Client:
 
     def _planned(
         self, fitted: Fitted, backend: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
-        parent: JobRef | None,
+        parent: JobRef | None, *, accept_unknown_cost: bool,
     ) -> Plan:  # fmt: skip
         request = PlanRequest(
             spec=fitted.spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
             parent=parent,
         )  # fmt: skip
+        request, cost, limits = estimated(request, backend, self.ledger, accept_unknown=accept_unknown_cost)
         plan = backend.plan(request)
-        warnings = (*data.problems, *fitted.advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings)
-        return msgspec.structs.replace(plan, dropped=fitted.dropped, warnings=warnings)
+        warnings = (*data.problems, *fitted.advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings, *limits)
+        plan = msgspec.structs.replace(plan, dropped=fitted.dropped, warnings=warnings, cost=cost)
+        self._check_budgets(plan, accept_unknown_cost=accept_unknown_cost)
+        return plan
 
-    def _look(self, spec: JobSpec, backend: Backend) -> tuple[Resolved, DataReport]:
-        """Resolve the spec and read the data. Problems of both are reported together."""
+    def _check_budgets(self, plan: Plan, *, accept_unknown_cost: bool) -> None:
+        budgets = self.config.budgets
+        check_budgets(budgets, self.ledger, plan, self._clock.now(), accept_unknown=accept_unknown_cost)
+
+    def _look(
+        self, spec: JobSpec, backend: Backend, *, with_evaluation: bool = False
+    ) -> tuple[Resolved, DataReport, PlannedEvaluation | None]:
+        """Resolve the spec and read the data. Problems of all parts are reported together."""
         from cloudtune.data.checks.check_cache import Verdicts
 
         problems: list[InputError] = []
@@ -199,8 +225,16 @@ class Client:
             )  # fmt: skip
         except InputError as error:
             problems.append(error)
-        if resolved is not None and report is not None:
-            return resolved, report
+        evaluation: PlannedEvaluation | None = None
+        if with_evaluation and spec.evaluation is not None:
+            from cloudtune.evaluation.prepared import planned
+
+            try:
+                evaluation = planned(spec)
+            except InputError as error:
+                problems.append(error)
+        if resolved is not None and report is not None and not problems:
+            return resolved, report, evaluation
         if len(problems) == 1:
             raise problems[0]
         raise SpecError([problem for error in problems for problem in error.problems])
@@ -216,6 +250,7 @@ class Client:
         resume: bool = False,
         trust_remote_code: bool = False,
         trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> Job:
         """Create the job, or return the existing one if the same spec and data were submitted before.
@@ -229,17 +264,25 @@ class Client:
             resume: See `plan`.
             trust_remote_code: Confirm that code from the model's repository can run.
             trust_reward: Confirm that the spec's reward function can run, or that its endpoint gets the rows.
+            accept_unknown_cost: See `plan`.
             on_step: Called with every step of the submission.
 
         Raises:
-            PolicyRefused: The spec requests remote code or a reward, and the call does not confirm it.
+            PolicyRefused: The spec requests remote code or a reward, and the call does not confirm it; or the cost
+                exceeds a limit or a budget.
         """
-        plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
+        if isinstance(spec, Plan):
+            plan = spec
+        else:
+            plan = self.plan(spec, backend=backend, again=again, resume=resume, accept_unknown_cost=accept_unknown_cost)
         if plan.purpose != "job":
             raise InputError(f"this plan is to {plan.purpose} a model, not to create a job")
         check_trust(plan, confirmed=trust_remote_code, reward_confirmed=trust_reward)
         # Continue the recorded plan. Only the location of the rows may have changed.
         runner = self._runner(self.backend(plan.backend))
+        made = self.ledger.latest(plan.key)
+        if made is None or made.attempt < plan.attempt or made.ref is None:
+            self._check_budgets(plan, accept_unknown_cost=accept_unknown_cost)
         return Job(self, runner.submit(plan, spec_of(plan), on_step))
 
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
@@ -273,7 +316,7 @@ class Client:
                     f"{last.ref}, a newer attempt of the same spec, has not ended", hint="watch it, or cancel it first"
                 )
         spec = spec_of(made.plan)
-        resolved, data = self._look(spec, backend)
+        resolved, data, _ = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
                 f"{_what_changed(made.plan, resolved, data) or 'scope'} of {ref} has changed since it was submitted",
@@ -282,9 +325,9 @@ class Client:
         attempt = last.attempt + 1 if last.ref is not None else last.attempt
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
         fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
-        plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref)
-        # both were confirmed when ``ref`` was submitted
-        return self.submit(plan, trust_remote_code=True, trust_reward=True, on_step=on_step)
+        # all three were confirmed when ``ref`` was submitted
+        plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref, accept_unknown_cost=True)
+        return self.submit(plan, trust_remote_code=True, trust_reward=True, accept_unknown_cost=True, on_step=on_step)
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 
@@ -459,45 +502,131 @@ class Client:
                 pace = max(pace, self.backend(name).capabilities.poll_s)
         return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
 
+    def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
+        """Return every job of the ledger with its estimate and its cost, newest first.
+
+        The cost of a job that has ended is recorded first, if it is not yet: this reads the job's state.
+        """
+        waiting = [one.attempt.ref for one in job_costs(self.ledger, backend=backend) if one.actual is None]
+        for job in self.snapshots(ref for ref in waiting if ref is not None):
+            if job.has_ended:
+                settle(self.ledger, self.backend(job.ref.backend), job)
+        return job_costs(self.ledger, backend=backend)
+
     # -- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(
         self,
-        job: Job | JobRef | str,
-        data: Source | str,
+        model: Job | JobRef | str,
+        data: Source | Data | str | None = None,
         *,
         against: Sequence[Job | JobRef | str] = (),
+        guard: Source | str | None = None,
         options: EvaluateOptions | None = None,
+        spec: JobSpec | None = None,
         trust_remote_code: bool = False,
+        trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
-        """Compare the answers of a job's model with those of its base model and of other jobs, on held-out rows.
+        """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
         Answers are stored next to the ledger. A repeated call asks no model again. After a crash, at most the
-        answers in flight are asked for again.
+        answers in flight are asked for again. The result is stored as the job's last one: see `evaluation`.
 
         Args:
-            job: A job with a model, or what `attach` takes.
-            data: The held-out rows: a file, or a source of a spec.
-            against: Other jobs.
+            model: A job, or what `attach` takes; a folder with a model, for the local back end (with a slash in its
+                path); or ``backend=id``: a deployment or a vendor's id of a model, such as ``openai=gpt-4.1-mini``.
+            data: The held-out rows: a file, a source of a spec, or the data of a spec, whose test rows are used.
+                Without it, `JobSpec.evaluation` decides about everything but the trust.
+            against: Other models.
+            guard: General rows that show what the model has forgotten, in ``guard`` of the result.
             options: Metrics, baselines and settings.
+            spec: Has the evaluation, if there is no ``data``. Default: the spec with which the job was submitted.
             trust_remote_code: See `Job.model`.
+            trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those of
+                its spec.
             on_progress: Called with a model's name, the number of its answers and of all rows.
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
-            InputError: A metric that does not fit the rows, or a job that is named twice.
+            InputError: A metric that does not fit the rows, or a model that is named twice.
+            PolicyRefused: A metric is a Python function, and the call does not confirm it.
+            InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
-        from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluator
+        from cloudtune.evaluation.evaluating import Evaluator
+        from cloudtune.evaluation.result import EvaluateOptions, save
         from cloudtune.spec import Source
 
-        jobs = [one if isinstance(one, Job) else self.attach(one) for one in (job, *against)]
-        if twice := [str(one.ref) for one, count in Counter(jobs).items() if count > 1]:
-            raise InputError(f"named twice: {', '.join(twice)}", hint="name different jobs")
-        source = Source(path=data) if isinstance(data, str) else data
+        if data is None:
+            return self._evaluate_as_planned(model, spec, trust_remote_code=trust_remote_code,
+                                             trust_reward=trust_reward, on_progress=on_progress)  # fmt: skip
+        subjects = [self._subject(one) for one in (model, *against)]
+        if twice := [
+            str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
+        ]:
+            raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
         progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, progress, trust_remote_code=trust_remote_code)
-        return evaluator.evaluate(jobs[0], jobs[1:], source, options or EvaluateOptions())
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
+                              trust_reward=trust_reward)  # fmt: skip
+        found = evaluator.evaluate(
+            subjects[0], subjects[1:], Source(path=data) if isinstance(data, str) else data,
+            options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
+        )  # fmt: skip
+        if isinstance(subjects[0], Job):
+            save(self.ledger, subjects[0].ref, found)
+        return found
+
+    def _evaluate_as_planned(
+        self, model: Job | JobRef | str, spec: JobSpec | None, *, trust_reward: bool, **settings: Any
+    ) -> Evaluation:
+        from cloudtune.evaluation.prepared import requested
+
+        subject = self._subject(model)
+        if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
+            spec, trust_reward = spec_of(made.plan), True  # confirmed when the job was submitted
+        asked = None if spec is None else requested(spec)
+        if asked is None:
+            raise InputError("no rows are given, and the spec of the model has no evaluation",
+                             hint="name the file with the held-out rows")  # fmt: skip
+        return self.evaluate(
+            model, asked.data, against=asked.against, guard=asked.guard, options=asked.options,
+            trust_reward=trust_reward, **settings,
+        )  # fmt: skip
+
+    def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
+        """The last evaluation of a job that is stored next to this ledger, or None. Asks no model."""
+        from cloudtune.evaluation.result import load
+
+        return load(self.ledger, (job if isinstance(job, Job) else self.attach(job)).ref)
+
+    def _subject(self, model: Job | JobRef | Address | str) -> Job | Address:
+        from cloudtune.evaluation.models import Address, is_folder
+
+        if isinstance(model, Job | Address):
+            return model
+        if isinstance(model, str):
+            if is_folder(model):
+                return Address(model, self.backend("local"))
+            backend, equals, address = model.partition("=")
+            if equals and backend.isidentifier():
+                return Address(address, self.backend(backend))
+        return self.attach(model)
+
+    def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:
+        """Gather everything about a job in one document, which `Report` writes as HTML, Markdown or JSON.
+
+        Args:
+            job: A job, or what `attach` takes.
+            evaluation: What `evaluate` returned for the job. Default: its last evaluation, see `evaluation`.
+
+        Raises:
+            JobNotFound: Neither the ledger nor the back end knows the job.
+            InputError: Several jobs match.
+        """
+        from cloudtune.report.document import make_report
+
+        found = job if isinstance(job, Job) else self.attach(job)
+        return make_report(found, self.ledger, self._clock.now(), evaluation)
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -10,6 +10,7 @@ import msgspec
 
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
+from cloudtune.ledger.evaluations import evaluation_file
 from cloudtune.optional import (
     Exporter,
     GenerateOptions,
@@ -21,6 +22,7 @@ from cloudtune.optional import (
     check_inputs,
 )
 from cloudtune.retry import reading
+from cloudtune.spending import settle
 from cloudtune.trust import trust_fields
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
 
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.client import Client
+    from cloudtune.evaluation.result import Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.optional import Input, Prompt
+    from cloudtune.report.document import Report
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -121,6 +125,10 @@ class Job:
         conclude(self.snapshot())
         return self.model()
 
+    def report(self, *, evaluation: Evaluation | None = None) -> Report:
+        """Gather everything about the job in one document. See `Client.report`."""
+        return self._client.report(self, evaluation=evaluation)
+
     # -- waiting ---------------------------------------------------------------------------------------------------
 
     def watch(
@@ -143,11 +151,15 @@ class Job:
             cancel_after: Cancel the job when it has run this many seconds since its creation, and raise JobExpired.
         """
         stall_after = self._planned_stall() if stall_after is None else stall_after
-        return watch(
+        for update in watch(
             self._backend, self.ref, clock=self._client.clock, timeout=timeout, stall_after=stall_after,
             lost_after=lost_after, longest_poll=longest_poll,
             cap=None if cancel_after is None else partial(self._over, cancel_after),
-        )  # fmt: skip
+        ):  # fmt: skip
+            if update.snapshot.has_ended:
+                with suppress(LedgerError):  # `cloudtune cost` records it later
+                    settle(self._client.ledger, self._backend, update.snapshot)
+            yield update
 
     def _over(self, limit: float, snapshot: JobSnapshot) -> str | None:
         made = snapshot.created_at
@@ -204,7 +216,7 @@ class Job:
         return self
 
     def delete(self) -> None:
-        """Delete a job that has ended, with its contents and its encoded rows.
+        """Delete a job that has ended, with its contents, its encoded rows and its evaluation.
 
         Succeeds if the job no longer exists.
         """
@@ -215,6 +227,7 @@ class Job:
         made = ledger.of_ref(self.ref)
         if made is not None:
             ledger.gone(self.ref)
+            evaluation_file(ledger, self.ref).unlink(missing_ok=True)  # it has rows
             if not self._client.unfinished():  # otherwise another process may be about to upload these rows
                 Spool(ledger.folder / "spool").forget(made.plan)
 
@@ -270,13 +283,13 @@ class Job:
             raise UnsupportedError(f"{self.ref.backend} has only models that generate text", hint="use generate")
         return backend
 
-    def _check_can_answer(self, *, predicts: bool) -> None:
-        """Raise a CloudtuneError if `predict`, or else `generate`, has no model. Asks no model."""
+    def _answering_model(self, *, predicts: bool, trust_remote_code: bool) -> TunedModel:
+        """The model, if the back end can answer with it: with `predict`, or else with `generate`. Asks no model."""
         if predicts:
             self._predictor()
         else:
             self._able(Generator, "verb:generate")
-        self.model()
+        return self.model(trust_remote_code=trust_remote_code)
 
     def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
         """Export the adapter, or the merged weights, to a new folder, and return its files.

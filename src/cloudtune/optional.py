@@ -10,14 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+import msgspec
+
 from cloudtune.errors import InputError, Problem
 from cloudtune.plan import Plan, Resolved
 from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Prediction, TunedModel, Value
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
 
@@ -125,13 +129,15 @@ def check_generation(prompts: Sequence[Prompt], options: GenerateOptions) -> Non
         raise InputError(found)
 
 
-def _of_prompt(number: int, prompt: Prompt) -> Problem | None:
-    texts = [prompt] if isinstance(prompt, str) else [turn.get("content") for turn in prompt]
-    if not texts or texts == [""]:
+def _of_prompt(number: int, prompt: Prompt | Input) -> Problem | None:
+    if not isinstance(prompt, str | Mapping) and not all(isinstance(turn, Mapping) for turn in prompt):
+        message = f"prompt {number} is neither a text nor a list of messages"
+        return Problem(code="bad_prompt", message=message, fix='a message is {"role": "user", "content": ...}')
+    texts = [prompt] if isinstance(prompt, str | Mapping) else [turn.get("content") for turn in prompt]
+    if texts in ([], [""], [{}]):
         return Problem(code="empty_prompt", message=f"prompt {number} is empty", fix="enter at least one word")
     try:
-        for text in texts:
-            str(text).encode()
+        msgspec.json.encode(prompt, enc_hook=str)
     except UnicodeEncodeError as error:
         message = f"prompt {number} is not UTF-8 text: {error.reason} at character {error.start + 1}"
         return Problem(code="not_utf8", message=message, fix="convert it to UTF-8")
@@ -158,8 +164,7 @@ Input = str | Mapping[str, Any]
 
 def check_inputs(inputs: Sequence[Input]) -> None:
     """Check the inputs of `Predictor.predict`. Raises InputError with all problems."""
-    found = [problem for number, given in enumerate(inputs, 1)
-             if isinstance(given, str) and (problem := _of_prompt(number, given))]  # fmt: skip
+    found = [problem for number, given in enumerate(inputs, 1) if (problem := _of_prompt(number, given))]
     if found:
         raise InputError(found)
 
@@ -184,6 +189,17 @@ class Host(Protocol):
 
     def deployments(self) -> Iterable[Deployment]:
         """Return the deployments that exist now."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A back end whose jobs have a price. `cloudtune.pricing` does the arithmetic."""
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """Return the expected cost of a job. Pure, like ``plan``. What is unknown is named, not counted as zero."""
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """Return what the vendor bills for a job that has ended, from its record. No I/O."""
 
 
 @runtime_checkable

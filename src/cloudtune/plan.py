@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from cloudtune.cost import CostEstimate, Measured
 from cloudtune.errors import Problem
 from cloudtune.state import JobRef, Value
 
@@ -93,6 +94,10 @@ class PlanRequest(Value, frozen=True, kw_only=True):
     """Hash of (key, attempt), 32 hex digits. Names and idempotency tokens are derived from it."""
     parent: JobRef | None = None
     """The job whose newest valid checkpoint this one starts from."""
+    measured: Measured | None = None
+    """The speed of earlier jobs with the same settings, if there are any. Only estimates use it."""
+    run_seconds: float | None = None
+    """The run time in seconds at which the job's cost reaches its limit: it must have stopped by then."""
 
     @property
     def slug(self) -> str:
@@ -140,15 +145,18 @@ class Dropped(Value, frozen=True, kw_only=True):
     reason: str
 
 
-class CostEstimate(Value, frozen=True, kw_only=True):
-    """The expected cost of the job, and the date of the prices."""
+class PlannedEvaluation(Value, frozen=True, kw_only=True):
+    """What the spec's ``evaluation`` asks after the job has succeeded."""
 
-    usd: float | None
-    """The expected cost. None if only bounds or an hourly price are known."""
-    basis: str
-    prices_as_of: str | None = None
-    at_least_usd: float | None = None
-    at_most_usd: float | None = None
+    rows: int
+    metrics: tuple[str, ...]
+    models: tuple[str, ...]
+    """Those that are asked."""
+    answers: int
+    """At most this many: equal prompts are asked once, and stored answers not again."""
+    max_tokens: int
+    """Limit of each answer."""
+    guard_rows: int = 0
 
 
 class Plan(Value, frozen=True, kw_only=True):
@@ -173,6 +181,7 @@ class Plan(Value, frozen=True, kw_only=True):
     cost: CostEstimate | None = None
     parent: str | None = None
     """Reference of the job that this one starts from."""
+    evaluation: PlannedEvaluation | None = None
 
 
 def filled(request: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -133,7 +133,7 @@ class Limits(Part):
     max_time: Seconds | None = None
     """Maximum training time, e.g. ``2h``. A job that reaches it is ``expired``; its best checkpoint is kept."""
     max_cost_usd: PositiveFloat | None = None
-    """Maximum cost in USD. Rejected by back ends that cannot enforce it."""
+    """Maximum cost of training in USD. A job billed by time stops before it; others that may cost more are refused."""
     stall_after: Seconds | None = None
     """Warn if a running job has no new step or event for this long."""
 
@@ -229,6 +229,37 @@ class Data(Part):
         return value  # the data commands report such a name together with everything else that they find
 
 
+_Words = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(as_sequence, json_schema_input_type=tuple[str, ...] | str),
+]
+
+
+class EvaluationSettings(Part):
+    """What to measure after the job has succeeded. ``evaluation: test.jsonl`` is short for its ``data``."""
+
+    data: SourceField | None = None
+    """Held-out rows with their expected answers. Default: ``data.test``."""
+    metrics: _Words = ()
+    """Names of metrics, the deciding one first. Default: chosen from the rows."""
+    baselines: bool = True
+    """Compare with the base model, and with the most frequent label or a copy of the source."""
+    few_shot: Annotated[NaturalInt, Field(le=64)] = 0
+    """Also compare with the base model after this many training rows as examples."""
+    against: _Words = ()
+    """Also compare with the models of these jobs: references or names."""
+    guard: SourceField | None = None
+    """General rows that show what the model has forgotten: the base and the tuned model answer them."""
+    max_rows: PositiveInt | None = None
+    """Use at most this many rows of ``data``, and of ``guard``, chosen by content and ``seed``."""
+    max_tokens: PositiveInt | None = None
+    """Limit of each answer. Default: from the length of the expected answers."""
+    group: str | None = None
+    """The field of the rows that names their source: rows with one source are resampled together."""
+    seed: Seed = 0
+    """Of resampling, and of the choice of rows and examples."""
+
+
 Tag = Annotated[str, Field(max_length=256)]
 _NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*")
 
@@ -261,12 +292,20 @@ class JobSpec(Part):
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
+    evaluation: Annotated[EvaluationSettings, short("data", EvaluationSettings | str)] | None = None
+    """Measured on this machine after the job has succeeded. Not part of the job's identity."""
     tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Tag] = {}
     seed: Seed | None = None
     overrides: dict[str, dict[str, Any]] = {}
     """Settings per back end, which override the portable ones."""
     unsupported: Literal["refuse", "drop"] = "refuse"
     """What to do with a field that the back end does not support. The plan lists dropped fields."""
+
+    @model_validator(mode="after")
+    def _has_rows_to_evaluate(self) -> Self:
+        if self.evaluation is not None and self.evaluation.data is None and self.data.test is None:
+            raise ValueError("evaluation has no rows; set evaluation.data or data.test")
+        return self
 
     def model_for(self, backend: str) -> str | None:
         """Return the base model for that back end, or None if the spec has none."""
@@ -299,7 +338,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "layers": (),
     "validation": (),
     "checkpoints": (),
-    "limits": ("stall_after",),  # handled by the watch, on any back end
+    "limits": ("stall_after", "max_cost_usd"),  # core handles both, on any back end
     "data": ("train", "mix", "allow_dropped", "split_seed"),  # core reads, mixes and splits the rows, for any back end
 }
 

@@ -47,7 +47,7 @@ class Stage(Part):
     """A stage of gradual unfreezing. Its length is ``epochs``, or ``share`` of all steps."""
 
     layers: NaturalInt | None = None
-    """How many layers are trained, counted from the top, with the norm and the head above them. 0: only these.
+    """How many layers are trained, counted from the top, with everything after the last one. 0: only that.
 
     Left out: one stage for each number of layers, from 0 to all."""
     epochs: PositiveFloat | None = None

@@ -6,6 +6,7 @@ spec file, an archive or a vendor's response, which others may have written, req
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import PolicyRefused, Problem
@@ -20,7 +21,9 @@ TRUST_REWARD = "trust_reward"
 _REWARDS = {
     "function": "runs a Python function with your permissions, to score completions",
     "url": "sends its prompts and the model's completions to this endpoint",
+    "metrics": "runs a Python function with your permissions, to score answers",
 }
+_FUNCTION = re.compile(r".+\.py:[A-Za-z_]\w*|[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.DOTALL)
 _OFF = ("", "0", "false", "no", "off", "none", "null")
 
 
@@ -46,7 +49,14 @@ def _fields(value: Any, path: str) -> Iterator[str]:
 def reward_fields(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields of a spec that name a program or an endpoint to score completions, as dotted paths."""
     reward = (spec.get("method") or {}).get("reward") or {}
-    return tuple(f"method.reward.{name}" for name in _REWARDS if reward.get(name))
+    metrics = (spec.get("evaluation") or {}).get("metrics") or ()
+    functions = ["evaluation.metrics"] if any(map(is_function, metrics)) else []
+    return (*(f"method.reward.{name}" for name in _REWARDS if reward.get(name)), *functions)
+
+
+def is_function(metric: str) -> bool:
+    """Whether the name of a metric is that of a Python function: ``module:function`` or ``file.py:function``."""
+    return not metric.startswith(("regex:", "json_schema:")) and _FUNCTION.fullmatch(metric) is not None
 
 
 def trust_warnings(spec: Mapping[str, Any], backend: str) -> tuple[Problem, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cli.conftest import SLOW, SPEC
 
 from cloudtune.testing.faults import FOREVER, Fault
 
@@ -58,11 +59,11 @@ def test_the_same_answers_as_the_base_give_no_evidence(desk: Desk, job: str) -> 
 
 def test_no_model_is_asked_twice(desk: Desk, job: str) -> None:
     words = ("evaluate", job, "--data", with_answers(""), "--few-shot", "3", "--json")
-    first = desk.run(*words)
+    first = desk.run(*words).json
     calls = desk.vendor.calls("generate")
     assert calls == 3 * len(ROWS)
     desk.vendor.fail("generate", Fault(kind="throttle", times=FOREVER))
-    assert desk.run(*words).json == first.json
+    assert desk.run(*words).json | {"made_at": ""} == first | {"made_at": ""}
     assert desk.vendor.calls("generate") == calls
 
 
@@ -154,7 +155,7 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
         assert done.code == 2
         assert f"named twice: {job}" in done.err
     assert desk.run("compare", "job", "--data", data).code == 2
-    assert against["answers"][0].keys() == {"file", "line", "expected", "answers"}
+    assert against["answers"][0].keys() == {"file", "line", "prompt", "expected", "answers"}
     assert against["answers"][0]["file"] == data
 
 
@@ -173,6 +174,7 @@ def test_rows_that_cannot_be_evaluated_are_listed(desk: Desk, job: str, row: dic
 
 
 def test_a_job_without_a_model_is_refused_before_any_question(desk: Desk, job: str) -> None:
+    desk.vendor.follow(SLOW)
     other = desk.submit("--set", "name=other")
     done = desk.run("evaluate", job, "--data", with_answers(""), "--against", other)
     assert done.code != 0
@@ -203,8 +205,118 @@ def test_killed_evaluations_ask_each_question_once(desk: Desk, job: str) -> None
             time.sleep(0.01)
         run.kill()
         kills += run.wait() != 0
-    killed = desk.run(*words).json
-    # The question that was in flight when the process died may be asked again.
-    assert 2000 <= desk.vendor.calls("generate") <= 2000 + kills
+    killed = desk.run(*words).json | {"made_at": ""}
+    # The questions that were in flight when the process died may be asked again.
+    assert 2000 <= desk.vendor.calls("generate") <= 2000 + 8 * kills
     (desk.home / "answers" / "answers.db").unlink()
-    assert desk.run(*words).json == killed
+    assert desk.run(*words).json | {"made_at": ""} == killed
+
+
+def test_the_spec_asks_for_an_evaluation_after_the_job(desk: Desk) -> None:
+    with_answers(" says base-1")
+    more = "evaluation: {data: test.jsonl, metrics: exact_match, max_rows: 30, max_tokens: 200, guard: rows.jsonl}\n"
+    (desk.folder / "job.yaml").write_text(SPEC + more)
+    plan = desk.run("plan", "job.yaml", "--json").json["evaluation"]
+    assert (plan["rows"], plan["guard_rows"], plan["answers"], plan["models"]) == (
+        30, 20, 100, ["tuned model", "base model"]
+    )  # fmt: skip
+    done = desk.run("run", "job.yaml", "--yes")
+    assert done.code == 0, done.err
+    assert "at most 100 answers of at most 200 tokens" in done.err
+    assert "Worse: exact_match of job against base model" in done.out
+    assert "What it forgot, on general rows" in done.out
+    shown = desk.run("show", "job", "--json").json["evaluation"]
+    assert (shown["rows"], shown["guard"]["rows"], "answers" in shown) == (30, 20, False)
+    assert "Worse: exact_match of job against base model" in desk.run("show", "job").out
+    calls = desk.vendor.calls("generate")
+    assert desk.run("watch", "job", "--json").json["evaluation"]["verdict"] == shown["verdict"]
+    assert desk.run("evaluate", "job", "--json").json["verdict"] == shown["verdict"]
+    assert desk.vendor.calls("generate") == calls
+
+
+def test_a_failed_evaluation_leaves_the_job_succeeded(desk: Desk) -> None:
+    with_answers("")
+    (desk.folder / "job.yaml").write_text(f"{SPEC}evaluation: test.jsonl\n")
+    desk.vendor.fail("generate", Fault(kind="forbidden", times=FOREVER))
+    done = desk.run("run", "job.yaml", "--yes", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["state"], done.json["evaluation"]) == ("succeeded", None)
+    assert "the job has succeeded, but it is not evaluated" in done.err
+    assert "cloudtune evaluate scripted:" in done.err
+    done = desk.run("evaluate", "job", "--data", "test.jsonl")
+    assert done.code != 0
+
+
+def test_the_evaluation_of_a_spec_is_no_part_of_the_job(desk: Desk, job: str) -> None:
+    with_answers("")
+    (desk.folder / "job.yaml").write_text(f"{SPEC}evaluation: test.jsonl\n")
+    assert desk.submit() == job
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    ("evaluation: missing.jsonl\n", "missing.jsonl"),
+    ("evaluation: {metrics: accuracy, data: test.jsonl}\n", "accuracy is for labels"),
+    ("evaluation: {few_shot: 2}\n", "set evaluation.data or data.test"),
+])  # fmt: skip
+def test_a_wrong_evaluation_is_refused_before_the_job(desk: Desk, more: str, message: str) -> None:
+    with_answers("")
+    (desk.folder / "job.yaml").write_text(SPEC + more)
+    done = desk.run("run", "job.yaml", "--yes")
+    assert done.code == 2
+    assert message in done.err
+    assert desk.vendor.calls("create_job") == 0
+
+
+def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> None:
+    desk.run("evaluate", job, "--data", with_answers(""))
+    (stored,) = (desk.home / "evaluations").iterdir()
+    assert stored.stat().st_mode & 0o777 == 0o600
+    assert desk.run("delete", job, "--yes").code == 0
+    assert not stored.exists()
+
+
+def test_models_without_a_job_are_evaluated(desk: Desk, job: str) -> None:
+    data = with_answers(" says base-1")
+    words = ("--data", data, "--metric", "exact_match", "--max-tokens", "200", "--json")
+    direct = desk.run("evaluate", "--backend", "scripted", "--model", "base-1", "--against", job, *words)
+    assert direct.code == 0, direct.err
+    assert [(one["name"], one["role"]) for one in direct.json["models"]] == [("base-1", "tuned"), ("job", "other")]
+    assert direct.json["models"][0]["scores"]["exact_match"]["value"] == 1.0
+    assert direct.json["overlap"]["checked"] is False
+    assert desk.run("deploy", job, "--yes").code == 0
+    (name,) = (one["id"] for one in desk.run("deployments", "--json").json["deployments"])
+    deployed = desk.run("compare", f"scripted={name}", job, *words).json
+    (found,) = deployed["comparisons"]
+    assert found["same_answers"] == len(ROWS)
+    for wrong in ((), (job, "--model", "base-1"), (job, "--backend", "scripted")):
+        assert desk.run("evaluate", *wrong, "--data", data).code == 2
+    done = desk.run("evaluate", job, "--seed", "1")
+    assert (done.code, "decides about all options" in done.err) == (2, True)
+
+
+def test_near_duplicates_of_training_rows_are_listed(desk: Desk) -> None:
+    text = "the quick brown fox jumps over the lazy dog near the old river bank today at noon with a cat"
+    write("rows.jsonl", [{"prompt": f"{text} {number}", "completion": "yes"} for number in range(20)])
+    ref = desk.submit()
+    desk.finish(ref)
+    rows: list[dict[str, object]] = [{"prompt": f"{text} tomorrow", "completion": "yes"},
+                                     {"prompt": f"{text[:40]} but nothing else", "completion": "yes"}]  # fmt: skip
+    words = ("evaluate", ref, "--data", write("near.jsonl", rows))
+    assert desk.run(*words, "--json").json["overlap"]["near"] == [1]
+    assert "1 of 2 test rows shares most runs of three words with a training row: line 1" in desk.run(*words).out
+
+
+def test_a_function_as_metric_must_be_confirmed(desk: Desk) -> None:
+    Path("score.py").write_text("def right(answer, expected):\n    return answer == expected\n")
+    with_answers(" says base-1")
+    words = ("--data", "test.jsonl", "--metric", "score.py:right", "--max-tokens", "200")
+    more = "evaluation: {data: test.jsonl, metrics: 'score.py:right', max_tokens: 200}\n"
+    (desk.folder / "job.yaml").write_text(SPEC + more)
+    done = desk.run("run", "job.yaml", "--yes")
+    assert (done.code, "--trust-reward" in done.err, desk.vendor.calls("create_job")) == (7, True, 0)
+    done = desk.run("run", "job.yaml", "--yes", "--trust-reward", "--json")
+    assert done.json["evaluation"]["models"][1]["scores"][f"{desk.folder}/score.py:right"]["value"] == 1.0
+    assert desk.run("evaluate", "job").code == 0  # confirmed when the job was submitted
+    done = desk.run("evaluate", "job", *words)
+    assert (done.code, "runs a Python function with your permissions" in done.err) == (7, True)
+    assert desk.run("evaluate", "job", *words, "--trust-reward").code == 0

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune.cli.generate import read_prompts
+from cloudtune.cli.generate import _with_scores, read_prompts
 from cloudtune.cli.predict import lines_of, read_inputs, shown
 from cloudtune.errors import InputError
-from cloudtune.state import Prediction, Tag
+from cloudtune.optional import GenerateOptions, check_generation, check_inputs
+from cloudtune.state import Generation, Prediction, Tag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,17 @@ def test_a_prediction_is_shown_with_its_scores(kind: str) -> None:
     assert lines_of(found) == expected
 
 
+def test_labels_and_words_cannot_control_a_terminal() -> None:
+    evil = "a\x1b[2J\nb"
+    escaped = "a\\x1b[2J\\nb"
+    label = f"{escaped}  ({escaped} 1.000)"
+    assert lines_of(Prediction(text=evil, score=1.0, scores={evil: 1.0})) == label
+    assert (
+        lines_of(Prediction(text=evil, tags=(Tag(token=evil, tag=evil, score=1.0),))) == f"{escaped}  {escaped}  1.000"
+    )
+    assert _with_scores(Generation(text=evil, scores={evil: 1.0})) == label
+
+
 def test_inputs_are_lines_or_rows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     assert read_inputs(tmp_path / "a.txt") == ["one", "two"]
@@ -44,6 +56,16 @@ def test_inputs_are_lines_or_rows(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         read_inputs(rows)
     assert [problem.line for problem in refused.value.problems] == [1, 2]
+
+
+def test_halves_of_surrogate_pairs_are_refused(tmp_path: Path) -> None:
+    """No tokenizer takes them. JSON can escape them."""
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('"fine"\n{"tokens": ["\\ud800"]}\n{"messages": [{"role": "user", "content": ["\\udc00"]}]}\n')
+    for check in (check_inputs, lambda given: check_generation([[one] for one in given], GenerateOptions())):
+        with pytest.raises(InputError) as refused:
+            check(read_inputs(rows)[1:])
+        assert [problem.code for problem in refused.value.problems] == ["not_utf8"] * 2
 
 
 def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from cloudtune.cli import render
 from cloudtune.cli.render_errors import as_json, as_text, exit_code
 from cloudtune.cli.render_job import next_steps
-from cloudtune.cli.render_plan import plan_text
+from cloudtune.cli.render_plan import plan_text, warnings_text
 from cloudtune.cli.render_plot import curves
 from cloudtune.cli.render_watch import EARLIER_EVENTS, LiveView, PlainView, sparkline
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import InputError, JobFailed, Problem, RateLimited
-from cloudtune.plan import CostEstimate, DataReport, Dropped, Plan, Resolved, Setting, SplitInfo, Step
+from cloudtune.plan import DataReport, Dropped, Plan, Resolved, Setting, SplitInfo, Step
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
 from cloudtune.watch import Update
 
@@ -257,6 +258,15 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
     for words in ("attempt 2", "checkpoint of local:/runs:job-0", "a.jsonl: few rows", 'tags = {"a": "b"}: it has none',
                   "about $1,234.50 (20 k tokens, prices as of 2026-03-01)"):  # fmt: skip
         assert words in fuller
+
+
+def test_many_warnings_of_one_kind_leave_the_plan_readable() -> None:
+    many = [Problem(code="duplicate", severity="warning", message="twice", line=n) for n in range(1, 40)]
+    other = Problem(code="w", severity="warning", message="few rows")
+    for text in (plan_text(_plan(warnings=(*many, other))), warnings_text((*many, other))):
+        assert (text.count("twice"), text.count("few rows")) == (5, 1)
+        assert "not shown: 34 more of duplicate (--json lists them)" in text
+    assert "not shown" not in plan_text(_plan(warnings=(*many[:5], other)))
 
 
 @pytest.mark.parametrize(("least", "told"), [(1.5, "$1.50 to $12.00 (bounds, prices as of 2026-03-01)"),

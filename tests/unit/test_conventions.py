@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from tests import import_cycles
-from tests.syntax import nodes
+from tests.syntax import nodes, tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOTS = tuple(REPOSITORY / root for root in ("src", "providers", "local_backend"))
@@ -121,10 +120,9 @@ def test_names_say_what_a_thing_is() -> None:
     assert not vague, "name the noun: see CONTRIBUTING"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_where)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
-    if path.read_text(encoding="utf-8").strip():
-        assert ast.get_docstring(nodes(path)[0])
+def test_every_module_says_what_it_is_for() -> None:
+    trees = {_where(path): tree(path) for path in MODULES}
+    assert not [name for name, module in trees.items() if module.body and not ast.get_docstring(module)]
 
 
 def test_imports_point_one_way() -> None:
@@ -135,7 +133,7 @@ def test_imports_point_one_way() -> None:
 
 def test_no_imports_form_a_cycle() -> None:
     """Neither at import time nor, with the imports inside functions, between the files of one folder."""
-    graphs = import_cycles.graphs_of(import_cycles.modules_under(ROOTS))
+    graphs = import_cycles.graphs_of(import_cycles.modules_under(ROOTS), tree)
     assert not import_cycles.cycles(graphs.at_import)
     assert not import_cycles.cycles(graphs.in_folders)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.syntax import nodes
 
 from cloudtune.data.read.causes import find_cause
 from cloudtune.data.read.nesting import MAX_DEPTH, may_be_deep
@@ -50,16 +51,15 @@ def caught(node: ast.Try | ast.With) -> list[ast.expr]:
 
 def unguarded(path: Path) -> Iterator[int]:
     """Lines that parse JSON outside a ``try`` or ``suppress`` that catches RecursionError."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.Try | ast.With)
         and any(isinstance(name, ast.Name) and name.id in CATCHES for kind in caught(node) for name in ast.walk(kind))
         for statement in node.body
         for inner in ast.walk(statement)
     }
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if (
             isinstance(node, ast.Call)
             and id(node) not in guarded

@@ -6,10 +6,15 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.syntax import nodes
 
 from cloudtune.registry import BUILT_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CORE = Path(__file__).resolve().parents[2] / "src" / "cloudtune"
 NAMES = (
@@ -41,12 +46,11 @@ ALLOWED: dict[str, tuple[str, str]] = {
 _FOUND = re.compile(rf"{'|'.join(NAMES)}|(?<![a-z0-9])(?:{'|'.join(SHORT)})(?![a-z0-9])")
 
 
-def named_in(source: str) -> set[str]:
+def named_in(syntax: Sequence[ast.AST]) -> set[str]:
     """The vendors that identifiers and strings name. Comments and docstrings may cite and give examples."""
-    nodes = list(ast.walk(ast.parse(source)))
-    prose = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    prose = {id(node.value) for node in syntax if isinstance(node, ast.Expr)}
     found: set[str] = set()
-    for node in nodes:
+    for node in syntax:
         texts = [getattr(node, field, None) for field in ("id", "attr", "name", "arg", "asname", "module")]
         if isinstance(node, ast.Constant) and id(node) not in prose:
             texts.append(node.value if isinstance(node.value, str) else str(node.value))
@@ -58,9 +62,7 @@ def named_in(source: str) -> set[str]:
 @cache
 def found() -> dict[str, set[str]]:
     """File -> the names in it."""
-    each = {
-        path.relative_to(CORE).as_posix(): named_in(path.read_text(encoding="utf-8")) for path in CORE.rglob("*.py")
-    }
+    each = {path.relative_to(CORE).as_posix(): named_in(nodes(path)) for path in CORE.rglob("*.py")}
     return {where: names for where, names in each.items() if names}
 
 
@@ -93,11 +95,11 @@ def test_core_holds_no_data_files() -> None:
     ],
 )  # fmt: skip
 def test_a_planted_name_is_found(source: str) -> None:
-    assert named_in(source)
+    assert named_in([*ast.walk(ast.parse(source))])
 
 
 @pytest.mark.parametrize(
     "source", ['"""As OpenAI does."""', "x = 1  # Bedrock", "def innovate(): ...", "laws = 'open'", "S311 = 'seconds3'"]
 )
 def test_other_words_pass(source: str) -> None:
-    assert not named_in(source)
+    assert not named_in([*ast.walk(ast.parse(source))])

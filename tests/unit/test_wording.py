@@ -26,7 +26,7 @@ DOCUMENTS = sorted(
         *REPOSITORY.glob("*.md"),
         *(
             path
-            for root in ("src", "providers", "local_backend", "benchmarks")
+            for root in ("src", "providers", "local_backend", "benchmarks", "docs")
             for path in (REPOSITORY / root).rglob("*.md")
         ),
         *(path for path in (REPOSITORY / "examples").rglob("*") if path.suffix in {".md", ".py", ".yaml"}),

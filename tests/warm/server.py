@@ -1,8 +1,9 @@
 """Runs the trainers of all tests in children of one process that has imported torch, transformers and peft once.
 
-Importing them takes most of the time of a run over a few rows. ``sitecustomize.py`` is the client. A child has the
-client's arguments, environment, folder, descriptors and umask, and leads a process group of its own. Usage:
-``server.py SOCKET``. The server ends when its standard input does, and imports nothing before a client needs it.
+Importing them takes most of the time of a run over a few rows. The workers of pytest-xdist are such children, too.
+``sitecustomize.py`` is the client. A child has the client's arguments, environment, folder, descriptors and umask, and
+leads a process group of its own. Usage: ``server.py SOCKET``. The server ends when its standard input does, and imports
+nothing before a client needs it.
 """
 
 from __future__ import annotations
@@ -163,12 +164,13 @@ def _live(order: dict[str, Any], fds: list[int]) -> NoReturn:
         os.chdir(order["cwd"])
         os.environ.clear()
         os.environ.update(order["env"])
-        first = order["cwd"] if order["is_module"] else str(Path(order["program"]).resolve().parent)
+        program = order["program"]
+        first = {"module": order["cwd"], "code": "", "script": str(Path(program).resolve().parent)}[order["kind"]]
         sys.path[:] = order["path"] if order["safe"] else [first, *order["path"]]
-        sys.argv[:] = [order["program"], *order["argv"]]
+        sys.argv[:] = ["-c" if order["kind"] == "code" else program, *order["argv"]]
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         sys.modules.pop("sitecustomize", None)
-        status = _run(order["program"], is_module=order["is_module"])
+        status = _run(program, order["kind"])
     except BaseException:  # noqa: BLE001 - the child must end here
         traceback.print_exc()
     finally:
@@ -194,11 +196,13 @@ def _take_descriptors(numbers: list[int], fds: list[int]) -> None:
         os.close(fd)
 
 
-def _run(program: str, *, is_module: bool) -> int:
+def _run(program: str, kind: str) -> int:
     """The status with which the interpreter would end."""
     try:
-        if is_module:
+        if kind == "module":
             runpy.run_module(program, run_name="__main__", alter_sys=True)
+        elif kind == "code":
+            exec(program, {"__name__": "__main__"})
         else:
             runpy.run_path(program, run_name="__main__")
     except SystemExit as end:

@@ -1,5 +1,7 @@
 """Hands a trainer that a test starts over to the warm server (``server.py``): there torch is imported already.
 
+The same holds for the workers of pytest-xdist.
+
 Python imports this module at its start, from PYTHONPATH. The process stays as a stand-in: it passes signals on, its
 end ends the child that runs the program, and it ends as the child does.
 """
@@ -11,17 +13,21 @@ PROGRAMS = ("cloudtune_trainer", "cloudtune_trainer.sagemaker")
 
 With PYTHON_WARM_ALL set, scripts and the command line run warm, too. What they start does not inherit that.
 """
+WORKER = "import sys;exec(eval(sys.stdin.readline()))"
+"""execnet starts a worker of pytest-xdist with ``python -u -c`` and this."""
 SETTINGS = ("OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "HUGGINGFACE_")
 """Libraries read variables of these names when they are imported, so they have to be those of the server."""
 SET_BY_THE_TRAINER = ("OMP_WAIT_POLICY", "HF_HUB_DISABLE_PROGRESS_BARS")
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
 
 
-def _program() -> tuple[str, bool] | None:
-    """A module, or else the file of a script, that is to be run warm; and whether it is a module."""
+def _program() -> tuple[str, str] | None:
+    """A module, the file of a script or a worker's code that is to be run warm; and which of these it is."""
     import os
 
     words = sys.orig_argv[1:]
+    if words == ["-u", "-c", WORKER]:
+        return WORKER, "code"
     if words and words[0] == "-P":
         del words[0]
     if not words:
@@ -30,8 +36,8 @@ def _program() -> tuple[str, bool] | None:
     if words[0] == "-m" and len(words) > 1:
         programs = (*PROGRAMS, "cloudtune") if everything else PROGRAMS
         is_warm = words[1] in programs or words[1].rpartition(".")[0] in PROGRAMS
-        return (words[1], True) if is_warm else None
-    return (words[0], False) if everything and not words[0].startswith("-") else None
+        return (words[1], "module") if is_warm else None
+    return (words[0], "script") if everything and not words[0].startswith("-") else None
 
 
 def facts() -> dict[str, object]:
@@ -54,7 +60,7 @@ def facts() -> dict[str, object]:
     }
 
 
-def _hand_over(program: str, *, is_module: bool) -> None:
+def _hand_over(program: str, kind: str) -> None:
     import array
     import fcntl
     import json
@@ -79,7 +85,7 @@ def _hand_over(program: str, *, is_module: bool) -> None:
     os.umask(mask := os.umask(0o077))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHON_WARM_ALL"}
     order = {
-        "facts": facts(), "program": program, "is_module": is_module, "argv": sys.argv[1:], "path": sys.path,
+        "facts": facts(), "program": program, "kind": kind, "argv": sys.argv[1:], "path": sys.path,
         "safe": sys.flags.safe_path, "cwd": str(Path.cwd()), "env": environment, "umask": mask, "fds": open_ones,
         "ignored": [number for number in handled if signal.getsignal(number) is signal.SIG_IGN],
     }  # fmt: skip
@@ -107,7 +113,7 @@ def _start() -> None:
     import os
 
     if os.environ.get("PYTHON_WARM_SERVER") and (found := _program()) is not None:
-        _hand_over(found[0], is_module=found[1])
+        _hand_over(*found)
 
 
 _start()

@@ -12,8 +12,8 @@ from typing import Any
 from cloudtune_trainer.problems import TrainingProblem
 
 REQUIREMENTS = "requirements.txt"
-_ONLY_FOR = {"gguf": "gguf"}
-"""Package -> the kind of model that needs it."""
+_ONLY_FOR = {"gguf": ("model", "source", "gguf"), "bitsandbytes": ("adapter", "type", "qlora")}
+"""Package -> the setting of jobs that need it."""
 _TOLD = 1500
 
 
@@ -45,12 +45,14 @@ def install(spec: dict[str, Any]) -> None:
 def wanted(text: str, spec: dict[str, Any]) -> list[str]:
     """The lines of requirements that this job needs."""
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    source = (spec.get("model") or {}).get("source")
-    return [line for line in lines if line and _ONLY_FOR.get(_name(line), source) == source]
+    return [line for line in lines if line and _needs(spec, line.partition("==")[0].strip())]
 
 
-def _name(line: str) -> str:
-    return line.partition("==")[0].strip()
+def _needs(spec: dict[str, Any], package: str) -> bool:
+    if package not in _ONLY_FOR:
+        return True
+    part, name, value = _ONLY_FOR[package]
+    return bool((spec.get(part) or {}).get(name) == value)
 
 
 def _is_there(line: str) -> bool:

@@ -25,16 +25,19 @@ def find_adapter(spec: JobSpec) -> dict[str, Any] | None:
     """The path, fingerprint and configuration of the spec's adapter. Raises SpecError for one that cannot be used."""
     if spec.adapter is None or spec.adapter.path is None:
         return None
-    folder = Path(spec.adapter.path)
     try:
+        folder = Path(spec.adapter.path).expanduser().absolute()
         check_adapter(folder)
         config = read_object(folder / ADAPTER_CONFIG)
         files = [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS]
         return {"path": str(folder), "fingerprint": fingerprint(files), "config": config}
     except TrainingProblem as problem:
         raise _refused(problem.message, problem.hint or "") from problem
+    except RuntimeError as error:
+        fix = "write the path in full"
+        raise _refused(f"{spec.adapter.path} names the home folder of an unknown user", fix) from error
     except OSError as error:
-        raise _refused(f"cannot read {folder}: {error}", "allow this user to read it") from error
+        raise _refused(f"cannot read {spec.adapter.path}: {error}", "allow this user to read it") from error
 
 
 def given_adapter(kind: str, facts: Mapping[str, Any], choices: Choices) -> dict[str, Any]:

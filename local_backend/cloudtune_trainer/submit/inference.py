@@ -13,7 +13,7 @@ from cloudtune.optional import GenerateOptions, check_generation
 from cloudtune.state import Generation, Prediction, Tag
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quiet import quietly
-from cloudtune_trainer.tuned import TUNED
+from cloudtune_trainer.tuned import CONFIG, TUNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,7 +102,8 @@ def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
 
 def _folder_of(model: TunedModel) -> Path:
     folder = Path(model.uri or "")
-    if not (model.uri and (folder / TUNED).is_file()):
+    is_plain = model.ref is None and (folder / CONFIG).is_file()
+    if not (model.uri and ((folder / TUNED).is_file() or is_plain)):
         raise JobNotFound(f"the model {model.id} no longer exists: {model.uri}")
     return folder
 

@@ -155,7 +155,7 @@ def too_long(document: Mapping[str, Any], length: int, reward: Mapping[str, Any]
 
 
 def find_reward(spec: JobSpec) -> dict[str, Any] | None:
-    """The fingerprint of the spec's reward, if it is a file or a folder, and the folder's absolute path and tokens.
+    """The fingerprint of the spec's reward, if it is a file or a folder, its absolute path, and a folder's tokens.
 
     A file is read, not run. Raises SpecError for a file without the function, and for what is not a reward model.
     """
@@ -165,9 +165,12 @@ def find_reward(spec: JobSpec) -> dict[str, Any] | None:
     try:
         if reward.model is not None:
             return _reward_model(reward.model)
-        file, _, name = (reward.function or "").rpartition(":")
-        return {"fingerprint": _function_file(Path(file), name)} if file.endswith(".py") else None
-    except (OSError, ValueError, SyntaxError, RecursionError, TrainingProblem, CloudtuneError) as error:
+        place, _, name = (reward.function or "").rpartition(":")
+        if not place.endswith(".py"):
+            return None
+        file = Path(place).expanduser().absolute()
+        return {"function": f"{file}:{name}", "fingerprint": _function_file(file, name)}
+    except (OSError, RuntimeError, ValueError, SyntaxError, TrainingProblem, CloudtuneError) as error:
         field, fix = "function", "give a Python file and a function that it defines, e.g. rewards.py:score"
         if reward.model is not None:
             field, fix = "model", "give the model folder of a run with method: reward, or the run's reference"
@@ -178,7 +181,7 @@ def find_reward(spec: JobSpec) -> dict[str, Any] | None:
 
 
 def _reward_model(place: str) -> dict[str, Any]:
-    folder = Path(place)
+    folder = Path(place).expanduser()
     if not folder.is_absolute():
         ref = JobRef.parse(place)
         folder = Path(ref.scope, ref.id, "model")

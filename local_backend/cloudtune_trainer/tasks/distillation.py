@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 
 from cloudtune_trainer.fingerprint import check_fingerprint
+from cloudtune_trainer.loss import summed_divergence
 from cloudtune_trainer.models import BaseModel, load_model, load_tokenizer
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.sequences import SequenceBatch, next_token_logits
@@ -57,15 +57,12 @@ class Distillation(CausalLM):
             wanted = next_token_logits(self._teacher.to(batch.labels.device), batch)
         found = next_token_logits(model, batch)
         width, temperature = min(found.shape[-1], wanted.shape[-1]), self._terms.temperature  # some pad their outputs
-        found, wanted = found[:, :width].float(), wanted[:, :width].float()
-        loss = temperature**2 * F.kl_div(
-            F.log_softmax(found / temperature, -1), F.log_softmax(wanted / temperature, -1), reduction="sum",
-            log_target=True,
-        )  # fmt: skip
+        found, wanted = found[:, :width], wanted[:, :width]
+        loss = temperature**2 * summed_divergence(found, wanted, temperature)
         best = found.detach().argmax(-1)
         return Sums(loss, torch.stack([(best == batch.labels).sum(), (best == wanted.argmax(-1)).sum()]), batch.count)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`. ``agreement`` is the share of tokens on whose most likely one both models agree."""
-        right, agreed = (tally / max(1, count) for tally in metric_sums)
+        right, agreed = (value / max(1, count) for value in metric_sums)
         return {"loss": loss / max(1, count), "token_accuracy": right, "agreement": agreed}

@@ -145,10 +145,14 @@ class MultiLabel:
 
     def learn(self, records: Iterable[Record]) -> None:
         """See `LabelProblem.learn`. The labels are in the order of their names."""
-        self.labels = tuple(sorted({label for row, record in enumerate(records, 1) for label in _list(record, row)}))
+        sets = {frozenset(_list(record, row)) for row, record in enumerate(records, 1)}
+        self.labels = tuple(sorted(set[str]().union(*sets)))
         if len(self.labels) < 2:
             what = f"train: no row has a label other than {', '.join(self.labels) or 'none'}"
             raise TrainingProblem("bad_data", what, "Give two labels.")
+        if len(sets) == 1:
+            what = f"train: all rows have the labels {', '.join(self.labels)}"
+            raise TrainingProblem("bad_data", what, "Give rows with different labels.")
 
     def target(self, record: Record, row: int) -> NDArray[np.bool_]:
         """See `LabelProblem.target`."""
@@ -236,10 +240,14 @@ PROBLEMS: dict[str, type[SingleLabel | MultiLabel | Regression]] = {
 
 def _list(record: Record, row: int) -> list[str]:
     labels = record.get("label")
-    if not isinstance(labels, list) or not all(isinstance(one, str | int) and one is not True for one in labels):
+    if not isinstance(labels, list):
         what = f"row {row}: the label {labels!r} is no list of classes, which problem: multi_label needs"
         raise TrainingProblem("bad_data", what, "For one class in each row, use problem: single_label.")
-    return [str(label) for label in labels]
+    named = [str(label) for label in labels if isinstance(label, str | int) and not isinstance(label, bool)]
+    if len(set(named)) < len(labels):  # such as a 0 or 1 for each class
+        what = f"row {row}: the label {labels!r} does not list each of its classes once, as a text or a whole number"
+        raise TrainingProblem("bad_data", what, 'List the names of the classes that the row has, such as ["red"].')
+    return named
 
 
 def _known(label: str, labels: tuple[str, ...], row: int) -> int:

@@ -13,7 +13,7 @@ from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.run_spec import TASKS
-from cloudtune_trainer.samples import Cuts, nothing_left
+from cloudtune_trainer.samples import Cuts, nothing_left, starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,10 +113,8 @@ def joined(
     """The first fields of `Samples` for rows that are not empty. Raises ``bad_data`` if there is none."""
     if not rows:
         raise nothing_left(cuts, max_length)
-    starts = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=starts[1:])
     ids = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
-    return ids, np.zeros(len(ids), dtype=np.bool_), starts, cuts
+    return ids, np.zeros(len(ids), dtype=np.bool_), starts_of(rows), cuts
 
 
 def filled(rows: Sequence[Sequence[int] | NDArray[Any]], value: int) -> torch.Tensor:

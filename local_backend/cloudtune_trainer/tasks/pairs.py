@@ -10,7 +10,7 @@ import numpy as np
 
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Rendered, Renderer
-from cloudtune_trainer.samples import Cuts, Samples, nothing_left, rendered
+from cloudtune_trainer.samples import Cuts, Samples, nothing_left, rendered, starts_of
 from cloudtune_trainer.token_spans import Encoded, SpanEncoder
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class _Collector:
         if not self._ids:
             raise nothing_left(self.cuts, self._max)
         self.cuts.unlearnt.sort()
-        bounds = np.zeros(len(self._ids) + 1, dtype=np.int64)
-        np.cumsum([len(ids) for ids in self._ids], out=bounds[1:])
+        bounds = starts_of(self._ids)
         return Pairs(
             np.concatenate(self._ids), np.concatenate(self._learn), bounds[0::2].copy(), self.cuts, bounds[1::2].copy()
         )

@@ -13,6 +13,7 @@ from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer, load_tuned
 from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.records import fault_of_turns
 from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ class Predictor:
 
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 8) -> Iterator[Prediction]:
         """Predictions in the order of the inputs. All inputs are checked before the first prediction."""
-        rows = self.read_all(inputs)
+        yield from self.predict_rows(self.read_all(inputs), batch_size)
+
+    def predict_rows(self, rows: Sequence[Any], batch_size: int) -> Iterator[Prediction]:
+        """Predictions of what `read` returned for each input."""
         for first in range(0, len(rows), batch_size):
             with self.lock, torch.inference_mode():
                 found = self.predict_batch(rows[first : first + batch_size])
@@ -115,12 +119,20 @@ class Predictor:
         return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
+def turns_of(given: Any, name: str = "messages") -> list[dict[str, Any]]:
+    """The messages of a conversation, which is called ``name``. Raises ``bad_data`` for anything else."""
+    turns = list(given) if isinstance(given, tuple) else given
+    if fault := fault_of_turns(name, turns):
+        raise TrainingProblem("bad_data", fault)
+    return turns  # type: ignore[no-any-return]
+
+
 def text_of(given: Any, key: str = "text") -> str:
     """The text of an input: a string, a row, or a conversation with one turn."""
     if isinstance(given, str):
         return given
     if isinstance(given, dict) and isinstance(given.get(key), str):
         return str(given[key])
-    if isinstance(given, list | tuple) and len(given) == 1 and isinstance(given[0].get("content"), str):
-        return str(given[0]["content"])
+    if isinstance(given, list | tuple) and len(turns := turns_of(given)) == 1:
+        return str(turns[0].get("content") or "")
     raise TrainingProblem("bad_data", f'it takes one text or a row with "{key}", not a conversation')

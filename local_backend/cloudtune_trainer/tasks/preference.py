@@ -49,9 +49,9 @@ class Preferences:
         self._terms = terms
         self.packed = False
         self._kind = terms.loss if spec.method == "dpo" else spec.method
-        self._referred = self._kind not in _WITHOUT_REFERENCE
-        self.metric_sums = 5 if self._referred else 4
-        self.needs_reference = self._referred and is_whole_model(spec.adapter.type)
+        self._uses_reference = self._kind not in _WITHOUT_REFERENCE
+        self.metric_sums = 5 if self._uses_reference else 4
+        self.needs_reference = self._uses_reference and is_whole_model(spec.adapter.type)
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
@@ -79,14 +79,14 @@ class Preferences:
         return answer_likelihoods(model, batch)
 
     def forward(self, model: Any, batch: AnswerBatch) -> Sums:
-        """See `Task.forward`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
-        reference = initial_likelihoods(model, batch) if self._referred else None
+        """See `Task.forward`. The metric sums: pairs won, both rewards, pairs preferred now and at the start."""
+        reference = initial_likelihoods(model, batch) if self._uses_reference else None
         found = self.likelihoods(model, batch)
         lengths = torch.tensor(batch.answers, dtype=found.dtype, device=found.device)
         gained = found if reference is None else found - reference
         losses = self._losses(found / lengths, gained, gained / lengths)
         with torch.no_grad():
-            rewards = self._terms.beta * (gained if self._referred else found / lengths)
+            rewards = self._terms.beta * (gained if self._uses_reference else found / lengths)
             good, bad = rewards[0::2], rewards[1::2]
             metric_sums = [(good > bad).sum(), good.sum(), bad.sum(), _preferred(found / lengths)]
             if reference is not None:
@@ -110,7 +110,7 @@ class Preferences:
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`."""
-        right, good, bad, preferred, *before = (tally / max(1, count) for tally in metric_sums)
+        right, good, bad, preferred, *before = (value / max(1, count) for value in metric_sums)
         found = {
             "loss": loss / max(1, count), "accuracy": right, "margin": good - bad, "rewards/chosen": good,
             "rewards/rejected": bad, "preferred": preferred,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.samples import Cuts, nothing_left
+from cloudtune_trainer.samples import Cuts, nothing_left, starts_of
 from cloudtune_trainer.tasks.pairs import Pairs, encoded_answers
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def encode_rated(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max
         for answer, learnt in (own, answers[partner]):
             ids_of_sides.append(np.concatenate([prompt, answer])[:max_length])
             learn_of_sides.append(np.concatenate([np.zeros(len(prompt), dtype=np.bool_), learnt])[:max_length])
-    bounds = np.zeros(len(ids_of_sides) + 1, dtype=np.int64)
-    np.cumsum([len(ids) for ids in ids_of_sides], out=bounds[1:])
+    bounds = starts_of(ids_of_sides)
     return RatedSamples(
         np.concatenate(ids_of_sides), np.concatenate(learn_of_sides), bounds[0::2].copy(), cuts, bounds[1::2].copy(),
         desirable=np.asarray(ratings),

@@ -18,7 +18,7 @@ from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.sequences import Batch
 from cloudtune_trainer.tasks.padded import load_with_head, padded
 from cloudtune_trainer.tasks.pairs import Pairs, encode_pairs
-from cloudtune_trainer.tasks.predictor import Prediction, Predictor
+from cloudtune_trainer.tasks.predictor import Prediction, Predictor, turns_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 from cloudtune_trainer.token_spans import SpanEncoder
 
@@ -117,15 +117,15 @@ class RewardModel(Predictor):
 
     def read(self, given: Input) -> list[int]:
         """See `Predictor.read`: a row with the ``messages`` of a conversation, or with its answer in ``completion``."""
-        row = {} if isinstance(given, str) else given
-        turns = [dict(turn) for name in ("messages", "completion") for turn in row.get(name) or ()]
-        if not turns or turns[-1].get("role") != "assistant":
+        row = given if isinstance(given, dict) else {}
+        turns = [turn for name in ("messages", "completion") if row.get(name) for turn in turns_of(row[name], name)]
+        if not turns or turns[-1]["role"] != "assistant":
             raise TrainingProblem(
                 "bad_data",
                 "it has no answer to score: a reward model scores the assistant's turn at the end of a conversation",
                 'Give messages that end with {"role": "assistant", "content": ...}.',
             )
-        turns[-1]["weight"] = 1
+        turns[-1] = {**turns[-1], "weight": 1}
         text = Renderer(self.tokenizer, loss_on="last_assistant").render(turns, row.get("tools"))
         ((ids, _),) = SpanEncoder(self.tokenizer).encode(text)
         return ids[: self.max_length]

@@ -20,7 +20,7 @@ from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.sequences import PADDED, Batch
 from cloudtune_trainer.tasks.causal_lm import token_metrics
 from cloudtune_trainer.tasks.padded import encoded, fields_of, filled, joined, load_with_head, padded
-from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of
+from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of, turns_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _pair(record: Record, row: int) -> tuple[str, str]:
     return source_of(before), last["content"]
 
 
-class Writer(Predictor):
+class Seq2SeqGenerator(Predictor):
     """A trained encoder-decoder."""
 
     has_base = True
@@ -152,11 +152,15 @@ class Writer(Predictor):
         self._ends = answer_ends(network, tokenizer)
 
     def read(self, given: Any) -> list[int]:
-        """See `Predictor.read`. A source is not cut: one that is longer than the model's context is refused."""
+        """See `Predictor.read`. The answer of a row is left out. A source that is too long is refused, not cut."""
+        if isinstance(given, dict) and "messages" in given:
+            given = turns_of(given["messages"])
         if isinstance(given, list | tuple):
-            given = source_of(given)
-        elif isinstance(given, dict) and "messages" in given:
-            given = source_of(given["messages"])
+            *before, last = turns_of(given)
+            turns = before if last["role"] == "assistant" else [*before, last]
+            if not turns:
+                raise TrainingProblem("bad_data", "it has no turn before the assistant's", "Add the user's message.")
+            given = source_of(turns)
         ids = list(self.tokenizer(text_of(given, "source"))["input_ids"])
         limit = getattr(self.network.config, "max_position_embeddings", None)
         if not ids:

@@ -84,7 +84,10 @@ class SequenceClassification:
         kept = [place for place, row in enumerate(ids) if row]
         cuts.unlearnt += [place + 1 for place, row in enumerate(ids) if not row]
         rows = joined([ids[place] for place in kept], cuts, max_length)
-        return LabelledSamples(*rows, np.asarray(labels)[kept])
+        targets = np.asarray(labels)[kept]
+        if targets.dtype == np.float64:
+            targets = targets.astype(np.float32)  # MPS has no fp64
+        return LabelledSamples(*rows, targets)
 
     def collate(self, samples: LabelledSamples, chosen: Sequence[int]) -> Batch:
         """See `Task.collate`. Rows are padded on the right."""
@@ -101,7 +104,7 @@ class SequenceClassification:
         with torch.no_grad():
             sums = self._problem.sums(logits, batch.labels)
             values = [logits[:, 0], batch.labels] if self.row_values else []
-            rows = torch.stack([each.double() for each in values], 1).cpu() if values else None
+            rows = torch.stack([each.cpu().double() for each in values], 1) if values else None
         return Sums(loss, sums, batch.count, rows)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
@@ -120,26 +123,25 @@ class Classifier(Predictor):
         super().__init__(network, tokenizer, tuned)
         self._problem = PROBLEMS[tuned.get("problem") or "single_label"]
 
-    def read(self, given: Input) -> str:
+    def read(self, given: Input) -> list[int]:
         """See `Predictor.read`."""
-        return text_of(given)
+        ((ids,), _) = encoded([text_of(given)], self.tokenizer, self.max_length)
+        if not ids:
+            raise TrainingProblem("bad_data", "the text is empty", "Enter at least one word.")
+        return ids
 
-    def predict_batch(self, rows: Sequence[str]) -> list[Prediction]:
+    def predict_batch(self, rows: Sequence[list[int]]) -> list[Prediction]:
         """See `Predictor.predict_batch`."""
-        ids, _ = encoded(rows, self.tokenizer, self.max_length)
-        if not all(ids):
-            raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
-        logits = logits_by_length(self.network, self.moved(padded(ids, self.padding)))
+        logits = logits_by_length(self.network, self.moved(padded(rows, self.padding)))
         return self._problem.predictions(logits.float(), self.labels)
 
     def generate(
         self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
     ) -> Iterator[Answer]:
         """The predictions as answers. Sampling options have no effect."""
-        texts = [text_of(prompt) for prompt in prompts]
-        for text, found in zip(texts, self.predict(texts, batch_size=batch_size), strict=True):
-            length = len(encoded([text], self.tokenizer, self.max_length)[0][0])
-            yield Answer(found.text, "stop", length, 0, found.scores)
+        rows = self.read_all(prompts)
+        for row, found in zip(rows, self.predict_rows(rows, batch_size), strict=True):
+            yield Answer(found.text, "stop", len(row), 0, found.scores)
 
 
 def _checked(records: Iterable[Record]) -> Iterator[Record]:

@@ -13,11 +13,11 @@ from cloudtune_trainer.tasks.ppo import policy_task
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
 from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
-from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Writer
+from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Seq2SeqGenerator
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
 from cloudtune_trainer.tasks.token_classification import Tagger, TokenClassification
 from cloudtune_trainer.tasks.unpaired_preference import UnpairedPreferences
-from cloudtune_trainer.tuned import read_tuned
+from cloudtune_trainer.tuned import read_tuned_or_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ TASKS: dict[str, TaskEntry] = {
     "unpaired_preference": TaskEntry(UnpairedPreferences, Model),
     "reward_model": TaskEntry(RewardModeling, RewardModel),
     "sequence_classification": TaskEntry(SequenceClassification, Classifier),
-    "seq2seq": TaskEntry(Seq2Seq, Writer),
+    "seq2seq": TaskEntry(Seq2Seq, Seq2SeqGenerator),
     "text_embedding": TaskEntry(TextEmbedding, Embedder),
     "question_answering": TaskEntry(QuestionAnswering, Answerer),
     "token_classification": TaskEntry(TokenClassification, Tagger),
@@ -56,6 +56,9 @@ def task_for(spec: RunSpec) -> Task:
 
 
 def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | Predictor:
-    """Load the model of the folder that training wrote, or its base model, for inference."""
-    task = run_spec.TASKS.get(read_tuned(folder)["method"], "causal_lm")
+    """Load the model of the folder that training wrote, or its base model, for inference.
+
+    A folder in the transformers layout that training did not write has a model that generates text.
+    """
+    task = run_spec.TASKS.get(read_tuned_or_plain(folder)["method"], "causal_lm")
     return TASKS[task].predictor.open(folder, base=base, trust_remote_code=trust_remote_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,19 @@ PRICE_LIST_REGION = "us-east-1"
 (docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html, seen 2026-11-21)."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws")
+_CREATING = threading.Lock()
+"""Held while a client is created: botocore's loader is not safe while it loads."""
+
+
+@cache
+def service_models(data_path: str | None) -> Any:
+    """Return the one loader of all sessions. It keeps what it reads, and no client changes that.
+
+    ``data_path`` is the user's own folders of models, if there are any (AWS_DATA_PATH).
+    """
+    from botocore.loaders import create_loader
+
+    return create_loader(data_path)
 
 
 class Clients:
@@ -55,11 +69,7 @@ class Clients:
         from botocore.config import Config
 
         if self._session is None:
-            import boto3
-
-            self._session = boto3.session.Session(
-                profile_name=self._options.profile, region_name=self._options.region or os.environ.get("AWS_REGION")
-            )
+            self._session = self._new_session()
         config = Config(
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=min(CONNECT_TIMEOUT_S, self._options.timeout),
@@ -70,7 +80,19 @@ class Clients:
             **({"auth_scheme_preference": "sigv4"} if service.startswith("bedrock") and self._must_sign() else {}),
         )
         region = PRICE_LIST_REGION if service == "pricing" else None
-        return self._session.client(service, region_name=region, endpoint_url=self._options.endpoint_url, config=config)
+        with _CREATING:
+            return self._session.create_client(
+                service, region_name=region, endpoint_url=self._options.endpoint_url, config=config
+            )
+
+    def _new_session(self) -> Any:
+        from botocore.session import Session
+
+        session = Session(profile=self._options.profile)
+        if region := self._options.region or os.environ.get("AWS_REGION"):
+            session.set_config_variable("region", region)
+        session.lazy_register_component("data_loader", lambda: service_models(session.get_config_variable("data_path")))
+        return session
 
     def _must_sign(self) -> bool:
         """Return whether to sign Bedrock requests even if there is an API key, which botocore would send instead.

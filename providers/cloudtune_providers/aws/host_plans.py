@@ -17,8 +17,9 @@ from cloudtune_providers.aws.names import tag_list, tags_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from cloudtune.cost import CostEstimate
     from cloudtune.errors import Problem
-    from cloudtune.plan import CostEstimate, Setting
+    from cloudtune.plan import Setting
     from cloudtune.state import Deployment
     from cloudtune_providers.aws.scaling import Copies
 

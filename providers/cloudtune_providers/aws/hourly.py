@@ -5,15 +5,18 @@ Most pairs of type and region have no price, and are not estimated: ``plan --che
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cloudtune.catalog import load
-from cloudtune.plan import CostEstimate
+from cloudtune.cost import CostEstimate, Usage
+from cloudtune.pricing import by_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudtune.catalog import Rate
+    from cloudtune.plan import PlanRequest
+    from cloudtune.state import JobSnapshot
 
 _VENDOR = "sagemaker"
 NOT_KNOWN = "the hourly price is unknown"
@@ -24,22 +27,30 @@ def rate_of(use: str, kind: str, region: str) -> Rate | None:
     return load(_VENDOR).rate(use, kind, region)
 
 
-def training(kind: str, count: int, seconds: float, region: str, *, spot: bool) -> CostEstimate:
-    """Return the maximum cost of a job: its maximum run time at the on-demand price."""
-    what, cheaper = (
-        f"{count} x {kind}",
-        "; less on spot instances, which bill fewer seconds" if spot else "",
-    )
+def training(
+    kind: str, count: int, seconds: float, request: PlanRequest, *, spot: bool, epochs: float | None = None,
+    time_limit: Literal["stops", "keeps_model"],
+) -> CostEstimate:  # fmt: skip
+    """The cost of a job on instances, and its maximum: its maximum run time at the on-demand price."""
+    region = region_of(request.resolved.scope)
+    cheaper = "; less on spot instances, which bill fewer seconds" if spot else ""
     rate = rate_of("training", kind, region)
     if rate is None:
-        return CostEstimate(usd=None, basis=f"{what} by the second in {region}{cheaper}; {NOT_KNOWN}")
-    hours = seconds / 3600
-    basis = (
-        f"up to {hours:g} h of {what} at {rate.usd:g} USD per hour in {region}{cheaper}; billed per second of "
-        f"run time, excluding disks and storage; {rate.cited}"
-    )
-    most = round(hours * count * rate.usd, 2)
-    return CostEstimate(usd=None, basis=basis, prices_as_of=rate.as_of, at_most_usd=most)
+        basis = f"{count} x {kind} by the second in {region}{cheaper}; {NOT_KNOWN}"
+        return CostEstimate(usd=None, basis=basis, unknown=("the price of an hour",))
+    cited = f"prices of {region}{cheaper}; billed per second, excluding disks and storage; {rate.cited}"
+    return by_time(
+        f"{count} x {kind}", count * rate.usd, cited, as_of=rate.as_of, train=request.data.splits["train"],
+        epochs=epochs, measured=request.measured, limit_s=seconds, time_limit=time_limit,
+    )  # fmt: skip
+
+
+def usage(job: JobSnapshot) -> Usage:
+    """The billed seconds or tokens that SageMaker reports for a job that has ended."""
+    tokens, seconds = job.raw.get("BillableTokenCount"), job.raw.get("BillableTimeInSeconds")
+    if tokens is not None or seconds is not None:
+        return Usage(tokens=tokens, seconds=seconds)
+    return Usage(note="SageMaker reports no billed time for this job")
 
 
 def hosting(kind: str, count: int, region: str, *, sleeps: bool) -> CostEstimate:

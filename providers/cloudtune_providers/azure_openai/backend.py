@@ -14,6 +14,7 @@ from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
 from cloudtune_providers.azure_openai.row_rules import REINFORCEMENT
+from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend, Service
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.targets import target_of
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Deployment, Generation, JobRef, TunedModel
+    from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, TunedModel
 
 
 class Route(Service, Protocol):
@@ -49,12 +51,15 @@ class Route(Service, Protocol):
     def plan(self, request: PlanRequest) -> Plan:
         """The steps of a job."""
 
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """The cost of a job."""
+
     def model(self, ref: JobRef) -> TunedModel:
         """The results of a job."""
 
 
 class AzureOpenAIBackend(DelegatingBackend):
-    """Implements `Backend`, `BatchStatus`, `Closeable`, `DataRules`, `Generator`, `Host` and `Pausable`.
+    """Implements `Backend`, `BatchStatus`, `Closeable`, `DataRules`, `Generator`, `Host`, `Pausable` and `Priced`.
 
     ``connect``, ``manage`` and ``workspace`` can create the SDKs' clients, for tests, proxies and other credentials.
     ``delete`` deletes what Azure allows: for a resource's job the model, result files and uploads, after its
@@ -119,6 +124,14 @@ class AzureOpenAIBackend(DelegatingBackend):
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
         return self._route.plan(request)
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return self._route.estimate(request)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`."""
+        return costs.usage(job)
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`."""

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from cloudtune.backend import Absent, Done, Found, Probe, Unsettled
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import ConfigError, Conflict, InvalidRequest, InvalidResponse, JobNotFound, Problem
-from cloudtune.plan import CostEstimate, DataReport, Plan, Resolved, Step, output_ref
+from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref
 from cloudtune.state import Deployment
 from cloudtune_providers.azure_openai import translate
 from cloudtune_providers.azure_openai.errors import asking

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Found, Intent, Journal, Probe
     from cloudtune.clock import Clock
+    from cloudtune.cost import CostEstimate
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.plan import Plan, PlanRequest, Step
@@ -60,6 +61,10 @@ class Foundry(Account):
     def plan(self, request: PlanRequest) -> Plan:
         """The steps of a job."""
         return translate.plan(request, self._options, self._rules())
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """The cost of a job, by the price of its training type."""
+        return self._rules().cost(request.spec, request.data, translate.tier_of(request.spec, self._options))
 
     def close(self) -> None:
         """Close the connections of both planes."""

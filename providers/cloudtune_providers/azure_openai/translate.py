@@ -51,7 +51,6 @@ REFUSED = {
     "checkpoints.every": "Azure saves one at the end of each epoch",
     "checkpoints.keep": "Azure keeps those of the last three epochs",
     "limits.max_time": "Azure's limit is fixed at 720 hours; use `cloudtune watch --cancel-after`",
-    "limits.max_cost_usd": "cloudtune does not know Azure's prices well enough to enforce a cost limit",
     "tags": "Azure supports tags on deployments, not on jobs",
     "verb:continue": "Azure cannot continue a job that has ended; start a new job from its model",
     "verb:delete": "Azure keeps job records; only the model and the files can be deleted",
@@ -129,7 +128,7 @@ def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Pla
     if any(problem.severity == "error" for problem in problems):
         raise DataError(problems)
     given: dict[str, Any] = spec.overrides.get(NAME, {})
-    tier = given.get("training_type") or options.training_type or DEFAULT_TYPE
+    tier = tier_of(spec, options)
     seed = spec.seed if spec.seed is not None else seed_of(request.token)
     traits = Traits(
         backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=options.list_lag,
@@ -144,7 +143,12 @@ def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Pla
     ]
     if spec.seed is None:
         settings.append(Setting(field="seed", value=seed, source="derived: the submission's token"))
-    return plan_of(request, traits, tuple(settings), tuple(problems), rules.cost(spec, request.data, tier))
+    return plan_of(request, traits, tuple(settings), tuple(problems))
+
+
+def tier_of(spec: JobSpec, options: AzureOpenAIOptions) -> str:
+    """The training type, which is also the tier of the price."""
+    return spec.overrides.get(NAME, {}).get("training_type") or options.training_type or DEFAULT_TYPE
 
 
 def _who(given: dict[str, Any], options: AzureOpenAIOptions) -> str:

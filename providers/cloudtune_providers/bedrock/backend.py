@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
+from cloudtune.cost import Usage
 from cloudtune.errors import CloudtuneError, JobNotFound
 from cloudtune.optional import Check, GenerateOptions
 from cloudtune.plan import Plan, Resolved
@@ -44,6 +45,7 @@ from cloudtune_providers.bedrock.registrations import Registrations
 from cloudtune_providers.bedrock.responses import IMPORT, NAME, REGISTRATION
 from cloudtune_providers.bedrock.row_rules import rules_for
 from cloudtune_providers.bedrock.rules import Rules, find_model
+from cloudtune_providers.openai_dialect import costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
+    from cloudtune.cost import CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
@@ -151,6 +154,16 @@ class BedrockBackend:
         """See `Backend`."""
         rules = self._rules(date.fromisoformat(request.resolved.facts["date"]))
         return translate.plan(request, self._options, rules, self._catalog)
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return translate.estimate(request, self._catalog)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`. Only the API for open-weight models reports tokens."""
+        if _is_open_weight(job.ref):
+            return costs.usage(job)
+        return Usage(note="Bedrock does not report what a job is billed for; see the invoice")
 
     def _rules(self, on: date | None = None) -> Rules:
         """The catalog on that day, or today."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from cloudtune.backend import Absent, Done, Found, Journal, Probe
+from cloudtune.cost import CostEstimate
 from cloudtune.document.validation import problems_of
 from cloudtune.errors import (
     Conflict,
@@ -23,7 +24,7 @@ from cloudtune.errors import (
     Problem,
     UnsupportedError,
 )
-from cloudtune.plan import CostEstimate, DataReport, Plan, Resolved, Step, output_ref
+from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock.calls import create_once
 from cloudtune_providers.bedrock.deployment_reader import PROVISIONED, DeploymentReader

@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import Problem, UnsupportedError
-from cloudtune.plan import CostEstimate, DataReport, Plan, Step
+from cloudtune.plan import DataReport, Plan, Step
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock import import_rules, policies
 from cloudtune_providers.bedrock.locating import ESCROW, REGISTER

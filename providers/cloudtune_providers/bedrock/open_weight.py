@@ -214,7 +214,7 @@ def plan(request: PlanRequest, options: BedrockOptions, warnings: tuple[Problem,
         file_label=request.spec.name,
         extra={"metadata": options.tags | metadata_of(request), "method": _method(request.spec)},
     )  # fmt: skip
-    return plan_of(request, traits, settings_of(request, traits, {}), warnings, None)
+    return plan_of(request, traits, settings_of(request, traits, {}), warnings)
 
 
 def _method(spec: JobSpec) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cloudtune.catalog import Catalog
     from cloudtune.errors import Problem
-    from cloudtune.plan import CostEstimate, PlanRequest
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.bedrock.options import BedrockOptions
 
@@ -47,8 +47,7 @@ def format_of(spec: JobSpec) -> str:
 
 
 def plan_of(
-    request: PlanRequest, options: BedrockOptions, catalog: Catalog, warnings: tuple[Problem, ...],
-    cost: CostEstimate | None,
+    request: PlanRequest, options: BedrockOptions, catalog: Catalog, warnings: tuple[Problem, ...]
 ) -> Plan:  # fmt: skip
     """The whole plan."""
     steps: list[Step] = []
@@ -64,7 +63,6 @@ def plan_of(
         name=request.spec.name, backend=NAME, scope=request.resolved.scope, key=request.key, attempt=request.attempt,
         token=request.token, spec=request.spec.model_dump(mode="json", exclude_none=True), steps=(*steps, create),
         data=request.data, resolved=request.resolved, settings=settings_of(request, catalog), warnings=warnings,
-        cost=cost,
     )  # fmt: skip
 
 

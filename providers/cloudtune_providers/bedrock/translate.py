@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import DataError, UnsupportedError
-from cloudtune.plan import CostEstimate, Plan, PlanRequest
+from cloudtune.pricing import by_tokens
 from cloudtune.spec import spec_features
 from cloudtune_providers.bedrock import open_weight
 from cloudtune_providers.bedrock.parameters import hyperparameters
@@ -16,6 +16,8 @@ from cloudtune_providers.bedrock.rules import TYPES, family_of
 
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog
+    from cloudtune.cost import CostEstimate
+    from cloudtune.plan import Plan, PlanRequest
     from cloudtune_providers.bedrock.options import BedrockOptions
     from cloudtune_providers.bedrock.rules import Rules
 
@@ -37,7 +39,6 @@ REFUSED = {
     "checkpoints.every": "Bedrock jobs save no checkpoints",
     "checkpoints.keep": "Bedrock jobs save no checkpoints",
     "limits.max_time": "Bedrock has no time limit for jobs; use `cloudtune watch --cancel-after`",
-    "limits.max_cost_usd": "cloudtune does not know Bedrock's prices well enough to enforce a cost limit",
     "seed": "Bedrock accepts no seed",
     "verb:checkpoints": "Bedrock jobs save no checkpoints, except jobs on open-weight models",
     "verb:continue": "Bedrock cannot continue a job that has ended; start a new job from its model's ARN",
@@ -89,22 +90,14 @@ def plan(request: PlanRequest, options: BedrockOptions, rules: Rules, catalog: C
     if rules.is_open_weight(spec.model_for(NAME)):
         open_weight.require()
         return open_weight.plan(request, options, tuple(found))
-    return plan_of(request, options, catalog, tuple(found), cost(request, catalog))
+    return plan_of(request, options, catalog, tuple(found))
 
 
-def cost(request: PlanRequest, catalog: Catalog) -> CostEstimate | None:
-    """Estimated tokens, times epochs, times the price of training."""
-    spec = request.spec
+def estimate(request: PlanRequest, catalog: Catalog) -> CostEstimate:
+    """The cost of the training tokens: between their bounds, most likely one for every six characters."""
+    spec, train = request.spec, request.data.splits["train"]
     model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
-    price = catalog.price("training", model, method)
-    if price is None:
-        return None
     default = catalog.range("epochCount", model, method)
-    given = hyperparameters(spec).get("epochCount") or (default.default if default else None) or 1
-    epochs, tokens = float(given), request.data.splits["train"].bytes / CHARS_PER_TOKEN
-    basis = (
-        f"about {tokens:,.0f} tokens (one per {CHARS_PER_TOKEN} characters) in {epochs:g} epochs at {price.usd:g} USD "
-        f"per {price.per} ({catalog.cite(price.source)})"
-    )
-    seen = catalog.sources[price.source].seen
-    return CostEstimate(usd=round(tokens * epochs * price.usd / 1e6, 4), basis=basis, prices_as_of=str(seen))
+    epochs = hyperparameters(spec).get("epochCount") or (default.default if default else None) or 1
+    likely = train.bytes / CHARS_PER_TOKEN
+    return by_tokens(catalog, model, method, train, epochs=float(epochs), likely=likely)

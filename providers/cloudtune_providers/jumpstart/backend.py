@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import Prompt
@@ -122,6 +123,14 @@ class JumpStartBackend:
         return layouts.TARGETS[layouts.layout_of(spec, known)]
 
     # -- preparation -----------------------------------------------------------------------------------------------
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return translate.estimate(request, self._options)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`."""
+        return hourly.usage(job)
 
     def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
         """See `cloudtune.backend.Preflight`."""

@@ -41,7 +41,8 @@ class Choices(NamedTuple):
     devices: int | None
     """Number of devices over all instances; None if unknown."""
     seconds: int
-    is_limited: bool
+    limited_by: str
+    """The field of the spec that sets ``seconds``; empty for the service's default."""
     spot: bool
     spot_wait: int
 
@@ -57,9 +58,7 @@ class Choices(NamedTuple):
 
     def derived(self) -> dict[str, tuple[Any, str]]:
         """Derived values, with the reason."""
-        why = (
-            "limits.max_time" if self.is_limited else "the service's default of one day; AWS's SDK defaults to one hour"
-        )
+        why = self.limited_by or "the service's default of one day; AWS's SDK defaults to one hour"
         return {
             "model_version": (self.version, "the hub's document"),
             "layout": (self.layout, "the method and the document"),
@@ -70,8 +69,13 @@ class Choices(NamedTuple):
         }
 
 
-def choose(spec: JobSpec, resolved: Resolved, options: JumpStartOptions) -> Choices:
-    """The values derived from spec, settings and document, without validation."""
+def choose(
+    spec: JobSpec, resolved: Resolved, options: JumpStartOptions, run_seconds: float | None = None
+) -> Choices:  # fmt: skip
+    """The values derived from spec, settings and document, without validation.
+
+    ``run_seconds`` is the run time at which the job reaches its maximum cost.
+    """
     given = spec.overrides.get(NAME, {})
     facts = resolved.facts
     document = Document(facts["document"], given.get("config"))
@@ -80,13 +84,16 @@ def choose(spec: JobSpec, resolved: Resolved, options: JumpStartOptions) -> Choi
     known = document.hyperparameters(kind)
     each = accelerators(kind)
     limit = spec.limits.max_time
+    seconds = DEFAULT_SECONDS if limit is None else limit
+    is_capped = run_seconds is not None and run_seconds < seconds
     bare = Choices(
         model=str(facts["model"]), version=str(facts["version"]), document=document, instance_type=kind,
         instances=instances,
         volume_gb=int(given.get("volume_gb") or options.volume_gb or document["TrainingVolumeSize"] or VOLUME_GB),
         layout=layouts.layout_of(spec, known), known=known, hyperparameters={},
         devices=None if each is None else each * instances,
-        seconds=DEFAULT_SECONDS if limit is None else max(1, int(limit)), is_limited=limit is not None,
+        seconds=max(1, int(min(seconds, run_seconds or seconds))),
+        limited_by="limits.max_cost_usd" if is_capped else "" if limit is None else "limits.max_time",
         spot=options.spot if given.get("spot") is None else bool(given["spot"]), spot_wait=int(options.spot_wait),
     )  # fmt: skip
     sent = document.defaults(kind) | layouts.switches(bare.layout, known) | requests.asked(spec, bare)

@@ -59,10 +59,6 @@ def plan_of(request: PlanRequest, options: JumpStartOptions, choices: Choices, w
         token=request.token, spec=request.spec.model_dump(mode="json", exclude_none=True),
         steps=(*layouts.steps_of(request, options, choices.layout), create), data=request.data,
         resolved=request.resolved, settings=settings_of(request, choices), warnings=warnings,
-        cost=hourly.training(
-            choices.instance_type, choices.instances, choices.seconds, hourly.region_of(request.resolved.scope),
-            spot=choices.spot,
-        ),
     )  # fmt: skip
 
 

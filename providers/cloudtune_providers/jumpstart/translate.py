@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune.spec import spec_features
+from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.jumpstart import choices, requests
 from cloudtune_providers.jumpstart.layouts import NAME
@@ -14,6 +15,7 @@ from cloudtune_providers.jumpstart.layouts import NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.cost import CostEstimate
     from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.jumpstart.options import JumpStartOptions
@@ -27,7 +29,6 @@ REFUSED = {
     "validation.early_stopping": _OTHERS,
     "checkpoints.every": "JumpStart's scripts upload only the finished model",
     "checkpoints.keep": "JumpStart's scripts upload only the finished model",
-    "limits.max_cost_usd": "no cost limit is enforced; set limits.max_time, and the plan shows what that costs",
     "verb:checkpoints": "JumpStart's scripts upload only the finished model",
     "verb:continue": "JumpStart's scripts cannot continue a job that has ended; submit it again with --again",
     "verb:pause": "training jobs cannot be paused; cancel the job instead",
@@ -78,11 +79,19 @@ def check(spec: JobSpec, options: JumpStartOptions) -> Iterator[Problem]:
 
 def plan(request: PlanRequest, options: JumpStartOptions) -> Plan:
     """The steps. Raises UnsupportedError for values that the model's document does not allow."""
-    chosen = choices.choose(request.spec, request.resolved, options)
+    chosen = choices.choose(request.spec, request.resolved, options, request.run_seconds)
     found = list(choices.problems(request.spec, chosen, options))
     if found:
         raise UnsupportedError(found)
     return requests.plan_of(request, options, chosen, tuple(_advice(request, chosen)))
+
+
+def estimate(request: PlanRequest, options: JumpStartOptions) -> CostEstimate:
+    """The cost of the job on the chosen instances. A job that its time limit stops has no model."""
+    chosen = choices.choose(request.spec, request.resolved, options, request.run_seconds)
+    return hourly.training(
+        chosen.instance_type, chosen.instances, chosen.seconds, request, spot=chosen.spot, time_limit="stops"
+    )
 
 
 def _advice(request: PlanRequest, chosen: choices.Choices) -> Iterator[Problem]:

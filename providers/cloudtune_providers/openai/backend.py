@@ -9,6 +9,7 @@ from cloudtune.clock import Clock, SystemClock
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
+from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
 from cloudtune_providers.openai_dialect.row_rules import rules_for
@@ -22,17 +23,18 @@ if TYPE_CHECKING:
     import openai
     from pydantic import BaseModel
 
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Generation, JobRef, TunedModel
+    from cloudtune.state import Generation, JobRef, JobSnapshot, TunedModel
 
 
 class OpenAIBackend(DelegatingBackend):
-    """Implements `Backend`, `BatchStatus`, `DataRules`, `Generator` and `Pausable`.
+    """Implements `Backend`, `BatchStatus`, `DataRules`, `Generator`, `Pausable` and `Priced`.
 
     ``delete`` deletes the ended job's model, its result files and the uploads that no other job uses; the record of the
     job is permanent, so that ``verb:delete`` is not among the capabilities.
@@ -85,6 +87,14 @@ class OpenAIBackend(DelegatingBackend):
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
         return translate.plan(request, self._options, self._rules())
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return self._rules().cost(request.spec, request.data)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`."""
+        return costs.usage(job)
 
     def _rules(self) -> Rules:
         return Rules(load(self.name), self.name, rehearsal=is_loopback(self._options.address()))

@@ -54,7 +54,6 @@ REFUSED = {
     "checkpoints.every": "OpenAI saves one at the end of each epoch",
     "checkpoints.keep": "OpenAI keeps those of the last three epochs",
     "limits.max_time": "OpenAI has no time limit for jobs; use `cloudtune watch --cancel-after`",
-    "limits.max_cost_usd": "cloudtune does not know OpenAI's prices well enough to enforce a cost limit",
     "verb:continue": "OpenAI cannot continue a job that has ended; start a new job from its checkpoint",
     "verb:delete": "OpenAI keeps job records permanently; only the model and the files can be deleted",
     "verb:deploy": "tuned models are available without deployment and cost nothing while idle",
@@ -99,5 +98,4 @@ def plan(request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:
         parts_from_bytes=options.parts_above, suffix=given.get("suffix") or spec.name,
         marks={"metadata": {TOKEN_KEY: request.token}}, extra={"metadata": metadata_of(request)},
     )  # fmt: skip
-    cost = rules.cost(spec, request.data)
-    return plan_of(request, traits, settings_of(request, traits, DEFAULTS), tuple(problems), cost)
+    return plan_of(request, traits, settings_of(request, traits, DEFAULTS), tuple(problems))

@@ -17,7 +17,7 @@ from cloudtune_providers.openai_dialect.responses import NAME_KEY, TOKEN_KEY
 
 if TYPE_CHECKING:
     from cloudtune.errors import Problem
-    from cloudtune.plan import CostEstimate, PlanRequest
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
 METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
@@ -65,15 +65,14 @@ def steps_of(request: PlanRequest, traits: Traits) -> tuple[Step, ...]:
 
 
 def plan_of(
-    request: PlanRequest, traits: Traits, settings: tuple[Setting, ...], warnings: tuple[Problem, ...],
-    cost: CostEstimate | None,
+    request: PlanRequest, traits: Traits, settings: tuple[Setting, ...], warnings: tuple[Problem, ...]
 ) -> Plan:  # fmt: skip
     """The whole plan."""
     return Plan(
         name=request.spec.name, backend=traits.backend, scope=request.resolved.scope, key=request.key,
         attempt=request.attempt, token=request.token, spec=request.spec.model_dump(mode="json", exclude_none=True),
         steps=steps_of(request, traits), data=request.data, resolved=request.resolved, settings=settings,
-        warnings=warnings, cost=cost,
+        warnings=warnings,
     )  # fmt: skip
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from datetime import date
 
     from cloudtune.catalog import Catalog, Model, Notice
+    from cloudtune.cost import CostEstimate
     from cloudtune.errors import Severity
-    from cloudtune.plan import CostEstimate, DataReport
+    from cloudtune.plan import DataReport
     from cloudtune.spec import JobSpec
 
 NEAR = timedelta(days=90)
@@ -151,8 +152,8 @@ class Rules:
                 message = "names that start with cloudtune_ are reserved"
                 yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="use another name")
 
-    def cost(self, spec: JobSpec, data: DataReport, tier: str = "") -> CostEstimate | None:
-        """The cost of the job, if the catalog has its price."""
+    def cost(self, spec: JobSpec, data: DataReport, tier: str = "") -> CostEstimate:
+        """The cost of the job, by the catalog's price."""
         return estimate(spec, data, self._catalog, self._backend, tier)
 
     # -- rows ------------------------------------------------------------------------------------------------------

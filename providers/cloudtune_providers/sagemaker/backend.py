@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
@@ -183,6 +184,14 @@ class SageMakerBackend:
         if self._is_serverless:
             return serverless.plan(request, self._options, _own(request.spec))
         return translate.to_plan(request, self._options)
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return serverless.estimate() if self._is_serverless else translate.estimate(request, self._options)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`."""
+        return hourly.usage(job)
 
     def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
         """See `cloudtune.backend.Preflight`."""

@@ -22,7 +22,6 @@ NAME = "sagemaker"
 MOST_SECONDS = 28 * 86400
 LEAST_SECONDS = 60
 _OTHER = {
-    "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
     "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
     "method:distill": "its containers get one model, without a teacher: use the local back end",
     **{

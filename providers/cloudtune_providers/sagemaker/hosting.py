@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from cloudtune.cost import CostEstimate
 from cloudtune.document.validation import problems_of
 from cloudtune.errors import InputError, InvalidRequest, Problem, UnsupportedError
-from cloudtune.plan import CostEstimate
 from cloudtune_providers.aws import host_plans, hourly
 from cloudtune_providers.aws.host_plans import Aim, Part
 from cloudtune_providers.aws.hosts import Hosts, where_of

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.catalog import load
+from cloudtune.cost import CostEstimate
 from cloudtune.data.checks.targets import Target
 from cloudtune.errors import Problem, SpecError
 from cloudtune.methods import METHODS
-from cloudtune.plan import CostEstimate, Plan, Setting, Step, output_ref
+from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
 from cloudtune_providers.aws.nova_rules import is_nova_2
@@ -59,7 +60,6 @@ _REFUSED = {
     "checkpoints.every": "serverless jobs expose no checkpoints",
     "checkpoints.keep": "serverless jobs expose no checkpoints",
     "limits.max_time": "AWS documents no time limit for serverless jobs; use `cloudtune watch --cancel-after`",
-    "limits.max_cost_usd": "the price per training token is unknown; AWS bills by BillableTokenCount",
     "verb:checkpoints": "serverless jobs expose no checkpoints; its result is a model package",
     "verb:continue": "to continue from a finished job's package, set overrides.sagemaker.continue_from in a new spec",
     "verb:pause": "training jobs cannot be paused",
@@ -173,8 +173,13 @@ def plan(request: PlanRequest, options: SageMakerOptions, own: SageMakerOverride
         resolved=request.resolved,
         settings=tuple(settings),
         warnings=() if options.mlflow else (_NO_CURVES,),
-        cost=CostEstimate(usd=None, basis="billed per training token; the price is unknown"),
     )
+
+
+def estimate() -> CostEstimate:
+    """Unknown: no source of the catalog has a price."""
+    basis = "billed per training token; the price is unknown"
+    return CostEstimate(usd=None, basis=basis, unknown=("the price of training",))
 
 
 def _rows(request: PlanRequest) -> Iterator[Problem]:

@@ -10,8 +10,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import Problem, SpecError
-from cloudtune.plan import CostEstimate, Plan, Step, output_ref
+from cloudtune.plan import Plan, Step, output_ref
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, NAME_VARIABLE, PARENT_VARIABLE
@@ -58,6 +59,11 @@ def to_plan(request: PlanRequest, options: SageMakerOptions) -> Plan:
     return _Planning(request, options).plan()
 
 
+def estimate(request: PlanRequest, options: SageMakerOptions) -> CostEstimate:
+    """The cost of the job on the instances that the plan chooses."""
+    return _Planning(request, options).cost()
+
+
 class _Planning:
     """The intermediate values of one plan."""
 
@@ -95,7 +101,6 @@ class _Planning:
             resolved=request.resolved,
             settings=tuple(self.choices.settings),
             warnings=tuple(self.problems),
-            cost=self._cost(),
             parent=str(request.parent) if request.parent else None,
         )
 
@@ -120,7 +125,8 @@ class _Planning:
     def _runtime_s(self) -> int:
         """MaxRuntimeInSeconds: the service stops the container then."""
         limit = self.request.spec.limits.max_time
-        return math.ceil(limit) if limit is not None else DEFAULT_RUNTIME_S
+        runtime = math.ceil(limit) if limit is not None else DEFAULT_RUNTIME_S
+        return min(runtime, math.floor(self.request.run_seconds or runtime))
 
     def _trained_s(self) -> float:
         """When the trainer stops, to save its model."""
@@ -258,6 +264,7 @@ class _Planning:
     def _stopping(self) -> dict[str, int]:
         runtime = self._runtime_s()
         why = "spec" if self.request.spec.limits.max_time is not None else "the service's own limit"
+        why = "derived: limits.max_cost_usd" if runtime == math.floor(self.request.run_seconds or 0) else why
         self.choices.note("MaxRuntimeInSeconds", runtime, why)
         self.choices.note("CLOUDTUNE_STOP_AFTER", self._trained_s(), "derived: leaves time to save the model")
         if not self._spot():
@@ -288,11 +295,14 @@ class _Planning:
                 message = f"{name} has {len(text)} characters, but SageMaker allows 512"
                 self.problems.append(Problem(code="too_long", field="model", message=message, fix="make it shorter"))
 
-    def _cost(self) -> CostEstimate | None:
+    def cost(self) -> CostEstimate:
         if self.options.compute == "local":
-            return None
-        region = hourly.region_of(self.request.resolved.scope)
-        return hourly.training(self.type, self.count, self._runtime_s(), region, spot=self._spot())
+            return CostEstimate(usd=None, basis="trains on this machine", unknown=("the price of this machine",))
+        hyper = self.document["hyperparameters"]
+        return hourly.training(
+            self.type, self.count, self._runtime_s(), self.request, spot=self._spot(),
+            epochs=hyper["epochs"] if hyper["max_steps"] is None else None, time_limit="keeps_model",
+        )  # fmt: skip
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudtune.cli.options import command, ref_argument, trust_option
+from cloudtune.cli.options import command, trust_option, trust_reward_option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cloudtune.cli.session import Session
     from cloudtune.evaluation.compare import Comparison, Score
-    from cloudtune.evaluation.evaluating import EvaluateOptions, Evaluation
-    from cloudtune.evaluation.rows import Overlap
-    from cloudtune.job import Job
+    from cloudtune.evaluation.contamination import Overlap
+    from cloudtune.evaluation.result import EvaluateOptions, Evaluation
 
 _LINES_SHOWN = 10
 _SAID_EVERY = 50
@@ -26,6 +25,7 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that ``evaluate`` and ``compare`` share."""
     for decorator in (
         trust_option,
+        trust_reward_option,
         click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed for "
                      "resampling and for the choice of examples."),
         click.option("--group", metavar="FIELD", help="Field that names the source of a row: rows with the same source "
@@ -33,67 +33,91 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--max-tokens", type=click.IntRange(1), help="Limit of each answer. Default: from the length of "
                      "the expected answers."),
         click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Metric to use instead of those chosen "
-                     "from the rows: accuracy, f1_macro, chrf, exact_match, regex:PATTERN, ... The first one decides. "
-                     "Repeatable."),
+                     "from the rows: accuracy, f1_macro, chrf, exact_match, regex:PATTERN, json_schema:FILE, "
+                     "FILE.py:FUNCTION, ... The first one decides. Repeatable."),
         click.option("--kind", default="auto", help="Kind of the rows, as for `data check`."),
-        click.option("--data", "data", required=True, metavar="FILE", help="Held-out rows in any supported format, "
-                     "with the expected answers."),
+        click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Use at most this many rows, chosen by "
+                     "content and seed."),
+        click.option("--parallel", type=click.IntRange(1, 64), default=8, show_default=True, help="Most prompts that a "
+                     "vendor is asked at a time. Halved when it throttles."),
     ):  # fmt: skip
         function = decorator(function)
     return function
 
 
-@command("evaluate", without=("backend",))
-@ref_argument
+@command("evaluate")
+@click.argument("model", metavar="[JOB|FOLDER|BACKEND=MODEL]", required=False)
+@click.option("--data", metavar="FILE", help="Held-out rows in any supported format, with the expected answers. "
+              "Default: the evaluation in the job's spec, which then decides about all options.")  # fmt: skip
 @evaluation_options
-@click.option("--against", multiple=True, metavar="JOB", help="Also compare with the model of this job. Repeatable.")
+@click.option("--model", "vendor_model", metavar="ID", help="A deployment, or a vendor's id of a model, of --backend.")
+@click.option("--against", multiple=True, metavar="JOB|FOLDER|BACKEND=MODEL", help="Also compare with this model. "
+              "Repeatable.")  # fmt: skip
 @click.option("--few-shot", type=click.IntRange(0, 64), default=0, metavar="K", help="Also compare with the base model "
               "after K training rows as examples.")  # fmt: skip
+@click.option("--guard", metavar="FILE", help="General rows that show what the model has forgotten.")
 @click.option("--no-baselines", is_flag=True, help="Leave out the base model and the simple baselines.")
 def evaluate(
-    session: Session, ref: str, data: str, kind: str, metrics: tuple[str, ...], max_tokens: int | None,
-    group: str | None, seed: int, trust_remote_code: bool, against: tuple[str, ...], few_shot: int, no_baselines: bool,
+    session: Session, model: str | None, vendor_model: str | None, data: str | None, against: tuple[str, ...],
+    few_shot: int, guard: str | None, no_baselines: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Measure on held-out rows whether tuning helped.
 
     The tuned model, its base model and simple baselines answer the same rows. Each metric has a 95% interval, and each
     difference a paired test. Answers are stored: the same command asks no model again.
     """
-    from cloudtune.evaluation.evaluating import EvaluateOptions
+    if (model is None) == (vendor_model is None):
+        raise click.UsageError("name a job, a folder or BACKEND=MODEL, or give --model")
+    if model is None:
+        model = f"{session.backend or session.config.backend}={vendor_model}"
+    elif session.backend is not None:
+        raise click.UsageError("--backend belongs to --model; a job is evaluated on its own back end")
+    options = options_of(settings, baselines=not no_baselines, few_shot=few_shot)
+    put_evaluation(session, [model, *against], data, options, guard=guard, **settings)
 
-    options = EvaluateOptions(metrics=metrics, baselines=not no_baselines, few_shot=few_shot, max_tokens=max_tokens,
-                              group=group, seed=seed)  # fmt: skip
-    jobs = [session.job(one) for one in (ref, *against)]
-    put_evaluation(session, jobs, data, kind, options, trust_remote_code=trust_remote_code)
+
+def options_of(settings: dict[str, Any], **more: Any) -> EvaluateOptions:
+    """Take the options of an evaluation out of the values of a command."""
+    from cloudtune.evaluation.result import EvaluateOptions
+
+    names = ("metrics", "max_rows", "max_tokens", "group", "seed", "parallel")
+    return EvaluateOptions(**{name: settings.pop(name) for name in names}, **more)
 
 
 def put_evaluation(
-    session: Session, jobs: list[Job], data: str, kind: str, options: EvaluateOptions, *, trust_remote_code: bool
-) -> None:
-    """Evaluate the first job against the others, and print the result."""
+    session: Session, models: Sequence[str], data: str | None, options: EvaluateOptions, *, kind: str,
+    trust_remote_code: bool, trust_reward: bool, guard: str | None = None,
+) -> None:  # fmt: skip
+    """Evaluate the first model against the others, and print the result."""
     from cloudtune.cli.data_options import source_of
+    from cloudtune.evaluation.result import EvaluateOptions
     from cloudtune.state import to_json
 
+    if data is None and (options != EvaluateOptions() or guard is not None or len(models) > 1):
+        raise click.UsageError("without --data, the evaluation in the job's spec decides about all options")
     found = session.client.evaluate(
-        jobs[0], source_of((data,), kind), against=jobs[1:], options=options, trust_remote_code=trust_remote_code,
-        on_progress=functools.partial(_say_progress, session),
+        models[0], None if data is None else source_of((data,), kind), against=models[1:], guard=guard, options=options,
+        trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+        on_progress=functools.partial(say_progress, session),
     )  # fmt: skip
-    session.result({"ref": str(jobs[0].ref), "data": data} | to_json(found))
+    session.result(to_json(found))
     if not session.json:
-        _show(session, found)
+        show_evaluation(session, found)
 
 
-def _say_progress(session: Session, name: str, done: int, count: int) -> None:
+def say_progress(session: Session, name: str, done: int, count: int) -> None:
+    """Print how many answers a model has given."""
     if done % _SAID_EVERY == 0 or done == count:
         session.say(f"{name}: {done:,} of {count:,} answers")
 
 
-def _show(session: Session, found: Evaluation) -> None:
+def show_evaluation(session: Session, found: Evaluation) -> None:
+    """Print the tables, the verdict and the notes, and those of the guard rows."""
     from cloudtune.cli.render import table
+    from cloudtune.evaluation.choosing import chosen_metrics
     from cloudtune.evaluation.compare import shown_interval
-    from cloudtune.evaluation.metrics import chosen_metrics
 
-    metrics = chosen_metrics(found.metrics, found.task)
+    metrics = chosen_metrics(found.metrics, found.task, load=False)
     headers = [f"{one.name.upper()}{' %' if one.span == 1.0 else ''}" for one in metrics]
 
     def cell(number: int, score: Score | Comparison, value: float, *, signed: bool = False) -> str:
@@ -103,7 +127,7 @@ def _show(session: Session, found: Evaluation) -> None:
     groups = "" if found.groups == found.rows else f" in {found.groups:,} group{'s' if found.groups != 1 else ''}"
     session.put(f"{found.rows:,} row{'s' if found.rows != 1 else ''}{groups}; in parentheses: 95% intervals\n")
     table(["MODEL", *headers], [
-        [one.name, *(cell(number, one.scores[metric.name], one.scores[metric.name].value)
+        [one.name, *(cell(number, score, score.value) if (score := one.scores.get(metric.name)) else "-"
                      for number, metric in enumerate(metrics))] for one in found.models
     ], right=headers)  # fmt: skip
     if found.comparisons:
@@ -118,6 +142,13 @@ def _show(session: Session, found: Evaluation) -> None:
         session.put(f"p-values are corrected for {len(found.comparisons)} comparisons (Holm).")
     for note in (*found.notes, *_overlap_notes(found.overlap, found.rows)):
         session.put(f"note: {note}")
+    if found.usage:
+        used = "; ".join(f"{name}: {one.prompt_tokens:,} prompt, {one.completion_tokens:,} answer"
+                         for name, one in found.usage.items())  # fmt: skip
+        session.put(f"tokens: {used}")
+    if found.guard is not None:
+        session.put("\nWhat it forgot, on general rows\n")
+        show_evaluation(session, found.guard)
 
 
 def _p(value: float) -> str:
@@ -129,11 +160,13 @@ def _overlap_notes(found: Overlap, rows: int) -> list[str]:
     if not found.checked:
         return [f"the test rows were not compared with the training rows: {found.reason}"]
     of_rows = f"of {rows:,} test row{'s' if rows != 1 else ''}"
+    nearly = "most runs of three words with a training row"
     unlike = "from a training row only in case, spaces or punctuation"
     other_answer = "the prompt of a training row with another answer"
     kinds = (
         (found.equal, "is a training row", "are training rows"),
         (found.similar, f"differs {unlike}", f"differ {unlike}"),
+        (found.near, f"shares {nearly}", f"share {nearly}"),
         (found.same_prompt, f"has {other_answer}", f"have {other_answer}"),
     )
     notes = [f"{len(lines):,} {of_rows} {one if len(lines) == 1 else many}: {_lines(lines)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cloudtune.execute import StepUpdate
     from cloudtune.job import Job
     from cloudtune.plan import Plan
+    from cloudtune.spec import JobSpec
     from cloudtune.state import JobSnapshot
 
 DETACHED = 5
@@ -21,19 +23,25 @@ DETACHED = 5
 STALL_AFTER_S = 600.0
 
 
-def planned(session: Session, file: SpecFile, *, again: bool, resume: bool) -> Plan:
+def planned(session: Session, file: SpecFile, *, again: bool, resume: bool, accept_unknown_cost: bool) -> Plan:
     """Plan the spec. Problems are reported with their line in the file."""
     from cloudtune.errors import InputError
 
     try:
-        return session.client.plan(file.spec, backend=session.config.insisted_backend, again=again, resume=resume)
+        return session.client.plan(
+            file.spec, backend=session.config.insisted_backend, again=again, resume=resume,
+            accept_unknown_cost=accept_unknown_cost,
+        )  # fmt: skip
     except InputError as error:
         error.problems = tuple(file.placed(problem) for problem in error.problems)
         error.message = "\n".join(map(str, error.problems))
         raise
 
 
-def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False, trust_reward: bool = False) -> Job:
+def submitted(
+    session: Session, plan: Plan, *, trust_remote_code: bool = False, trust_reward: bool = False,
+    accept_unknown_cost: bool = False,
+) -> Job:  # fmt: skip
     """Submit the plan, report its steps and print the job's reference."""
     from cloudtune.cli.render_watch import step_line
 
@@ -45,7 +53,10 @@ def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False, 
         if update.what != "begun" or session.verbose:
             session.say(step_line(update))
 
-    job = session.client.submit(plan, trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_step=tell)
+    job = session.client.submit(
+        plan, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+        accept_unknown_cost=accept_unknown_cost, on_step=tell,
+    )  # fmt: skip
     if not begun:
         session.say("already submitted: this is the existing job (after it ends, --again creates a new one)")
     session.put(str(job.ref))
@@ -73,29 +84,70 @@ def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
     return last
 
 
-def finished(session: Session, job: Job, snapshot: JobSnapshot) -> None:
-    """Print where the model of a succeeded job is, and the next commands."""
+def finished(
+    session: Session, job: Job, snapshot: JobSnapshot, spec: JobSpec | None = None, *, trust_reward: bool = False
+) -> None:
+    """Print where the model of a succeeded job is and the next commands, and evaluate it if the spec asks for that.
+
+    ``spec``: the job's spec now. Default: the one with which it was submitted.
+    """
     from cloudtune.cli.render_job import job_json, model_json
 
     model = job.model()
-    session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)})
     session.say(f"{snapshot.state}; tuned model: {model.uri or model.id}")
     say_next_steps(session, snapshot)
+    session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)}
+                   | _evaluated(session, job, spec, trust_reward=trust_reward))  # fmt: skip
+
+
+def _evaluated(session: Session, job: Job, spec: JobSpec | None, *, trust_reward: bool) -> dict[str, Any]:
+    """Make the evaluation that the spec asks for, print it, and return it for the JSON object of the command.
+
+    The job has succeeded whatever happens here, so problems are messages, and Ctrl-C stops the evaluation only.
+    """
+    from cloudtune.cli.evaluate import say_progress, show_evaluation
+    from cloudtune.errors import CloudtuneError
+    from cloudtune.evaluation.result import summary
+
+    current = spec or _spec_of(session, job)
+    if current is None or current.evaluation is None:
+        return {}
+    again = f"to continue: cloudtune evaluate {job.ref}"
+    try:
+        found = session.client.evaluate(
+            job, spec=spec, trust_reward=trust_reward, on_progress=functools.partial(say_progress, session)
+        )
+    except CloudtuneError as error:
+        session.say(f"the job has succeeded, but it is not evaluated: {error}\n{again}", even_quiet=True)
+        return {"evaluation": None, "evaluation_error": error.message}
+    except KeyboardInterrupt:
+        session.say(f"\nthe job has succeeded, but its evaluation is not finished\n{again}", even_quiet=True)
+        return {"evaluation": None, "evaluation_error": "interrupted"}
+    if not session.json:
+        session.put("")
+        show_evaluation(session, found)
+    return {"evaluation": summary(found)}
+
+
+def _spec_of(session: Session, job: Job) -> JobSpec | None:
+    from cloudtune.errors import LedgerError
+    from cloudtune.ledger.rows import spec_of
+
+    try:
+        attempt = session.client.ledger.of_ref(job.ref)
+        return None if attempt is None else spec_of(attempt.plan)
+    except LedgerError:
+        return None
 
 
 def say_next_steps(session: Session, snapshot: JobSnapshot) -> None:
     """Print the commands that apply to the job now."""
     from cloudtune.cli.render_job import next_steps
-    from cloudtune.errors import LedgerError
-    from cloudtune.ledger.rows import spec_of
     from cloudtune.optional import capabilities_of
 
     can = capabilities_of(session.client.backend(snapshot.ref.backend), snapshot.ref).can
-    try:
-        attempt = session.client.ledger.of_ref(snapshot.ref)
-        method = spec_of(attempt.plan).method.name if attempt is not None else None
-    except LedgerError:
-        method = None
+    spec = _spec_of(session, session.client.attach(snapshot.ref))
+    method = None if spec is None else spec.method.name
     for line in next_steps(snapshot, can, method):
         session.say(f"  {line}")
 

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from cloudtune.cli.options import command, ref_argument, trust_option
+from cloudtune.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -171,7 +172,7 @@ def _with_scores(answer: Generation) -> str:
     """The answer, and of a classifier the probability of each label."""
     if answer.scores is None:
         return answer.text
-    return f"{answer.text}  ({', '.join(f'{label} {score:.3f}' for label, score in answer.scores.items())})"
+    return one_line(f"{answer.text}  ({', '.join(f'{label} {score:.3f}' for label, score in answer.scores.items())})")
 
 
 def _head(questions: Sequence[Prompt], number: int, base: Generation | None) -> str:

@@ -63,6 +63,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in th
 def spec_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """The spec file argument, and the options that change it."""
     for decorator in (
+        click.option("--accept-unknown-cost", is_flag=True, help="Allow a job whose cost is unknown although it has a "
+                     "cost limit or a budget."),
         click.option("--resume", is_flag=True, help="If the last attempt failed or was stopped, continue from its "
                      "newest valid checkpoint."),
         click.option("--again", is_flag=True, help="Start a new attempt if the last one has ended."),
@@ -118,5 +120,5 @@ trust_option = click.option(
 )  # fmt: skip
 trust_reward_option = click.option(
     "--trust-reward", is_flag=True, help="Allow the spec's reward function to run, or its endpoint to get the prompts "
-    "and completions.",
+    "and completions, and metrics that are Python functions to run.",
 )  # fmt: skip

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 )
 def plan(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
+    accept_unknown_cost: bool,
     requests: bool, check_remote: bool,
 ) -> None:  # fmt: skip
     """Show what submit would do, without doing it.
@@ -35,7 +36,7 @@ def plan(
     from cloudtune.plan import plan_to_json
 
     file = session.open_spec(spec, sets, unsupported)
-    made = planned(session, file, again=again, resume=resume)
+    made = planned(session, file, again=again, resume=resume, accept_unknown_cost=accept_unknown_cost)
     findings = list(preflight(session, made.backend, file.spec, made)) if check_remote else []
     checks = [{"what": what, "verdict": how, "detail": text} for what, how, text in findings]
     session.result(plan_to_json(made) | ({"checks": checks} if check_remote else {}))

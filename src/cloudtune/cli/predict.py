@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudtune.cli.options import command, ref_argument, trust_option
+from cloudtune.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -40,7 +41,7 @@ def predict(
     found = []
     for one, prediction in zip(given, job.predict(given, trust_remote_code=trust_remote_code), strict=True):
         found.append({"input": one} | {name: value for name, value in to_json(prediction).items() if value is not None})
-        head = f"> {shown(one)}\n" if len(given) > 1 else ""
+        head = f"> {one_line(shown(one))}\n" if len(given) > 1 else ""
         session.put(head, end="")
         session.answer(lines_of(prediction), end="\n\n" if head else "\n")
     session.result({"ref": str(job.ref), "text": found[0]["text"], "predictions": found})
@@ -74,12 +75,17 @@ def shown(given: Input) -> str:
 
 
 def lines_of(found: Prediction) -> str:
-    """Return the prediction for people: a line for each word, or the text with its scores."""
+    """Return the prediction for people: a line for each word, or the text with its scores.
+
+    Labels come with the model and are escaped. A text that the model writes is not changed.
+    """
     if found.tags is not None:
-        width = max((len(one.token) for one in found.tags), default=0)
-        return "\n".join(f"{one.token:{width}}  {one.tag}  {one.score:.3f}" for one in found.tags)
+        rows = [(one_line(one.token), one_line(one.tag), one.score) for one in found.tags]
+        width = max((len(token) for token, _, _ in rows), default=0)
+        return "\n".join(f"{token:{width}}  {tag}  {score:.3f}" for token, tag, score in rows)
     if found.scores is not None:
-        return f"{found.text}  ({', '.join(f'{label} {score:.3f}' for label, score in found.scores.items())})"
+        scores = ", ".join(f"{label} {score:.3f}" for label, score in found.scores.items())
+        return one_line(f"{found.text}  ({scores})")
     if found.score is None:
         return found.text
     place = "" if found.start is None else f", characters {found.start} to {found.end}"

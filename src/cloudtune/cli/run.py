@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @watch_options
 @click.option("--requests", is_flag=True, help="Include the exact requests in the plan.")
 def run(
-    session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool, yes: bool,
+    session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
+    accept_unknown_cost: bool, yes: bool,
     waiting: Waiting, requests: bool, trust_remote_code: bool, trust_reward: bool,
 ) -> None:  # fmt: skip
     """Plan a job, ask for confirmation, submit it and watch it until it ends.
@@ -37,13 +38,19 @@ def run(
     from cloudtune.trust import check_trust
 
     file = session.open_spec(spec, sets, unsupported)
-    made = planned(session, file, again=again, resume=resume)
+    made = planned(session, file, again=again, resume=resume, accept_unknown_cost=accept_unknown_cost)
     session.say(plan_text(made, requests=requests, settings=not yes or session.verbose > 0))
     session.say()
     check_trust(made, confirmed=trust_remote_code, reward_confirmed=trust_reward)
     if not yes:
         ask("Submit this?")
-    job = submitted(session, made, trust_remote_code=trust_remote_code, trust_reward=trust_reward)
+    job = submitted(
+        session,
+        made,
+        trust_remote_code=trust_remote_code,
+        trust_reward=trust_reward,
+        accept_unknown_cost=accept_unknown_cost,
+    )
     waiting["stall_after"] = waiting["stall_after"] or file.spec.limits.stall_after
     try:
         snapshot = follow(session, job, waiting)
@@ -51,7 +58,7 @@ def run(
         retry = f"to continue from its newest valid checkpoint: cloudtune run {spec} --resume; to start over: --again"
         error.hint = f"{error.hint}\n{retry}" if error.hint else retry
         raise
-    finished(session, job, snapshot)
+    finished(session, job, snapshot, file.spec, trust_reward=trust_reward)
 
 
 def ask(question: str) -> None:

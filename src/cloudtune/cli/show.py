@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 @command("show", without=("backend",))
 @ref_argument
 def show(session: Session, ref: str) -> None:
-    """Show the details of a job: state, progress, times and, if it failed, the error."""
+    """Show the details of a job: state, progress, times, the error if it failed, and its last evaluation."""
     from cloudtune.cli.follow import say_next_steps
     from cloudtune.cli.render_job import job_json, job_text
+    from cloudtune.evaluation.result import summary
 
-    snapshot = session.job(ref).snapshot()
-    session.result(job_json(snapshot))
+    job = session.job(ref)
+    snapshot = job.snapshot()
+    evaluation = session.client.evaluation(job)
+    session.result(job_json(snapshot) | {"evaluation": None if evaluation is None else summary(evaluation)})
     session.put(job_text(snapshot))
+    if evaluation is not None:
+        session.put(f"\nevaluation of {', '.join(evaluation.data)} ({evaluation.rows:,} rows)\n{evaluation.verdict}")
     say_next_steps(session, snapshot)

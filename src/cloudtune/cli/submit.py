@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @trust_reward_option
 def submit(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
+    accept_unknown_cost: bool,
     trust_remote_code: bool, trust_reward: bool,
 ) -> None:  # fmt: skip
     """Submit a job and print its reference.
@@ -27,10 +28,22 @@ def submit(
     from cloudtune.cli.render_job import job_json
     from cloudtune.cli.render_plan import warnings_text
 
-    made = planned(session, session.open_spec(spec, sets, unsupported), again=again, resume=resume)
+    made = planned(
+        session,
+        session.open_spec(spec, sets, unsupported),
+        again=again,
+        resume=resume,
+        accept_unknown_cost=accept_unknown_cost,
+    )
     if made.warnings:
         session.say(warnings_text(made.warnings))
-    job = submitted(session, made, trust_remote_code=trust_remote_code, trust_reward=trust_reward)
+    job = submitted(
+        session,
+        made,
+        trust_remote_code=trust_remote_code,
+        trust_reward=trust_reward,
+        accept_unknown_cost=accept_unknown_cost,
+    )
     if session.json:
         session.result(job_json(job.snapshot()))
     session.say(f"watch it with: cloudtune watch {job.ref}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.config.budgets import budget_fault
 from cloudtune.document.document import Document, dotted
 from cloudtune.errors import Problem
 from cloudtune.redaction.masking import REFERENCE, is_secret_name, is_secret_shape, url_password
@@ -13,8 +14,8 @@ from cloudtune.redaction.masking import REFERENCE, is_secret_name, is_secret_sha
 if TYPE_CHECKING:
     from cloudtune.document.parsed import Path_
 
-_TOP = ("backend", "ledger", "profile", "backends", "profiles")
-_IN_PROFILE = ("backend", "ledger", "backends")
+_TOP = ("backend", "ledger", "profile", "backends", "budgets", "profiles")
+_IN_PROFILE = ("backend", "ledger", "backends", "budgets")
 
 
 def faults(document: Document) -> list[Problem]:
@@ -42,9 +43,14 @@ def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> li
     ]
     found += [
         _problem(document, (*above, key), "shape", "must be a table", f"write [{key}.NAME]")
-        for key in ("backends", "profiles")
+        for key in ("backends", "budgets", "profiles")
         if not isinstance(values.get(key, {}), dict)
     ]
+    budgets = values.get("budgets", {})
+    for name, budget in budgets.items() if isinstance(budgets, dict) else ():
+        if fault := budget_fault(name, budget):
+            fix = 'for example: usd = 100, per = "month", tags = {team = "search"}'
+            found.append(_problem(document, (*above, "budgets", name), "budget", fault, fix))
     backends = values.get("backends", {})
     for name, settings in backends.items() if isinstance(backends, dict) else ():
         if not isinstance(settings, dict):

@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from cloudtune.config.budgets import Budget, budgets_of
 from cloudtune.config.checks import faults, leaves, texts, url_reference
 from cloudtune.config.option_types import REASONS, Effect, effect_of
 from cloudtune.config.trust import PROJECT_FILE, is_trusted, project_file, read_project_file
@@ -119,13 +120,13 @@ class Config:
 
         """
         own = {path: entry for path, entry in self.entries.items() if path[:2] == ("backends", backend)}
-        settings: dict[str, Any] = {}
-        for path, value in self._filled(own).items():
-            here = settings
-            for key in path[2:-1]:
-                here = here.setdefault(str(key), {})
-            here[str(path[-1])] = value
-        return settings
+        return _tables(self._filled(own), 2)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets of all files and of the selected profile."""
+        own = {path: entry for path, entry in self.entries.items() if path[0] == "budgets"}
+        return budgets_of(_tables(self._filled(own), 1))
 
     def shown(self) -> list[tuple[str, Any, str]]:
         """Return dotted key, value and source of every entry, with secrets masked and references as written."""
@@ -308,6 +309,8 @@ class _Effects:
         self._options: dict[str, type[BaseModel] | None] = {}
 
     def __call__(self, path: Path_) -> Effect:
+        if path[0] == "budgets":
+            return "protection"
         if path[0] != "backends":
             return "path" if path == ("ledger",) else "safe"
         name = str(path[1])
@@ -321,6 +324,17 @@ class _Effects:
                 self._options[name] = None
         options = self._options[name]
         return "unclassified" if options is None else effect_of(options, str(path[2]))
+
+
+def _tables(values: Mapping[Path_, Any], depth: int) -> dict[str, Any]:
+    """Nested tables of the values, below so many keys."""
+    found: dict[str, Any] = {}
+    for path, value in values.items():
+        here = found
+        for key in path[depth:-1]:
+            here = here.setdefault(str(key), {})
+        here[str(path[-1])] = value
+    return found
 
 
 def _references(value: Any) -> bool:

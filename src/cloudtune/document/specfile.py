@@ -27,6 +27,7 @@ from cloudtune.spec import SPEC_VERSION, JobSpec
 _SHORT_FOR: dict[Path_, str] = {
     ("method",): "name", ("adapter",): "type", ("data",): "train", ("data", "train"): "path",
     ("data", "validation"): "path", ("data", "test"): "path", ("method", "reward"): "function",
+    ("evaluation",): "data", ("evaluation", "data"): "path", ("evaluation", "guard"): "path",
 }  # fmt: skip
 _ALIASES = {
     "base_model": "model", "model_name_or_path": "model", "train_file": "data.train", "training_file": "data.train",
@@ -237,6 +238,15 @@ def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
             key: _source_path(value, ("data", key), base) if key in ("train", "validation", "test", "mix") else value
             for key, value in data.items()
         }
+    evaluation = found.get("evaluation")
+    if isinstance(evaluation, Mapping):
+        found["evaluation"] = {
+            key: _source_path(value, ("evaluation", key), base) if key in ("data", "guard")
+            else _metric_paths(value, base(("evaluation", key))) if key == "metrics" else value
+            for key, value in evaluation.items()
+        }  # fmt: skip
+    elif evaluation is not None:
+        found["evaluation"] = _source_path(evaluation, ("evaluation",), base)
     if isinstance(adapter := found.get("adapter"), Mapping):
         found["adapter"] = _source_path(adapter, ("adapter",), base)
     method = found.get("method")
@@ -274,6 +284,18 @@ def _reward_path(value: Any, base: Callable[[Path_], Path]) -> Any:
         elif name == "model" and isinstance(text, str):
             reward[name] = _model_path(text, folder)
     return reward
+
+
+def _metric_paths(value: Any, folder: Path) -> Any:
+    """The files of metrics that are functions or JSON Schemas."""
+    if isinstance(value, list):
+        return [_metric_paths(item, folder) for item in value]
+    if not isinstance(value, str) or value.startswith("regex:"):
+        return value
+    file, _, function = value.rpartition(":")
+    if value.startswith("json_schema:"):
+        return f"json_schema:{_absolute(value.removeprefix('json_schema:'), folder)}"
+    return f"{_absolute(file, folder)}:{function}" if file.endswith(".py") else value
 
 
 def _model_path(model: str, folder: Path) -> str:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from contextlib import closing
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from cloudtune.errors import BackendError, InputError, LedgerError, Problem, TransientError
+from cloudtune.errors import BackendError, InputError, LedgerError, Problem
+from cloudtune.evaluation.asking import Questions
 from cloudtune.files.private_files import narrow_database, open_private, private_folder
-from cloudtune.retry import reading
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from cloudtune.clock import Clock
+    from cloudtune.evaluation.asking import Ask
     from cloudtune.optional import GenerateOptions, Input, Prompt
-
-    Ask = Callable[[Sequence[Any]], Iterator[Generation]]
 
 _BUSY_TIMEOUT_S = 60.0
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID"
@@ -38,11 +38,11 @@ class Answers:
 
     def get_or_generate(
         self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions, ask: Ask,
-        progress: Callable[[int, int], None] = lambda done, count: None,
+        progress: Callable[[int, int], None] = lambda done, count: None, *, parallel: int = 1,
     ) -> list[Generation]:  # fmt: skip
         """The answers of a model in the order of the prompts. Asks for those that are not stored, each prompt once.
 
-        Temporary errors of the back end are retried from the first prompt without an answer.
+        Temporary errors of the back end are retried for the prompts without an answer.
 
         Args:
             model: What identifies the model and its weights.
@@ -50,9 +50,12 @@ class Answers:
             options: Part of what an answer is stored under.
             ask: Generates answers for prompts, in order.
             progress: Called with the number of prompts that have an answer, and of all of them.
+            parallel: Prompts that are asked at a time, each in a call of its own. 1 asks all in one call, which may
+                then use batches; prompts of similar length follow each other.
 
         Raises:
             InputError: A prompt is no Unicode text.
+            InvalidRequest: The back end rejects some prompts. All other answers are stored.
             BackendError: The back end returns other than one answer for each prompt, or no Unicode text.
             LedgerError: The store cannot be read or written.
         """
@@ -61,9 +64,11 @@ class Answers:
             with closing(self._connected()) as db:
                 known = {key: found for key in dict.fromkeys(keys) if (found := _stored(db, key)) is not None}
                 missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
-                progress(len(known), len(known) + len(missing))
-                while missing:
-                    reading(self._clock, _ask_rest, db, missing, known, ask, progress)
+                questions = Questions(missing, len(known), ask, functools.partial(_store, db, known), progress)
+                if parallel == 1:
+                    questions.ask_in_order(self._clock)
+                else:
+                    questions.ask_in_parallel(self._clock, parallel)
         except sqlite3.Error as error:
             hint = "check the free disk space; if the file is damaged, remove it"
             raise LedgerError(f"the answers in {self._path} cannot be read or written: {error}", hint=hint) from error
@@ -82,27 +87,11 @@ class Answers:
         return db
 
 
-def _ask_rest(
-    db: sqlite3.Connection, missing: dict[bytes, Prompt | Input], known: dict[bytes, Generation], ask: Ask,
-    progress: Callable[[int, int], None],
-) -> None:  # fmt: skip
-    """Ask for the missing answers. Returns early when the back end fails after at least one answer."""
-    before, count = len(known), len(missing)
-    try:
-        answers = ask(list(missing.values()))
-        for key, answer in zip(list(missing), answers, strict=False):
-            with db:
-                db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _encoded(answer)))
-            known[key] = answer
-            del missing[key]
-            progress(len(known), len(known) + len(missing))
-        if missing:
-            raise BackendError(f"the back end did not answer every prompt: {len(missing):,} of {count:,} are missing")
-        if next(answers, None) is not None:
-            raise BackendError("the back end returned more answers than prompts")
-    except TransientError:
-        if len(known) == before:
-            raise
+def _store(db: sqlite3.Connection, known: dict[bytes, Generation], key: bytes, answer: Generation) -> None:
+    """Store an answer. It is on disk when this returns."""
+    with db:
+        db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _encoded(answer)))
+    known[key] = answer
 
 
 def _key(model: str, prompt: Prompt | Input, options: GenerateOptions) -> bytes:

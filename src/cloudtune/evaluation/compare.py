@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from cloudtune.evaluation.metrics import Metric
     from cloudtune.evaluation.statistics import Array, Measure
+    from cloudtune.state import Generation
 
 Role = Literal["tuned", "base", "few_shot", "majority", "copy", "other"]
 VerdictWord = Literal["helped", "no evidence", "worse"]
@@ -28,6 +29,15 @@ class Answered(NamedTuple):
     name: str
     role: Role
     answers: Sequence[str]
+    generations: Sequence[Generation] = ()
+    """The answers with scores and numbers of tokens. Empty for a baseline without a model."""
+
+    def rows(self, metric: Metric, expected: Sequence[str]) -> Array | None:
+        """The contributions of the rows to a metric. None if it requires probabilities and the model gives none."""
+        if not metric.of_scores:
+            return metric.rows(self.answers, expected)
+        known = self.generations and all(one.scores for one in self.generations)
+        return metric.rows(self.generations, expected) if known else None
 
 
 class Score(Value, frozen=True, kw_only=True):
@@ -45,7 +55,7 @@ class ModelScores(Value, frozen=True, kw_only=True):
     name: str
     role: Role
     scores: dict[str, Score]
-    """By metric."""
+    """By metric. A metric that requires probabilities is missing if the model gives none."""
 
 
 class Comparison(Value, frozen=True, kw_only=True):
@@ -82,13 +92,14 @@ class Measured:
         import numpy as np
 
         self._metrics, self._models, self._groups, self._seed = metrics, models, groups, seed
-        self._rows = [[metric.rows(model.answers, expected) for metric in metrics] for model in models]
+        self._rows = [[model.rows(metric, expected) for metric in metrics] for model in models]
         drawn: list[list[list[Array]]] = [[[] for _ in metrics] for _ in models]
         for weights in groups.samples(statistics.SAMPLES, seed):
             for of_model, rows in zip(drawn, self._rows, strict=True):
                 for values, metric, one in zip(of_model, metrics, rows, strict=True):
-                    values.append(metric.value(weights, one))
-        self._drawn = [[np.concatenate(values) for values in of_model] for of_model in drawn]
+                    if one is not None:
+                        values.append(metric.value(weights, one))
+        self._drawn = [[np.concatenate(values or [[]]) for values in of_model] for of_model in drawn]
 
     def scores(self) -> tuple[ModelScores, ...]:
         """Every metric of every model, with intervals."""
@@ -96,6 +107,7 @@ class Measured:
             ModelScores(name=model.name, role=model.role, scores={
                 metric.name: self._score(metric, rows, drawn)
                 for metric, rows, drawn in zip(self._metrics, self._rows[number], self._drawn[number], strict=True)
+                if rows is not None
             })
             for number, model in enumerate(self._models)
         )  # fmt: skip
@@ -130,16 +142,16 @@ class Measured:
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """The first model against each of the others. The p-values are corrected with Holm's method."""
-        found = [self._pair(number) for number in range(1, len(self._models))]
+        found = [self._pair(number, ours, rows[0]) for number, rows in enumerate(self._rows)
+                 if number and rows[0] is not None and (ours := self._rows[0][0]) is not None]  # fmt: skip
         p_values = statistics.holm([one["p_value"] for one in found])
         return tuple(
             Comparison(**{**one, "p_value": p, "verdict": _verdict(self._metrics[0], one["difference"], p)})
             for one, p in zip(found, p_values, strict=True)
         )
 
-    def _pair(self, number: int) -> dict[str, Any]:
+    def _pair(self, number: int, ours: Array, theirs: Array) -> dict[str, Any]:
         metric, model, other = self._metrics[0], self._models[0], self._models[number]
-        ours, theirs = self._rows[0][0], self._rows[number][0]
         drawn = self._drawn[0][0] - self._drawn[number][0]
         low: float | None
         high: float | None

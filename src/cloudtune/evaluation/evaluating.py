@@ -1,44 +1,38 @@
-"""Evaluates the models of jobs on held-out rows: asks them and their baselines, and compares the answers."""
+"""Evaluates models on held-out rows: asks them and their baselines, and compares the answers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cloudtune.data.records import Labelled, compact
+from cloudtune.data.records import compact
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerError, UnsupportedError
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
-from cloudtune.evaluation.compare import Answered, Comparison, ModelScores
-from cloudtune.evaluation.metrics import MOST_LABELS, Task, chosen_metrics, confusion, labels_of, tags_of, task_of
-from cloudtune.evaluation.rows import (
-    Overlap,
-    examples_of,
-    expected_answers,
-    group_names,
-    overlap,
-    read_rows,
-    with_examples,
-)
-from cloudtune.evaluation.statistics import Groups
+from cloudtune.evaluation.compare import Answered, Comparison
+from cloudtune.evaluation.contamination import Overlap, overlap
+from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
+from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts
+from cloudtune.evaluation.prepared import guard_options, prepare
+from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
+from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
 from cloudtune.ledger.rows import spec_of
-from cloudtune.optional import GenerateOptions
-from cloudtune.state import Generation, Value
+from cloudtune.state import Generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.evaluation.metrics import Metric
+    from cloudtune.evaluation.prepared import Prepared
     from cloudtune.evaluation.rows import TestRow
     from cloudtune.job import Job
     from cloudtune.ledger.ledger import Ledger
-    from cloudtune.ledger.rows import Attempt
-    from cloudtune.optional import Input, Prompt
+    from cloudtune.optional import GenerateOptions, Input, Prompt
     from cloudtune.spec import Data, JobSpec, Source
 
     Progress = Callable[[str, int, int], None]
@@ -46,51 +40,6 @@ if TYPE_CHECKING:
 
 FEWEST_GROUPS = 20
 """Intervals from fewer groups are too narrow."""
-_MAX_TOKENS = (16, 1024)
-
-
-class EvaluateOptions(Value, frozen=True, kw_only=True):
-    """What to ask and to compare."""
-
-    metrics: tuple[str, ...] = ()
-    """Names of metrics, the deciding one first. Default: those of the rows' task."""
-    baselines: bool = True
-    """Compare with the base model, and with the most frequent label or a copy of the source."""
-    few_shot: int = 0
-    """Also compare with the base model after this many training rows as examples."""
-    max_tokens: int | None = None
-    """Limit of each answer. Default: half the characters of the longest expected answer, from 16 to 1,024."""
-    group: str | None = None
-    """The field of the test rows that names their source: rows with one source are resampled together.
-
-    Default: the prompt."""
-    seed: int = 0
-    """Of resampling, and of the choice of examples."""
-
-
-class Evaluation(Value, frozen=True, kw_only=True):
-    """Models compared on held-out rows."""
-
-    rows: int
-    groups: int
-    """Groups of rows that are resampled together."""
-    kind: str
-    task: Task
-    metrics: tuple[str, ...]
-    """The verdict is about the first one."""
-    models: tuple[ModelScores, ...]
-    """The evaluated model first."""
-    comparisons: tuple[Comparison, ...]
-    verdict: str
-    """The comparisons in words, one per line."""
-    overlap: Overlap
-    """Test rows that are also training rows."""
-    notes: tuple[str, ...] = ()
-    """What limits the result: cut answers, few groups, baselines that do not apply."""
-    confusion: dict[str, Any] | None = None
-    """For labels: ``labels``, and ``counts`` of the evaluated model's answers by expected label, other answers last."""
-    answers: tuple[dict[str, Any], ...] = ()
-    """Each row: ``file``, ``line``, ``expected``, and ``answers`` by model."""
 
 
 class ModelRun(NamedTuple):
@@ -98,148 +47,147 @@ class ModelRun(NamedTuple):
 
     name: str
     role: compare.Role
-    job: Job
+    model: EvaluatedModel
     prompts: Sequence[Prompt | Input]
     base: bool = False
-
-    @property
-    def predicts(self) -> bool:
-        """Whether the prompts are rows for `Job.predict`."""
-        return isinstance(self.prompts[0], Mapping)
 
 
 class Evaluator:
     """Asks models for answers, with the store of a ledger."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, progress: Progress, *, trust_remote_code: bool = False) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], progress: Progress, *,
+        trust_remote_code: bool = False, trust_reward: bool = False,
+    ) -> None:  # fmt: skip
+        self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
         self._answers = Answers(ledger.folder / "answers" / "answers.db", clock)
         self._progress = progress
-        self._trust = trust_remote_code
+        self._trust, self._trust_reward = trust_remote_code, trust_reward
 
-    def evaluate(self, job: Job, against: Sequence[Job], source: Source, options: EvaluateOptions) -> Evaluation:
-        """Evaluate the job's model against its baselines and other jobs. See `Client.evaluate`."""
-        _need_numpy()
-        kind, rows = read_rows(source)
-        expected = [row.expected for row in rows]
-        attempt = self._attempt(job)
-        spec = spec_of(attempt.plan) if attempt is not None else None
-        task = task_of(kind, expected, regression=_is_regression(spec, rows))
-        notes: list[str] = []
-        labels = len(labels_of(expected)) if task == "labels" else 0
-        if labels > MOST_LABELS:
-            notes.append(
-                f"{labels:,} labels are many: there is no confusion matrix, and accuracy is the default metric"
-            )
-        default = ("accuracy",) if labels > MOST_LABELS else ()
-        metrics = chosen_metrics(options.metrics or default, task)
-        for metric in metrics:
-            metric.rows(expected[:1], expected[:1])  # a missing package is reported before any model is asked
-        groups = Groups(group_names(rows, options.group))
-        training = spec.data if spec is not None else None
-        for one in (job, *against):
-            one._check_can_answer(predicts=isinstance(rows[0].prompt, Mapping))
-        generate_options = _limit(options, expected)
-        prompts = [row.prompt for row in rows]
-        model = self._ask(ModelRun(_name(job, attempt), "tuned", job, prompts), generate_options, notes)
-        others = [*self._baselines(job, rows, kind, task, training, options, generate_options, notes),
-                  *(self._ask(ModelRun(_name(one, self._attempt(one)), "other", one, prompts), generate_options, notes)
-                    for one in against)]  # fmt: skip
-        models = _distinct([model, *others])
-        if groups.count < FEWEST_GROUPS:
-            subject = "1 independent row is" if groups.count == 1 else f"{groups.count} independent rows are"
+    def evaluate(
+        self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
+        *, guard: Source | None = None,
+    ) -> Evaluation:  # fmt: skip
+        """Evaluate a model against its baselines and other models. See `Client.evaluate`."""
+        spec = None if isinstance(subject, Address) else self._spec_of(subject)
+        test = prepare(data, options, spec, trusted=self._trust_reward)
+        general = None if guard is None else prepare(guard, guard_options(options), None)
+        asked = predicts([test.rows[0].prompt])
+        model = self._opened(subject, predicts=asked)
+        others = [self._opened(one, predicts=asked) for one in against]
+        found = self._evaluated(test, model, others, options)
+        if general is None:
+            return found
+        forgot = self._evaluated(general, model, [], guard_options(options))
+        return msgspec.structs.replace(found, guard=forgot)
+
+    def _spec_of(self, job: Job) -> JobSpec | None:
+        with suppress(LedgerError):
+            attempt = self._ledger.of_ref(job.ref)
+            return None if attempt is None else spec_of(attempt.plan)
+        return None
+
+    def _opened(self, subject: Job | Address, *, predicts: bool) -> EvaluatedModel:
+        if isinstance(subject, Address):
+            found = model_at(subject.text, subject.backend, self._clock, trust_remote_code=self._trust)
+            found.check(predicts=predicts)
+            return found
+        backend = self._backend_of(subject.ref.backend)
+        return model_of_job(subject, backend, self._ledger, predicts=predicts, trust_remote_code=self._trust)
+
+    def _evaluated(
+        self, test: Prepared, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions
+    ) -> Evaluation:
+        training = model.spec.data if model.spec is not None else None
+        prompts = [row.prompt for row in test.rows]
+        asking = _Asking(self._answers, test, options.parallel, self._progress)
+        tuned = asking.ask(ModelRun(model.name, "tuned", model, prompts))
+        if without := [one.name for one in test.metrics if tuned.rows(one, test.expected) is None]:
+            raise InputError(f"{', '.join(without)} requires the probability of each label, which {model.name} does "
+                             "not give", hint="use another metric")  # fmt: skip
+        answered = _distinct([
+            tuned, *self._baselines(model, test, training, options, asking),
+            *(asking.ask(ModelRun(one.name, "other", one, prompts)) for one in others),
+        ])  # fmt: skip
+        notes = asking.notes
+        if test.labels > MOST_LABELS:
+            notes.insert(0, f"{test.labels:,} labels are many: there is no confusion matrix, and accuracy is the "
+                         "default metric")  # fmt: skip
+        if test.groups.count < FEWEST_GROUPS:
+            subject = "1 independent row is" if test.groups.count == 1 else f"{test.groups.count} independent rows are"
             notes.append(f"{subject} few: take the intervals as rough")
-        measured = compare.Measured(metrics, models, expected, groups, options.seed)
+        measured = compare.Measured(test.metrics, answered, test.expected, test.groups, options.seed)
         comparisons = measured.comparisons()
         return Evaluation(
-            rows=len(rows), groups=groups.count, kind=kind, task=task, metrics=tuple(one.name for one in metrics),
-            models=measured.scores(), comparisons=comparisons, verdict=_verdict(metrics[0], comparisons, len(rows)),
-            overlap=_overlap(rows, training), notes=tuple(notes),
-            confusion=_confusion(model, expected) if 0 < labels <= MOST_LABELS else None,
-            answers=_by_row(rows, models),
+            ref=model.identity if model.ref is None else str(model.ref),
+            data=tuple(dict.fromkeys(row.file for row in test.rows)), made_at=self._clock.now(), options=options,
+            rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
+            metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,
+            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=_overlap(test.rows, training),
+            notes=tuple(notes),
+            confusion=_confusion(tuned, test.expected) if 0 < test.labels <= MOST_LABELS else None,
+            answers=_by_row(test.rows, answered), usage=_usage(answered),
         )  # fmt: skip
 
     def _baselines(
-        self, job: Job, rows: Sequence[TestRow], kind: str, task: str, training: Data | None,
-        options: EvaluateOptions, generate_options: GenerateOptions, notes: list[str],
-    ) -> list[Answered]:  # fmt: skip
+        self, model: EvaluatedModel, test: Prepared, training: Data | None, options: EvaluateOptions, asking: _Asking
+    ) -> list[Answered]:
         found: list[Answered] = []
         runs: list[ModelRun] = []
-        if options.baselines:
-            runs.append(ModelRun("base model", "base", job, [row.prompt for row in rows], base=True))
+        if options.baselines and model.has_base:
+            runs.append(ModelRun("base model", "base", model, [row.prompt for row in test.rows], base=True))
         if options.few_shot:
-            examples = _examples(training, options, rows)
-            prompts = [with_examples(row.prompt, examples) for row in rows]
-            runs.append(ModelRun(f"base model, {len(examples)} examples", "few_shot", job, prompts, base=True))
+            examples = _examples(training, options, test.rows)
+            prompts = [with_examples(row.prompt, examples) for row in test.rows]
+            runs.append(ModelRun(f"base model, {len(examples)} examples", "few_shot", model, prompts, base=True))
         for one in runs:
             try:
-                found.append(self._ask(one, generate_options, notes))
+                found.append(asking.ask(one))
             except (InvalidRequest, UnsupportedError) as error:
-                notes.append(f"{one.name}: not compared, because {error.message}")
-        if options.baselines and task == "labels":
-            label = _most_frequent(training, rows, lambda expected: [expected.strip()])
-            found.append(Answered(f"always {label!r}", "majority", [label] * len(rows)))
-        if options.baselines and kind == "tags":
-            tag = _most_frequent(training, rows, tags_of)
-            found.append(Answered(f"always {tag!r}", "majority", [compact([tag] * len(tags_of(row.expected)))
-                                                                  for row in rows]))  # fmt: skip
-        if options.baselines and kind == "pair":
-            found.append(Answered("copy of the source", "copy", [row.prompt_text for row in rows]))
+                asking.notes.append(f"{one.name}: not compared, because {error.message}")
+        if options.baselines and test.task == "labels":
+            label = _most_frequent(training, test.rows, lambda expected: [expected.strip()])
+            found.append(Answered(f"always {label!r}", "majority", [label] * len(test.rows)))
+        if options.baselines and test.kind == "tags":
+            tag = _most_frequent(training, test.rows, tags_of)
+            found.append(Answered(f"always {tag!r}", "majority", [compact([tag] * len(tags_of(one)))
+                                                                  for one in test.expected]))  # fmt: skip
+        if options.baselines and test.kind == "pair":
+            found.append(Answered("copy of the source", "copy", [row.prompt_text for row in test.rows]))
         return found
 
-    def _ask(self, run: ModelRun, options: GenerateOptions, notes: list[str]) -> Answered:
-        options = msgspec.structs.replace(options, base=run.base)
+
+class _Asking:
+    """Asks models about the same rows, and collects notes."""
+
+    def __init__(self, answers: Answers, test: Prepared, parallel: int, progress: Progress) -> None:
+        self.notes: list[str] = []
+        self._answers, self._test, self._parallel, self._progress = answers, test, parallel, progress
+
+    def ask(self, run: ModelRun) -> Answered:
+        """The model's answers. Raises what its back end raises."""
+        options = msgspec.structs.replace(self._test.options, base=run.base)
         answers = self._answers.get_or_generate(
-            self._identity(run), run.prompts, options,
-            lambda prompts: self._answers_of(run, prompts, options),
+            run.model.base_identity if run.base else run.model.identity, run.prompts, options,
+            lambda prompts: _answers_of(run, prompts, options),
             lambda done, count: self._progress(run.name, done, count),
+            parallel=self._parallel if run.model.backend.capabilities.remote else 1,
         )  # fmt: skip
         if cut := sum(answer.finish_reason == "length" for answer in answers):
             subject = "1 answer was" if cut == 1 else f"{cut:,} answers were"
-            notes.append(f"{run.name}: {subject} cut at {options.max_tokens} tokens")
-        return Answered(run.name, run.role, [answer.text for answer in answers])
-
-    def _answers_of(self, run: ModelRun, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:
-        if not run.predicts:
-            return run.job.generate(prompts, options, trust_remote_code=self._trust)
-        if run.base:
-            raise UnsupportedError("it is not trained to predict this")
-        return (
-            Generation(text=compact([tag.tag for tag in one.tags]) if one.tags is not None else one.text)
-            for one in run.job.predict(prompts, trust_remote_code=self._trust)
-        )
-
-    def _identity(self, run: ModelRun) -> str:
-        """What answers are stored under. Jobs with the same method and base model share the base model's answers."""
-        ref = run.job.ref
-        attempt = self._attempt(run.job)
-        if run.base and attempt is not None and "model" in attempt.plan.resolved.identity:
-            method = spec_of(attempt.plan).method.name
-            return f"base {ref.backend} {ref.scope} {method} {attempt.model} {attempt.plan.resolved.identity['model']}"
-        return f"{'base of' if run.base else 'job'} {ref} {run.job.snapshot().finished_at}"
-
-    def _attempt(self, job: Job) -> Attempt | None:
-        try:
-            return self._ledger.of_ref(job.ref)
-        except LedgerError:
-            return None
+            self.notes.append(f"{run.name}: {subject} cut at {options.max_tokens} tokens")
+        return Answered(run.name, run.role, [answer.text for answer in answers], answers)
 
 
-def _need_numpy() -> None:
-    try:
-        import numpy as np  # noqa: F401
-    except ImportError as error:
-        raise InputError("an evaluation requires numpy", hint='run: pip install "cloudtune[evaluate]"') from error
-
-
-def _limit(options: EvaluateOptions, expected: Sequence[str]) -> GenerateOptions:
-    low, high = _MAX_TOKENS
-    usual = min(max(low, max(map(len, expected)) // 2), high)
-    return GenerateOptions(max_tokens=usual if options.max_tokens is None else options.max_tokens)
-
-
-def _name(job: Job, attempt: Attempt | None) -> str:
-    return attempt.name if attempt is not None and attempt.name else job.ref.id
+def _answers_of(run: ModelRun, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:
+    if not predicts(run.prompts):
+        return run.model.generate(prompts, options)
+    if run.base:
+        raise UnsupportedError("it is not trained to predict this")
+    return (
+        Generation(text=compact([tag.tag for tag in one.tags]) if one.tags is not None else one.text)
+        for one in run.model.predict(prompts)
+    )
 
 
 def _distinct(models: Sequence[Answered]) -> list[Answered]:
@@ -254,18 +202,11 @@ def _distinct(models: Sequence[Answered]) -> list[Answered]:
     return list(found.values())
 
 
-def _is_regression(spec: JobSpec | None, rows: Sequence[TestRow]) -> bool:
-    """Whether the labels are numbers: the job learns a regression, or some label has a fraction."""
-    if spec is not None and spec.method.label_problem == "regression":
-        return True
-    return any(isinstance(row.record, Labelled) and isinstance(row.record.label, float) for row in rows)
-
-
 def _examples(
     training: Data | None, options: EvaluateOptions, rows: Sequence[TestRow]
 ) -> list[tuple[Prompt | Input, str]]:
     if training is None:
-        raise InputError("the job was not submitted with this ledger, so its training rows are unknown",
+        raise InputError("this ledger does not have the job of the model, so its training rows are unknown",
                          hint="leave out the examples, or use the ledger of the job")  # fmt: skip
     return examples_of(training, options.few_shot, options.seed, rows)
 
@@ -287,7 +228,7 @@ def _most_frequent(training: Data | None, rows: Sequence[TestRow], values_of: Ca
 
 def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:
     if training is None:
-        return Overlap(checked=False, reason="the job was not submitted with this ledger")
+        return Overlap(checked=False, reason="this ledger does not have the job of the model")
     try:
         return overlap(rows, training)
     except CloudtuneError as error:
@@ -305,11 +246,23 @@ def _verdict(metric: Metric, comparisons: Sequence[Comparison], rows: int) -> st
     return "\n".join(compare.sentence(metric, one, rows) for one in comparisons)
 
 
+def _usage(models: Sequence[Answered]) -> dict[str, Usage]:
+    return {
+        one.name: Usage(
+            prompt_tokens=sum(answer.prompt_tokens or 0 for answer in one.generations),
+            completion_tokens=sum(answer.completion_tokens or 0 for answer in one.generations),
+        )
+        for one in models
+        if any(answer.prompt_tokens is not None for answer in one.generations)
+    }
+
+
 def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
             "file": row.file,
             "line": row.line,
+            "prompt": row.prompt_text,
             "expected": row.expected,
             "answers": {one.name: one.answers[number] for one in models},
         }

@@ -6,21 +6,21 @@ Most metrics are a function of sums over rows, so that a bootstrap sample is one
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cloudtune.errors import InputError, Problem
-from cloudtune.evaluation import text_metrics
+from cloudtune.evaluation import probabilities, text_metrics, tool_calls
 from cloudtune.evaluation.text_metrics import json_value, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cloudtune.evaluation.statistics import Array
+    from cloudtune.state import Generation
 
 Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities"]
 """What the expected answers are. JSON lists of all right answers in a context, or of a tag for each word; ``entities``
 are tags such as B-PER, I-PER and O."""
-_ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text")
+ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text")
 _ENTITY_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 MOST_LABELS = 100
 _ROWS_PER_LABEL = 3
@@ -32,7 +32,7 @@ class Metric(NamedTuple):
 
     name: str
     tasks: tuple[Task, ...]
-    rows: Callable[[Sequence[str], Sequence[str]], Array]
+    rows: Callable[[Sequence[Any], Sequence[str]], Array]
     """From the answers and the expected answers, an array (rows, contributions)."""
     value: Callable[[Array, Array], Array]
     """From weights (samples, rows) and contributions, the value of each sample."""
@@ -43,6 +43,8 @@ class Metric(NamedTuple):
     is_share: bool = False
     """It is the share of rows with contribution 1; the others have 0."""
     higher_is_better: bool = True
+    of_scores: bool = False
+    """``rows`` takes generations with the probability of each label, and not texts."""
 
     def shown(self, value: float, *, signed: bool = False) -> str:
         """The value as text."""
@@ -56,18 +58,24 @@ def _mean(weights: Array, rows: Array) -> Array:
     return (weights @ rows)[:, 0] / weights.sum(axis=1)
 
 
-def _share(name: str, tasks: tuple[Task, ...], is_right: Callable[[str, str], bool]) -> Metric:
+def share(name: str, tasks: tuple[Task, ...], is_right: Callable[[str, str], bool]) -> Metric:
+    """The share of rows whose answer is right."""
+
     def rows(answers: Sequence[str], expected: Sequence[str]) -> Array:
         return _column([float(is_right(answer, right)) for answer, right in zip(answers, expected, strict=True)])
 
     return Metric(name, tasks, rows, _mean, is_share=True)
 
 
-def _average(name: str, tasks: tuple[Task, ...], score: Callable[[str, str], float]) -> Metric:
+def average(
+    name: str, tasks: tuple[Task, ...], score: Callable[[str, str], float], *, span: float | None = 1.0
+) -> Metric:
+    """The average of the scores of the answers."""
+
     def rows(answers: Sequence[str], expected: Sequence[str]) -> Array:
         return _column([score(answer, right) for answer, right in zip(answers, expected, strict=True)])
 
-    return Metric(name, tasks, rows, _mean)
+    return Metric(name, tasks, rows, _mean, span=span)
 
 
 def _column(values: Sequence[float]) -> Array:
@@ -88,9 +96,11 @@ def _label_counts(answers: Sequence[str], expected: Sequence[str]) -> Array:
     """For each label, whether the row is a true positive, a predicted and an actual one."""
     import numpy as np
 
-    labels = np.array(labels_of(expected))
-    predicted = np.array([one.strip() for one in answers])[:, None] == labels
-    actual = np.array([one.strip() for one in expected])[:, None] == labels
+    # numbers, because an array of texts has the longest one's size for each row, and ends texts at NUL
+    number = {label: place for place, label in enumerate(labels_of(expected))}
+    labels = np.arange(len(number))
+    predicted = np.array([number.get(one.strip(), -1) for one in answers])[:, None] == labels
+    actual = np.array([number[one.strip()] for one in expected])[:, None] == labels
     return np.concatenate([predicted & actual, predicted, actual], axis=1).astype(np.float64)
 
 
@@ -111,6 +121,12 @@ def _of_labels(name: str, average: str, part: str) -> Metric:
         return (scores * shares).sum(axis=1) / shares.sum(axis=1)
 
     return Metric(name, ("labels",), _label_counts, value)
+
+
+def _of_scores(
+    name: str, rows: Callable[[Sequence[Generation], Sequence[str]], Array], value: Callable[[Array, Array], Array]
+) -> Metric:
+    return Metric(name, ("labels",), rows, value, of_scores=True)
 
 
 def confusion(answers: Sequence[str], expected: Sequence[str]) -> tuple[list[str], list[list[int]]]:
@@ -160,15 +176,15 @@ def _spearman(weights: Array, pairs: Array) -> Array:
     """Pearson's correlation of the ranks. A weight is the number of times that a row occurs."""
     import numpy as np
 
-    first, second = (_ranks(weights, pairs[:, column]) for column in (0, 1))
+    first, second = (ranks(weights, pairs[:, column]) for column in (0, 1))
     total = weights.sum(axis=1, keepdims=True)
-    first, second = (ranks - (weights * ranks).sum(axis=1, keepdims=True) / total for ranks in (first, second))
+    first, second = (one - (weights * one).sum(axis=1, keepdims=True) / total for one in (first, second))
     above = (weights * first * second).sum(axis=1)
     below = np.sqrt((weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1))
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def _ranks(weights: Array, values: Array) -> Array:
+def ranks(weights: Array, values: Array) -> Array:
     """The mean rank of equal values, in each sample."""
     import numpy as np
 
@@ -271,27 +287,36 @@ def _is_same_value(one: object, other: object) -> bool:
 
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (
-    _share("accuracy", ("labels",), _is_equal),
+    share("accuracy", ("labels",), _is_equal),
     _of_labels("f1_macro", "macro", "f1"),
     _of_labels("f1_weighted", "weighted", "f1"),
     _of_labels("f1_micro", "micro", "f1"),
     _of_labels("precision_macro", "macro", "precision"),
     _of_labels("recall_macro", "macro", "recall"),
-    _share("number_match", ("numbers",), _same_number),
+    _of_scores("roc_auc", probabilities.label_probabilities, probabilities.roc_auc),
+    _of_scores("average_precision", probabilities.label_probabilities, probabilities.average_precision),
+    _of_scores("log_loss", probabilities.surprises, _mean)._replace(span=None, higher_is_better=False),
+    _of_scores("calibration_error", probabilities.confidence_bins, probabilities.calibration_error)._replace(
+        higher_is_better=False
+    ),
+    share("number_match", ("numbers",), _same_number),
     Metric("mean_absolute_error", ("numbers",), _errors, _mean, span=None, higher_is_better=False),
     Metric("spearman", ("numbers",), _with_median, _spearman, lowest=-1.0),
-    _share("json_match", ("json",), _same_json),
-    _share("json_valid", ("json",), lambda answer, _: json_value(answer) is not None),
+    share("json_match", ("json",), _same_json),
+    share("json_valid", ("json",), lambda answer, _: json_value(answer) is not None),
+    share("tool_call_match", ("json", "text"), tool_calls.match),
     Metric("chrf", ("text",), text_metrics.chrf_counts, text_metrics.chrf, span=100.0),
     Metric("bleu", ("text",), text_metrics.bleu_counts, text_metrics.bleu, span=100.0),
-    _average("token_f1", ("text",), text_metrics.token_f1),
-    _average("rouge1", ("text",), lambda answer, right: text_metrics.rouge_n(answer, right, 1)),
-    _average("rouge2", ("text",), lambda answer, right: text_metrics.rouge_n(answer, right, 2)),
-    _average("rouge_l", ("text",), text_metrics.rouge_l),
-    _share("exact_match", _ANY, _is_equal),
-    _share("squad_exact_match", ("text",), text_metrics.squad_match),
-    _average("answer_f1", ("answers",), _best(text_metrics.token_f1)),
-    _share("answer_match", ("answers",), lambda answer, right: _best(text_metrics.squad_match)(answer, right) > 0),
+    average("token_f1", ("text",), text_metrics.token_f1),
+    average("rouge1", ("text",), lambda answer, right: text_metrics.rouge_n(answer, right, 1)),
+    average("rouge2", ("text",), lambda answer, right: text_metrics.rouge_n(answer, right, 2)),
+    average("rouge_l", ("text",), text_metrics.rouge_l),
+    Metric("wer", ("text",), text_metrics.word_edits, _ratio, span=None, higher_is_better=False),
+    Metric("cer", ("text",), text_metrics.character_edits, _ratio, span=None, higher_is_better=False),
+    share("exact_match", ANY, _is_equal),
+    share("squad_exact_match", ("text",), text_metrics.squad_match),
+    average("answer_f1", ("answers",), _best(text_metrics.token_f1)),
+    share("answer_match", ("answers",), lambda answer, right: _best(text_metrics.squad_match)(answer, right) > 0),
     Metric("entity_f1", ("entities",), _entity_counts, _ratio),
     Metric("tag_accuracy", ("tags", "entities"), _tag_counts, _ratio),
 )}  # fmt: skip
@@ -328,32 +353,3 @@ def task_of(kind: str, expected: Sequence[str], *, regression: bool = False) -> 
     labels = labels_of(expected)
     few = len(labels) <= min(MOST_LABELS, len(expected) / _ROWS_PER_LABEL)
     return "labels" if few and max(map(len, labels)) <= _LONGEST_LABEL else "text"
-
-
-def chosen_metrics(names: Sequence[str], task: Task) -> list[Metric]:
-    """The metrics with these names, or those of the task. Raises InputError for names that do not exist or fit."""
-    found: list[Metric] = []
-    problems: list[Problem] = []
-    fitting = ", ".join(name for name, metric in METRICS.items() if task in metric.tasks)
-    for name in dict.fromkeys(names or DEFAULTS[task]):
-        if name.startswith("regex:"):
-            try:
-                found.append(_of_pattern(name))
-            except re.error as error:
-                problems.append(Problem(code="metric", field="metric", message=f"{name!r} is not valid: {error}"))
-        elif name not in METRICS:
-            fix = f"use {fitting}, or regex:PATTERN"
-            problems.append(Problem(code="metric", field="metric", message=f"unknown metric {name!r}", fix=fix))
-        elif task not in METRICS[name].tasks:
-            message = f"{name} is for {' or '.join(METRICS[name].tasks)}, and the expected answers are {task}"
-            problems.append(Problem(code="metric", field="metric", message=message, fix=f"use {fitting}"))
-        else:
-            found.append(METRICS[name])
-    if problems:
-        raise InputError(problems)
-    return found
-
-
-def _of_pattern(name: str) -> Metric:
-    pattern = re.compile(name.removeprefix("regex:"))
-    return _share(name, _ANY, lambda answer, _: pattern.search(answer) is not None)

@@ -1,14 +1,11 @@
-"""Held-out rows as prompts with their expected answers, and which of them are in the training data."""
+"""Held-out rows as prompts with their expected answers, and training rows as examples."""
 
 from __future__ import annotations
 
-import itertools
-import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -17,16 +14,14 @@ from cloudtune.data.problem_list import KEPT, Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import Chat, Labelled, Message, Pair, Question, Record, Tagged, canonical, compact, kind_of
 from cloudtune.data.split import shares
-from cloudtune.data.transform.mixing import mix_sources
 from cloudtune.errors import InputError, Problem
 from cloudtune.files.regular_file import open_regular
-from cloudtune.state import Value
+from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cloudtune.optional import Input, Prompt
-    from cloudtune.spec import Data, Source
 
 
 class TestRow(NamedTuple):
@@ -56,23 +51,45 @@ def text_of(prompt: Prompt | Input) -> str:
     return "\n".join(str(turn["content"]) for turn in prompt)
 
 
-def read_rows(source: Source) -> tuple[str, list[TestRow]]:
-    """The kind of the rows, and the rows. Raises DataError with every row that cannot be evaluated."""
+def read_rows(data: Source | Data, most: int | None = None, seed: int = 0) -> tuple[str, list[TestRow]]:
+    """The kind of the rows, and the rows; at most ``most`` of them, chosen by content and seed.
+
+    ``data`` is their source, or the data of a spec: then its test rows.
+
+    Raises DataError with every row that cannot be evaluated.
+    """
     faults = Faults()
     rows: list[TestRow] = []
+    source = data if isinstance(data, Source) else data.test
+    side = None
+    if isinstance(data, Data) and not isinstance(source, Source):
+        source, side = data.train, shares(data).side
     for batch in read(source, faults):
         for line, record in zip(batch.lines, batch.records, strict=True):
-            found = _split(record)
+            if side is not None and side(canonical(record)) != "test":
+                continue
+            found = prompt_and_answer(record)
             if isinstance(found, Problem):
                 faults.add(batch.locate(found, line))
             else:
                 rows.append(TestRow(line, batch.file, *found, record))
+    if not (rows or faults.total("error")):
+        message, fix = "there are no rows to evaluate", "add rows, or hold out a larger share"
+        faults.error("no_rows", message, file=source.paths[0], fix=fix)
     faults.raise_errors()
+    if most is not None and most < len(rows):
+        chosen = sorted(range(len(rows)), key=lambda number: (_rank(rows[number].record, seed), number))[:most]
+        rows = [rows[number] for number in sorted(chosen)]
     return kind_of(rows[0].record), rows
 
 
-def _split(record: Record) -> tuple[Prompt | Input, str] | Problem:
-    """The prompt and the expected answer."""
+def _rank(record: Record, seed: int) -> int:
+    """A pseudorandom number from the content of the record."""
+    return int.from_bytes(blake2b(canonical(record), digest_size=8, key=b"%d" % seed).digest(), "big")
+
+
+def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
+    """The prompt and the expected answer, or why there are none."""
     match record:
         case Labelled():
             if isinstance(record.label, list):
@@ -111,63 +128,13 @@ def _turn(message: Message) -> dict[str, str]:
     return {"role": message.role, "content": message.text}
 
 
-class Overlap(Value, frozen=True, kw_only=True):
-    """Test rows that are also training rows."""
-
-    checked: bool
-    """Whether the training rows are known."""
-    reason: str = ""
-    """Why they are not."""
-    equal: tuple[int, ...] = ()
-    """Lines of test rows that equal a training row."""
-    similar: tuple[int, ...] = ()
-    """Lines of those that differ from one only in case, spaces and punctuation."""
-    same_prompt: tuple[int, ...] = ()
-    """Lines of those whose prompt has another answer in training."""
-    validation: bool = False
-    """The file is the validation data of the training."""
-
-    @property
-    def seen(self) -> frozenset[int]:
-        """Lines of the rows whose answer was in training."""
-        return frozenset((*self.equal, *self.similar))
-
-
-def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
-    """Compare the rows with the training rows. Raises DataError if those cannot be read."""
-    equal: set[bytes] = set()
-    similar: set[bytes] = set()
-    prompts: set[bytes] = set()
-    for record in itertools.chain(training_records(training), _mixed_in(training)):
-        equal.add(_hash(canonical(record)))
-        found = _split(record)
-        if not isinstance(found, Problem):
-            prompts.add(_hash(_plain(text_of(found[0]))))
-            similar.add(_hash(_plain(f"{text_of(found[0])}\n{found[1]}")))
-    in_equal, in_similar, in_prompts = [], [], []
-    for row in rows:
-        if _hash(canonical(row.record)) in equal:
-            in_equal.append(row.line)
-        elif _hash(_plain(f"{row.prompt_text}\n{row.expected}")) in similar:
-            in_similar.append(row.line)
-        elif _hash(_plain(row.prompt_text)) in prompts:
-            in_prompts.append(row.line)
-    return Overlap(checked=True, equal=tuple(in_equal), similar=tuple(in_similar), same_prompt=tuple(in_prompts),
-                   validation=_is_validation(rows, training))  # fmt: skip
-
-
 def training_records(training: Data) -> Iterator[Record]:
     """The records of the training split, without those that are mixed in."""
-    return _training_side(training.train, training)
+    return training_side(training.train, training)
 
 
-def _mixed_in(training: Data) -> Iterator[Record]:
-    """The records that can be mixed in. Training may use only some of them."""
-    for source in mix_sources(training).values():
-        yield from _training_side(source, training)
-
-
-def _training_side(source: Source, training: Data) -> Iterator[Record]:
+def training_side(source: Source, training: Data) -> Iterator[Record]:
+    """The records of the source that are not held out."""
     faults = Faults()
     split = shares(training)
     for batch in read(source, faults):
@@ -177,18 +144,10 @@ def _training_side(source: Source, training: Data) -> Iterator[Record]:
     faults.raise_errors()
 
 
-def _is_validation(rows: Sequence[TestRow], training: Data) -> bool:
-    """Whether a file of the rows is a file of ``data.validation``."""
-    if training.validation is None or isinstance(training.validation, float):
-        return False
-    files = {Path(path).resolve() for path in training.validation.paths}
-    return any(Path(file).resolve() in files for file in {row.file for row in rows})
-
-
 def expected_answers(training: Data) -> Iterator[str]:
     """The expected answers of the training split."""
     for record in training_records(training):
-        if not isinstance(found := _split(record), Problem):
+        if not isinstance(found := prompt_and_answer(record), Problem):
             yield found[1].strip()
 
 
@@ -228,11 +187,10 @@ def examples_of(training: Data, count: int, seed: int, rows: Sequence[TestRow]) 
     tested = {row.prompt_text for row in rows}
     chosen: list[tuple[int, tuple[Prompt | Input, str]]] = []
     for record in training_records(training):
-        found = _split(record)
+        found = prompt_and_answer(record)
         if isinstance(found, Problem) or text_of(found[0]) in tested:
             continue
-        rank = int.from_bytes(blake2b(canonical(record), digest_size=8, key=b"%d" % seed).digest(), "big")
-        chosen.append((rank, found))
+        chosen.append((_rank(record, seed), found))
         if len(chosen) > 4 * count + 64:
             chosen = sorted(chosen, key=lambda one: one[0])[:count]
     return [example for _, example in sorted(chosen, key=lambda one: one[0])[:count]]
@@ -253,14 +211,3 @@ def _turns(prompt: Prompt | Input) -> list[dict[str, Any]]:
     if isinstance(prompt, str | Mapping):
         return [{"role": "user", "content": text_of(prompt)}]
     return [dict(turn) for turn in prompt]
-
-
-def _plain(text: str) -> bytes:
-    words = "".join(
-        character if character.isalnum() else " " for character in unicodedata.normalize("NFKC", text).casefold()
-    )
-    return " ".join(words.split()).encode()
-
-
-def _hash(content: bytes) -> bytes:
-    return blake2b(content, digest_size=16).digest()

@@ -45,6 +45,14 @@ def migrations(serial: str) -> tuple[Migration, ...]:
             )
             """,
         ),
+        (
+            """
+            CREATE TABLE costs (
+                token  TEXT PRIMARY KEY,  -- of an attempt whose job has ended
+                cost   TEXT NOT NULL      -- JSON
+            )
+            """,
+        ),
     )
 
 

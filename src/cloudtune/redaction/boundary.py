@@ -31,6 +31,7 @@ from cloudtune.optional import (
     PerJobCapabilities,
     Predictor,
     Preflight,
+    Priced,
     SetupDocuments,
 )
 from cloudtune.redaction.redactor import Redactor, environment_secrets, setting_secrets
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final[tuple[type, ...]] = (
     Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
-    Pausable, PerJobCapabilities, Predictor, Preflight, SetupDocuments,
+    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, SetupDocuments,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
@@ -51,7 +52,18 @@ VENDOR_TEXT: Final = frozenset({
 FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
 """Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
 LOCAL: Final = frozenset(
-    {"check", "plan", "capabilities_of", "check_import", "close", "data_target", "target_for", "secrets"}
+    {
+        "check",
+        "plan",
+        "capabilities_of",
+        "check_import",
+        "close",
+        "data_target",
+        "target_for",
+        "secrets",
+        "estimate",
+        "usage",
+    }
 )
 """Calls that make no request."""
 UNREADABLE: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)

@@ -15,7 +15,7 @@ Several processes share one vendor by opening the same store by path.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from cloudtune.cost import CostEstimate, Usage
     from cloudtune.errors import Severity
     from cloudtune.spec import JobSpec
 
@@ -44,7 +45,7 @@ PART_BYTES = 512
 
 
 class ScriptedBackend:
-    """Implements `Backend`, `BatchStatus`, `Generator`, `Host` and `Pausable`.
+    """Implements `Backend`, `BatchStatus`, `Generator`, `Host`, `Pausable` and `Priced`.
 
     Give it options, a vendor, or both (the vendor wins).
     """
@@ -61,8 +62,8 @@ class ScriptedBackend:
         )
         self._capabilities = translation.capabilities()
         self._owner: str | None = None
-        if self._options.needs:
-            _import(self._options.needs)
+        if (module := self._options.needs) and importlib.util.find_spec(module) is None:
+            raise BackendNotInstalled(f"this needs {module}", hint=f"run: pip install {module}")
 
     def __repr__(self) -> str:
         return f"ScriptedBackend(personality={self._vendor.personality!r})"
@@ -97,6 +98,14 @@ class ScriptedBackend:
         return translation.plan_of(
             request, name=self.name, personality=vendor.personality, list_lag_s=vendor.list_lag_s
         )
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """See `Priced`."""
+        return translation.estimate(request, self._options.usd_per_hour)
+
+    def usage(self, job: JobSnapshot) -> Usage:
+        """See `Priced`."""
+        return translation.usage(job)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -387,10 +396,3 @@ class ScriptedBackend:
 
     def _snapshot(self, job: dict[str, Any]) -> JobSnapshot:
         return translation.to_snapshot(job, self.name, job["owner"])
-
-
-def _import(module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise BackendNotInstalled(f"the scripted back end needs {module}", hint=f"run: pip install {module}") from error

@@ -19,6 +19,8 @@ class ScriptedOptions(BaseModel):
     """A file that several processes can share; without one the vendor is in this process's memory."""
     personality: Safe[Personality] = "token"
     api_key: Credential[SecretStr] = SecretStr("scripted-key")
+    usd_per_hour: Safe[PositiveFloat | None] = None
+    """The price of an hour of training. A job that reaches its limit of cost is stopped, and keeps its checkpoints."""
     needs: Safe[str] = ""
     """A module that it pretends to require, for tests of a missing module."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cloudtune.backend import VERBS, Capabilities
+from cloudtune.cost import CostEstimate, Usage
 from cloudtune.data.checks.preparing import sources
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.reading import read
@@ -28,6 +29,7 @@ from cloudtune.errors import (
 )
 from cloudtune.methods import methods_of
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, Setting, Step, output_ref
+from cloudtune.pricing import by_time
 from cloudtune.spec import spec_features
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
 from cloudtune.testing.job_timeline import Word
@@ -76,7 +78,6 @@ _REFUSED = {
     "hyperparameters.precision": "the vendor always trains in bf16",
     "validation.early_stopping": "a job runs all its steps; watch it and cancel it instead",
     "checkpoints.keep": "all checkpoints are kept",
-    "limits.max_cost_usd": "nothing costs anything here; limit the time with limits.max_time",
     "data.test": "held-out rows are not taken; keep them and evaluate afterwards",
     "verb:export": "the weights stay with the vendor",
 }
@@ -200,7 +201,8 @@ def _create_steps(request: PlanRequest, name: str, personality: str, list_lag_s:
 def _body(request: PlanRequest, name: str) -> dict[str, Any]:
     spec = request.spec
     requested = {feature: _plain(value) for feature, value in spec.requested_fields().items()}
-    max_time = requested.pop("limits.max_time", None)
+    limits = [requested.pop("limits.max_time", None), request.run_seconds]
+    max_time = min((limit for limit in limits if limit is not None), default=None)
     hyper = dict(DEFAULTS) | {key: value for key, value in requested.items() if key.startswith("hyperparameters.")}
     body: dict[str, Any] = {
         "name": request.slug,
@@ -235,6 +237,29 @@ def _settings(request: PlanRequest, name: str) -> tuple[Setting, ...]:
 
 def _plain(value: Any) -> Any:
     return value.model_dump(mode="json", exclude_none=True) if hasattr(value, "model_dump") else value
+
+
+def estimate(request: PlanRequest, usd_per_hour: float | None) -> CostEstimate:
+    """The price of the training time."""
+    if usd_per_hour is None:
+        return CostEstimate(usd=None, basis="unknown: it has no price", unknown=("the price of training",))
+    epochs = request.spec.hyperparameters.epochs or DEFAULTS["hyperparameters.epochs"]
+    return by_time(
+        "1 x machine",
+        usd_per_hour,
+        "the price in the options",
+        train=request.data.splits["train"],
+        epochs=epochs,
+        measured=request.measured,
+        limit_s=request.run_seconds,
+    )
+
+
+def usage(job: JobSnapshot) -> Usage:
+    """The training time."""
+    if job.started_at is None or job.finished_at is None:
+        return Usage(seconds=0.0)
+    return Usage(seconds=(job.finished_at - job.started_at).total_seconds())
 
 
 # -- back ------------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_labels_are_checked_before_anything_is_submitted(client, spec, changes, 
     (0.5, None, "the label 0.5 is no class: a class is a text or a whole number"),
     (["up"], None, "is no class: a class is a text or a whole number"),
     ("up", "multi_label", "the label 'up' is no list of classes"),
-    (["up", " "], "multi_label", "a class in the list is empty"),
+    (["up", " "], "multi_label", "a class in the list is empty"), ([0, 1, 1], "multi_label", "lists a class twice"),
     ("up", "regression", "the label 'up' is no number"),
 ])  # fmt: skip
 def test_labels_that_do_not_fit_the_problem_are_named(client, spec, label, problem, message):

@@ -10,7 +10,7 @@ import pytest
 from tests.local.backend.submitting import kill_all
 
 from cloudtune.client import Client
-from cloudtune.evaluation.evaluating import EvaluateOptions
+from cloudtune.evaluation.result import EvaluateOptions
 from cloudtune.spec import JobSpec
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
@@ -69,3 +69,9 @@ def test_tuning_helps_and_shuffled_labels_do_not(client: Client, tmp_path: Path)
     asked: list[tuple[str, int]] = []
     client.evaluate(jobs[1], test, options=options, on_progress=lambda name, done, count: asked.append((name, done)))
     assert asked == [("shuffled", 40), ("base model", 40)]  # all answers are stored
+    jobs[0].export(tmp_path / "export")
+    folders = [str(tmp_path / "export"), str(tmp_path / "model")]
+    direct = client.evaluate(folders[0], test, against=[folders[1], jobs[0]], options=options)
+    scores = {model.name: model.scores for model in direct.models}
+    tuned, base = found.models[0].scores, found.models[1].scores
+    assert (scores["export"], scores["model"], scores["train"]) == (tuned, base, tuned)

@@ -111,13 +111,13 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(pick=picks)
     def resume(self, pick: int) -> None:
         if job := self.job(pick):
-            with contextlib.suppress(InvalidRequest):
+            with self.refusals(job):
                 job.resume()
 
     @rule(pick=picks, pauses=st.booleans())
     def cancel_or_pause(self, pick: int, pauses: bool) -> None:
         if job := self.job(pick):
-            with contextlib.suppress(InvalidRequest):
+            with self.refusals(job):
                 job.pause() if pauses else job.cancel()
             self.settle(job)
 
@@ -210,6 +210,16 @@ class LifeCycle(RuleBasedStateMachine):
 
     def run_of(self, job: Job) -> Run:
         return Run(Path(job.ref.scope) / job.ref.id)
+
+    @contextlib.contextmanager
+    def refusals(self, job: Job) -> Iterator[None]:
+        """Errors that a command may end with. A deletion that was killed may have removed the run."""
+        try:
+            yield
+        except InvalidRequest:
+            pass
+        except JobNotFound:
+            assert not self.exists(job)
 
     def exists(self, job: Job) -> bool:
         return self.run_of(job).exists()

@@ -6,13 +6,16 @@ import msgspec
 import pytest
 
 from cloudtune.data.write.dropped_features import FEATURES
-from cloudtune.errors import Problem, SpecError
+from cloudtune.errors import BackendNotInstalled, Problem, SpecError
 from cloudtune.plan import DataReport, PlanRequest, Resolved, SplitInfo, plan_from_json, plan_to_json
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
+from cloudtune_local import backend
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer.run_spec import read_spec
+from cloudtune_trainer.submit.adapter_facts import find_adapter
+from cloudtune_trainer.submit.model_facts import _of_weights
 from cloudtune_trainer.submit.plan import _NOT_READ, _SELDOM_SHOWN
 
 SPLIT = SplitInfo(rows=12, bytes=600, sha256="a" * 64, kind="chat", longest_chars=50)
@@ -283,6 +286,33 @@ def test_a_layer_schedule_that_does_not_fit_the_model_is_refused(tmp_path, layer
         LocalBackend(Options(root=tmp_path)).plan(with_weights(request(tmp_path, adapter="full", layers=layers)))
 
 
+@pytest.mark.parametrize("prefix", ["", "encoder."])
+def test_names_without_a_prefix_are_left_to_the_trainer(tmp_path, prefix):
+    """GPT-2's files lack the start ``transformer.``, which the loaded model has."""
+    groups = {"wte.weight": (1, 600), f"{prefix}h.*.attn.c_attn.weight": (4, 200), "ln_f.weight": (1, 10)}
+    layers = {"freeze": ["transformer.h.0"], "freeze_depth": 1}
+    made = with_weights(request(tmp_path, adapter="full", layers=layers), groups)
+    plan = LocalBackend(Options(root=tmp_path)).plan(made)
+    warned = [problem for problem in plan.warnings if problem.code == "unknown_layer"]
+    assert [(problem.severity, problem.field) for problem in warned] == [("warning", "layers.freeze")]
+    assert "trained" not in sources(plan), "the share is not known"
+
+
+def test_stored_masks_are_no_weights(tmp_path):
+    """Older versions of transformers stored GPT-2's attention mask in each layer."""
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {"wte.weight": 6, "h.0.attn.c_attn.weight": 2, "h.1.attn.c_attn.weight": 2, "h.1.attn.c_attn.bias": 3}
+    masks = {"h.0.attn.bias": 100, "h.1.attn.bias": 100, "h.1.attn.masked_bias": 1}
+    save_file({name: torch.zeros(size) for name, size in (weights | masks).items()}, tmp_path / "model.safetensors")
+    found = _of_weights([tmp_path / "model.safetensors"])
+    assert found["parameters"] == sum(weights.values())
+    assert found["weight_groups"] == {
+        "wte.weight": [1, 6], "h.*.attn.c_attn.weight": [2, 4], "h.*.attn.c_attn.bias": [2, 3],
+    }  # fmt: skip
+
+
 def test_a_layer_schedule_has_no_effect_on_a_prefix(tmp_path):
     spec = request(tmp_path, adapter="prefix", layers={"decay": 0.9}).spec
     (problem,) = LocalBackend(Options(root=tmp_path)).check(spec)
@@ -305,6 +335,28 @@ def test_adapter_settings_that_do_not_fit_are_refused(tmp_path, method, adapter,
 def with_adapter(made, config):
     facts = {**made.resolved.facts, "adapter": {"path": "/a", "fingerprint": "f", "config": config}}
     return msgspec.structs.replace(made, resolved=msgspec.structs.replace(made.resolved, facts=facts))
+
+
+def test_a_relative_path_of_an_adapter_is_of_the_working_directory(tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 3}')
+    save_file({"a": torch.zeros(1)}, tmp_path / "a" / "adapter_model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("a", "~/a"):
+        assert find_adapter(request(tmp_path, adapter={"path": path}).spec)["path"] == str(tmp_path / "a")
+    with pytest.raises(SpecError, match="the home folder of an unknown user"):
+        find_adapter(request(tmp_path, adapter={"path": "~nobody-here/a"}).spec)
+
+
+def test_qlora_needs_its_package_before_the_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda _: None)
+    with pytest.raises(BackendNotInstalled, match="qlora requires bitsandbytes") as refused:
+        LocalBackend(Options(root=tmp_path)).resolve(request(tmp_path, adapter="qlora").spec)
+    assert 'pip install "cloudtune[qlora]"' in refused.value.hint
 
 
 def test_a_given_adapter_decides_its_settings(tmp_path):
@@ -348,8 +400,6 @@ def test_what_has_no_effect_on_rows_with_answers_is_refused(tmp_path, method):
 def test_weights_are_grouped_by_layer(tmp_path):
     import torch
     from safetensors.torch import save_file
-
-    from cloudtune_trainer.submit.model_facts import _of_weights
 
     shapes = {"a.embed.weight": 6, "a.layers.0.q.weight": 2, "a.layers.3.q.weight": 2, "a.layers.3.experts.7.w": 5,
               "a.layers.99999999999.w": 1}  # fmt: skip

@@ -113,7 +113,7 @@ def test_a_reward_has_one_source(reward: dict[str, Any]) -> None:
         JobSpec.model_validate({"model": "m", "data": {"train": "t"}, "method": method})
 
 
-def test_a_rewards_file_is_read_and_not_run(tmp_path: Path) -> None:
+def test_a_rewards_file_is_read_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rewards.py"
     file.write_text("raise SystemExit\ndef score(): ...\nimport os as system\nother = score\n", encoding="utf-8")
 
@@ -122,7 +122,10 @@ def test_a_rewards_file_is_read_and_not_run(tmp_path: Path) -> None:
         return find_reward(JobSpec.model_validate({"model": "m", "data": {"train": "t"}, "method": method}))
 
     for name in ("score", "system", "other"):
-        assert found(f"{file}:{name}") == {"fingerprint": hashlib.sha256(file.read_bytes()).hexdigest()}
+        facts = {"function": f"{file}:{name}", "fingerprint": hashlib.sha256(file.read_bytes()).hexdigest()}
+        assert found(f"{file}:{name}") == facts
+    monkeypatch.chdir(tmp_path)
+    assert found("./rewards.py:other") == facts, "the trainer runs in another folder"
     assert found("package.module:score") is None
     assert found(URL) is None
     (tmp_path / "broken.py").write_text("def score(:", encoding="utf-8")
@@ -132,7 +135,7 @@ def test_a_rewards_file_is_read_and_not_run(tmp_path: Path) -> None:
     }), encoding="utf-8")  # fmt: skip
     for reward, message in {
         f"{file}:nothing": "does not define nothing", f"{tmp_path}/absent.py:score": "No such file",
-        f"{tmp_path}/broken.py:score": "invalid syntax",
+        f"{tmp_path}/broken.py:score": "invalid syntax", "~nobody-here/a.py:score": "home directory",
     }.items():  # fmt: skip
         with pytest.raises(SpecError, match=message):
             found(reward)

@@ -1,16 +1,20 @@
 """The worker: one job from the line to its end, steered from outside. Real processes, scripted trainer."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.local.backend.submitting import Notes, create_step, kill, request, run_of, submit, wait_state, wait_until
 
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune.plan import filled
 from cloudtune.state import JobRef
 from cloudtune_local import launch, processes
 from cloudtune_local.worker import TAKEN
@@ -25,6 +29,18 @@ def trainer_of(ref):
 
 def messages(backend, ref):
     return [event.message for event in backend.events(ref)]
+
+
+def test_a_limited_run_is_asked_to_save_before_its_limit(backend):
+    wanted = msgspec.structs.replace(request(backend, "capped", "steps 100 0.2"), run_seconds=1.0)
+    step = backend.plan(wanted).steps[-1]
+    rows = backend.root.parent / "rows.jsonl"
+    rows.write_text('{"text":"hello"}\n')
+    step = msgspec.structs.replace(step, request=filled(step.request, {"encode_train": {"path": str(rows)}}))
+    ref = JobRef.parse(backend.do(step, Notes())["ref"])
+    wait_until(lambda: run_of(ref).requested("expire"), what="the request to stop")
+    backend.cancel(ref)
+    wait_state(backend, ref, "cancelled")
 
 
 def test_a_job_runs_to_its_end(backend):
@@ -277,6 +293,23 @@ def test_delete_only_after_the_end(backend):
     with pytest.raises(JobNotFound):
         backend.get(ref)
     assert list(backend.list()) == []
+
+
+def test_a_file_that_an_ending_worker_removes_does_not_stop_a_deletion(backend, monkeypatch):
+    ref = submit(backend, "one")
+    wait_state(backend, ref, "succeeded")
+    remove, calls = shutil.rmtree, []
+
+    def remove_with_another(folder):
+        calls.append(folder)
+        if len(calls) == 1:
+            raise FileNotFoundError(errno.ENOENT, "removed by another process", ".reserve")
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_with_another)
+    backend.delete(ref)
+    assert len(calls) == 2
+    assert list((backend.root / launch.ASIDE).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nothing", "../runs", ".queue", "..", "a/b"])

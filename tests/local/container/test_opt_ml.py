@@ -27,6 +27,7 @@ from cloudtune_trainer.sagemaker.entrypoint import (
 )
 from cloudtune_trainer.sagemaker.installing import wanted
 from cloudtune_trainer.sampling import check_settings
+from cloudtune_trainer.submit.bundle import REQUIREMENTS, files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,10 +176,14 @@ def test_a_signal_after_the_success_changes_nothing(tmp_path: Path) -> None:
         }
 
 
-def test_gguf_is_installed_for_such_models_only() -> None:
-    text = "# a comment\ngguf==1.0  # only for models in GGUF files\n\npeft==2.0\n"
-    assert wanted(text, {"model": {"source": "folder"}}) == ["peft==2.0"]
-    assert wanted(text, {"model": {"source": "gguf"}}) == ["gguf==1.0", "peft==2.0"]
+def test_packages_are_installed_for_the_jobs_that_need_them() -> None:
+    text = "# a comment\ngguf==1.0  # only for models in GGUF files\n\npeft==2.0\nbitsandbytes==3.0\n"
+    lora, qlora = {"adapter": {"type": "lora"}}, {"adapter": {"type": "qlora"}}
+    assert wanted(text, {"model": {"source": "folder"}, **lora}) == ["peft==2.0"]
+    assert wanted(text, {"model": {"source": "gguf"}, **lora}) == ["gguf==1.0", "peft==2.0"]
+    assert wanted(text, {"model": {"source": "folder"}, **qlora}) == ["peft==2.0", "bitsandbytes==3.0"]
+    sent = files()[REQUIREMENTS].decode()
+    assert set(wanted(sent, qlora)) - set(wanted(sent, lora)) == {"bitsandbytes==0.50.2"}
 
 
 def test_the_hub_s_token_comes_from_secrets_manager(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_another_runs_checkpoints_become_its_own(tmp_path: Path, monkeypatch: py
     assert all(checkpoints.whole(saved) for saved in brought)
 
 
-def test_a_best_checkpoint_that_is_lost_is_told(tmp_path: Path) -> None:
+def test_a_lost_best_checkpoint_is_reported(tmp_path: Path) -> None:
     start = keep_state(tmp_path / "parent", 5, best_step=2)
     assert not checkpoints.bring(tmp_path / "child", start)
     assert [saved.best for saved in checkpoints.saved_in(tmp_path / "child")] == [False]

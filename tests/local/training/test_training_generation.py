@@ -118,7 +118,7 @@ def test_the_library_and_the_trainer_have_the_same_ranges() -> None:
 @pytest.mark.parametrize(
     ("prompt", "says"),
     [("", "prompt 2 is empty"), ([], "prompt 2 is empty"), ("caf\udce9", "prompt 2 is not UTF-8"),
-     ([{"role": "user", "content": "\ud800"}], "prompt 2 is not UTF-8")],
+     ([{"role": "user", "content": "\ud800"}], "prompt 2 is not UTF-8"), (["Hi"], "prompt 2 is neither a text nor")],
 )  # fmt: skip
 def test_a_prompt_that_cannot_be_used_is_refused(prompt: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):

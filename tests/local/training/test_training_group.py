@@ -142,7 +142,7 @@ def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
 
 
 @pytest.mark.usefixtures("_two")
-def test_a_failure_of_the_group_is_told_once(runs: Runs) -> None:
+def test_a_failure_of_the_group_is_reported_once(runs: Runs) -> None:
     run = runs.make()
     (run.data / "train.jsonl").write_text("{broken\n")
     assert runs.start(run).wait(LIMIT_S) == 1

@@ -186,6 +186,15 @@ def test_numbers_are_learned(runs: Runs, tmp_path: Path) -> None:
     assert merged.value == pytest.approx(high.value, abs=1e-4)
 
 
+def test_numbers_are_in_fp32_as_mps_requires(tiny_model: Path) -> None:
+    task, model, samples, _ = loaded(tiny_model, numbers(4), problem="regression")
+    batch = task.collate(samples, range(4))
+    assert batch.labels.dtype == torch.float32
+    rows = task.forward(model, batch).rows
+    assert rows is not None
+    assert (rows.dtype, rows[:, 1].tolist()) == (torch.float64, [row["label"] for row in numbers(4)])
+
+
 @pytest.mark.parametrize("problem", ["multi_label", "regression"])
 def test_a_resumed_run_is_equal_to_the_bit(runs: Runs, problem: str) -> None:
     make = colors if problem == "multi_label" else numbers
@@ -209,6 +218,13 @@ def test_labels_that_do_not_fit_the_problem_are_refused(runs: Runs) -> None:
         ({"problem": "single_label"}, colors(6), "row 1: the label .* is no class"),
         ({"problem": "multi_label"}, single, "row 1: the label 'x' is no list of classes"),
         ({"problem": "multi_label"}, [row | {"label": ["x"]} for row in single], "no row has a label other than x"),
+        ({"problem": "multi_label"}, [row | {"label": ["x", "y"]} for row in single], "all rows have the labels x, y"),
+        ({"problem": "multi_label"}, [row | {"label": [0, 1, 1]} for row in single], "row 1: .* each of its classes"),
+        (
+            {"problem": "multi_label"},
+            [row | {"label": [False, "x"]} for row in single],
+            "row 1: .* each of its classes",
+        ),
         ({"problem": "regression"}, single, "row 1: the label 'x' is no number"),
         ({"problem": "regression"}, [row | {"label": "3.0"} for row in single], "all rows have the label 3"),
         (weighted, single, "class_weights: no training row has the labels z"),

@@ -17,8 +17,11 @@ FULL = {"type": "full"}
 LORA = {"type": "lora", "rank": 4}
 
 
-@pytest.mark.parametrize("adapter", [FULL, LORA], ids=["full", "lora"])
-@pytest.mark.parametrize("method", ["sft", "cpt"])
+@pytest.mark.parametrize(("method", "adapter"), [
+    pytest.param("sft", LORA, id="sft-lora"), pytest.param("cpt", FULL, id="cpt-full"),
+    pytest.param("sft", FULL, id="sft-full", marks=pytest.mark.soak),
+    pytest.param("cpt", LORA, id="cpt-lora", marks=pytest.mark.soak),
+])  # fmt: skip
 def test_eight_rows_are_learnt_by_heart(runs: Runs, adapter: dict[str, Any], method: str) -> None:
     # a small adapter cannot make sense of random embeddings, but it learns which words are frequent
     rate, share = (5e-3, 0.4) if adapter is FULL else (3e-2, 0.95)
@@ -191,7 +194,7 @@ def test_norms_and_biases_are_not_decayed(runs: Runs) -> None:
     assert decayed == [(3, 3)]
 
 
-def test_rows_that_do_not_fit_are_told(runs: Runs) -> None:
+def test_rows_that_do_not_fit_are_reported(runs: Runs) -> None:
     long = {"messages": [{"role": "user", "content": "word " * 200}, {"role": "assistant", "content": "yes"}]}
     run = runs.make(rows=[*sums(4), long], hyperparameters={"max_steps": 1})
     runs.train(run)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cloudtune_trainer import loss as loss_room
-from cloudtune_trainer.loss import summed_cross_entropy
+from cloudtune_trainer.loss import summed_cross_entropy, summed_divergence
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
@@ -43,3 +46,47 @@ def test_without_a_gradient_none_is_kept() -> None:
         loss, _ = summed_cross_entropy(torch.zeros(4, 8), torch.tensor([0, 1, 2, 3]))
     assert loss.item() == pytest.approx(4 * torch.log(torch.tensor(8.0)).item())
     assert loss.grad_fn is None
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_divergence_equals_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, temperature: float
+) -> None:
+    monkeypatch.setattr(loss_room, "CELLS", 10 * 101)
+    torch.manual_seed(3)
+    values, wanted = (torch.randn(23, 101).mul(2).to(dtype) for _ in range(2))
+    plain, pieces = values.clone().requires_grad_(), values.clone().requires_grad_()
+    p, q = (torch.softmax(one.double() / temperature, -1) for one in (wanted, plain))
+    expected = (p * (p / q).log()).sum()
+    (expected / 3).backward()
+    loss = summed_divergence(pieces, wanted, temperature)
+    (loss / 3).backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert pieces.grad is not None
+    assert pieces.grad.dtype == dtype
+    torch.testing.assert_close(pieces.grad, plain.grad, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 100)
+
+
+class _LargestInFull(TorchDispatchMode):
+    """Counts the cells of the largest tensor in fp32."""
+
+    cells = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **kwargs or {})
+        if isinstance(out, torch.Tensor) and out.dtype == torch.float32:
+            self.cells = max(self.cells, out.numel())
+        return out
+
+
+def test_only_chunks_are_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_room, "CELLS", 10 * 101)
+    logits, wanted = (torch.randn(64, 101).bfloat16().requires_grad_() for _ in range(2))
+    for loss in (
+        lambda: summed_cross_entropy(logits, torch.arange(64))[0],
+        lambda: summed_divergence(logits, wanted.detach(), 2.0),
+    ):
+        with _LargestInFull() as seen:
+            loss().backward()
+        assert seen.cells == 10 * 101

@@ -349,7 +349,7 @@ def test_a_batch_in_parts_has_the_same_loss(runs: Runs, rewards: Path, parts: in
     assert found[0]["grad_norm"] == pytest.approx(found[1]["grad_norm"], rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo", "ppo"])
+@pytest.mark.parametrize("method", ["grpo", "ppo", pytest.param("rloo", marks=pytest.mark.soak)])
 def test_the_reward_rises_and_a_shuffled_one_does_not(runs: Runs, rewards: Path, method: str) -> None:
     rise = {}
     for function in ("letters", "shuffled"):

@@ -225,7 +225,7 @@ def test_a_full_disk_is_named(runs: Runs) -> None:
     assert not list(run.checkpoints.glob("step-*")), "what could not be finished makes room"
 
 
-def test_a_disk_without_any_room_is_still_told(tmp_path) -> None:
+def test_a_full_disk_is_reported(tmp_path) -> None:
     """A file system of its own, filled to the last byte while the run trains."""
     import subprocess
 
@@ -252,7 +252,7 @@ def test_a_disk_without_any_room_is_still_told(tmp_path) -> None:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_more_than_the_model_has_positions_for_is_cut_and_told(runs: Runs) -> None:
+def test_rows_beyond_the_positions_are_cut_and_reported(runs: Runs) -> None:
     long = {"text": "word " * 1000}
     run = runs.make(rows=[long], method="cpt", hyperparameters={"max_steps": 1, "max_length": 100_000})
     assert runs.train(run) == "succeeded"
@@ -311,7 +311,7 @@ def test_event_lines_are_whole_and_numbered(tmp_path) -> None:
     assert read_lines(file, after=1) == [(3, {"n": 3})]
 
 
-def test_the_package_stands_alone_and_starts_light() -> None:
+def test_the_package_imports_no_other_and_no_large_one() -> None:
     """Its bundle runs without cloudtune; a wrong spec is refused before torch is imported."""
     import subprocess
 

@@ -28,8 +28,11 @@ def spec_of(adapter: dict[str, Any], **hyper: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
-@pytest.mark.parametrize("packing", [True, False], ids=["packed", "unpacked"])
+@pytest.mark.parametrize(("packing", "adapter"), [
+    pytest.param(True, LORA, id="packed-lora"), pytest.param(False, FULL, id="unpacked-full"),
+    pytest.param(True, FULL, id="packed-full", marks=pytest.mark.soak),
+    pytest.param(False, LORA, id="unpacked-lora", marks=pytest.mark.soak),
+])  # fmt: skip
 def test_resumed_mid_epoch_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any], packing: bool) -> None:
     spec = spec_of(adapter, packing=packing, gradient_accumulation_steps=2, batch_size=3)
     unbroken, broken = runs.make("unbroken", rows=sums(30), **spec), runs.make("broken", rows=sums(30), **spec)

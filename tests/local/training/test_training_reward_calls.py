@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import json
+import marshal
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +26,6 @@ from .test_training_preferences import pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 INPUTS = RewardInputs(
     rows=[3, 3, 8],
@@ -100,6 +102,25 @@ def test_a_function_gets_lists_as_in_trl(file: Path) -> None:
     assert RewardCall(Reward(function=f"{file}:lengths"))(INPUTS) == [11.0, 21.0, 1.0]
     assert RewardCall(Reward(function=f"{file}:named"))(INPUTS) == [1.0, 1.0, 0.0]
     assert RewardCall(Reward(function=f"{file}:lengths"))(RewardInputs([], [], [], [], [])) == []
+
+
+def test_compiled_files_beside_a_function_are_not_run(tmp_path: Path) -> None:
+    """They can hold another program than the source, which is what the user reads and the plan hashes."""
+    sources = {"graded": "from package.inner import SCALE\nfrom below import MORE\n"
+                         "def score(completions, **_):\n    return [SCALE + MORE] * len(completions)\n",
+               "below": "MORE = 1\n", "package/__init__": "", "package/inner": "SCALE = 2\n"}  # fmt: skip
+    for name, source in sources.items():
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source)
+        planted = compile("raise SystemExit('planted')", str(path), "exec")
+        compiled = Path(importlib.util.cache_from_source(str(path)))
+        compiled.parent.mkdir(exist_ok=True)
+        unchecked = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8)
+        compiled.write_bytes(unchecked + marshal.dumps(planted))
+    fingerprint = hashlib.sha256((tmp_path / "graded.py").read_bytes()).hexdigest()
+    call = RewardCall(Reward(function=f"{tmp_path}/graded.py:score", fingerprint=fingerprint))
+    assert call(INPUTS) == [3.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize(("function", "message"), [

@@ -131,7 +131,7 @@ def test_a_reward_model_learns_and_its_files_are_plain(runs: Runs, tmp_path: Pat
         assert theirs == pytest.approx(scores, abs=1e-4)
 
 
-def test_the_first_loss_is_that_of_a_coin(runs: Runs) -> None:
+def test_the_first_loss_is_that_of_equal_scores(runs: Runs) -> None:
     """One pair with two nearly equal answers, and a head that knows nothing."""
     run = runs.make(rows=pairs(16), **spec_of(LORA, max_steps=1, batch_size=16))
     assert runs.train(run) == "succeeded"

@@ -37,7 +37,7 @@ def test_long_texts_go_on_in_further_sequences_and_lose_nothing() -> None:
     assert samples.cuts.split == 1
 
 
-def test_long_dialogues_are_cut_or_dropped_and_told() -> None:
+def test_long_dialogues_are_cut_or_dropped_and_reported() -> None:
     rows = [chat("q", "a"), chat("q", "a" * 100), chat("q" * 100, "a"), chat("q", "a", weight=0)]
     samples = encode_records(rows, TOKENIZER, loss_on="assistant", max_length=40)
     assert samples.cuts.truncated == [2]
@@ -116,7 +116,7 @@ def test_bad_lines_are_named(tmp_path, line: str, words: str) -> None:
     assert caught.value.code == "bad_data"
 
 
-def test_all_bad_lines_are_told_at_once(tmp_path) -> None:
+def test_all_bad_lines_are_reported_at_once(tmp_path) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text("{\n" * 30)
     with pytest.raises(TrainingProblem, match=r"line 1: .*line 10: .*\(and 20 more\)"):

@@ -100,7 +100,9 @@ def test_a_resumed_run_is_equal_to_the_bit(runs: Runs, families: dict[str, Path]
     assert same_bits(weights(unbroken.model), weights(broken.model))
 
 
-@pytest.mark.parametrize(("family", "adapter"), [("t5", FULL), ("bart", FULL), ("bart", LORA)])
+@pytest.mark.parametrize(("family", "adapter"), [
+    ("t5", FULL), ("bart", LORA), pytest.param("bart", FULL, marks=pytest.mark.soak),
+])  # fmt: skip
 def test_a_trained_model_writes_targets(
     runs: Runs, families: dict[str, Path], tmp_path: Path, family: str, adapter: dict[str, Any]
 ) -> None:
@@ -116,7 +118,10 @@ def test_a_trained_model_writes_targets(
     asked = [row["source"] for row in rows(8)]
     found = [one.text for one in writer.predict(asked)]
     expected = [row["target"] for row in rows(8)]
-    assert sum(one == other for one, other in zip(found, expected, strict=True)) >= (6 if adapter is FULL else 1)
+    base = [one.text for one in open_model(run.model, base=True).predict(asked)]
+    right, before = (sum(map(str.__eq__, expected, answers)) for answers in (found, base))
+    assert right >= (6 if adapter is FULL else 2)
+    assert before == 0
     answers = list(writer.generate([*asked[:2], [{"role": "user", "content": asked[0]}]], max_tokens=40))
     assert [answer.text for answer in answers] == [*found[:2], found[0]]
     assert answers[0].finish_reason == "stop"
@@ -125,7 +130,6 @@ def test_a_trained_model_writes_targets(
         [answer.text for answer in writer.generate(asked[:3], temperature=2.0, seed=3, max_tokens=8)] for _ in "ab"
     ]
     assert sampled[0] == sampled[1]
-    assert len(list(open_model(run.model, base=True).predict(asked[:1]))) == 1
 
     export(run.model, tmp_path / "merged", merged=True)
     merged = open_model(tmp_path / "merged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, modeling_utils
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import load_tuned, read_tuned
@@ -185,3 +187,23 @@ def test_the_weights_of_an_adapter_are_checked(runs: Runs) -> None:
         save_file(tensors, file, metadata={"format": "pt"})
         with pytest.raises(TrainingProblem, match=f"{message}|size mismatch for .*lora_A"):
             load_tuned(run.model, read_tuned(run.model), dtype=torch.float32)
+
+
+def test_an_expected_new_head_is_not_reported_as_missing(tiny_model: Path) -> None:
+    logged: list[str] = []
+
+    class Recorder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append(record.getMessage())
+
+    recorder = Recorder()
+    modeling_utils.logger.addHandler(recorder)
+    try:
+        new_head = set[str]()
+        head = Head("sequence_classification", 0, ("a", "b"))
+        models.load_model(models.BaseModel(str(tiny_model)), dtype=torch.float32, head=head, new_head=new_head)
+        assert (new_head, logged) == ({"score.weight"}, [])
+        AutoModelForSequenceClassification.from_pretrained(tiny_model)  # other loads are still reported
+        assert "LOAD REPORT" in logged[0]
+    finally:
+        modeling_utils.logger.removeHandler(recorder)

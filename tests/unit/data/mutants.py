@@ -31,27 +31,6 @@ def _table(rows: list[dict[str, Any]], delimiter: str) -> bytes:
     return out.getvalue().encode()
 
 
-def _arrow(kind: str) -> bytes:
-    import pyarrow as pa
-    from pyarrow import feather, ipc, parquet
-
-    rows = [
-        {**row, "note": f"n{i % 3}", "n": i, "when": pa.scalar(i, pa.timestamp("us", "UTC"))}
-        for i, row in enumerate(CHAT)
-    ]
-    table = pa.Table.from_pylist(rows)
-    table = table.set_column(1, "note", table["note"].dictionary_encode())
-    out = io.BytesIO()
-    if kind == "parquet":
-        parquet.write_table(table, out, compression="snappy")
-    elif kind == "feather":
-        feather.write_feather(table, out, compression="lz4")
-    else:
-        with ipc.new_stream(out, table.schema) as stream:
-            stream.write_table(table, max_chunksize=5)
-    return out.getvalue()
-
-
 def _zstd(content: bytes) -> bytes:
     import pyarrow as pa
 
@@ -67,9 +46,6 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "rows.txt": lambda: b"\n\n".join(row["prompt"].encode() for row in WORDS),
     "rows.jsonl.gz": lambda: gzip.compress(_LINES),
     "rows.json.zst": lambda: _zstd(json.dumps(CHAT).encode()),
-    "rows.parquet": lambda: _arrow("parquet"),
-    "rows.feather": lambda: _arrow("feather"),
-    "rows.arrow": lambda: _arrow("stream"),
 }
 """A good file for each reader, by name."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -252,9 +251,18 @@ def through(name: str, record: Record) -> Record | None:
     return back
 
 
+NAMES = sorted(FORMATS)
+PARTNERS = {
+    one: [
+        other for other in NAMES[place + 1 :] + NAMES[:place]
+        if not (one_kinds := FORMATS[one].kinds) or not (others := FORMATS[other].kinds) or one_kinds & others
+    ]
+    for place, one in enumerate(NAMES)
+}  # fmt: skip
+# `make test` tries each format with the next three in the alphabet that hold the same kinds, `make soak` all pairs.
 PAIRS = [
-    (one, other) for one, other in itertools.permutations(sorted(FORMATS), 2)
-    if not (one_kinds := FORMATS[one].kinds) or not (others := FORMATS[other].kinds) or one_kinds & others
+    pytest.param(one, other, marks=[pytest.mark.soak] if place > 2 else [])
+    for one, others in PARTNERS.items() for place, other in enumerate(others)
 ]  # fmt: skip
 
 

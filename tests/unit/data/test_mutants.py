@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from tests.unit.data import columnar_fuzz
 from tests.unit.data.mutants import GOOD, mutants
 
 from cloudtune.data.report import check, convert
@@ -19,7 +21,8 @@ ROOT = Path(__file__).parents[3]
 
 
 TOGETHER = 50
-"""Files of a source: a process that reads Parquet or Arrow serves all of them."""
+"""Files of a source."""
+COLUMNAR = ("parquet", "feather", "stream", "xlsx")
 
 
 def read_all(name: str, count: int, seed: int, folder: Path) -> dict[str, int]:
@@ -68,3 +71,30 @@ def test_ten_thousand_damaged_files_are_reported(name: str) -> None:
             total[outcome] = total.get(outcome, 0) + times
     print(name, total)
     assert sum(total.values()) > 1000
+
+
+def columnar(kinds: str, count: int, seed: int, folder: Path) -> dict[str, dict[str, int]]:
+    """Check so many damaged columnar files of each kind. Gives how often each outcome was met."""
+    command = [sys.executable, "-m", columnar_fuzz.__name__, kinds, str(count), str(seed), str(folder)]
+    environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=3000)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["bytes"] < columnar_fuzz.MEMORY + (256 << 20), "the reader's memory"
+    outcomes: dict[str, dict[str, int]] = found["outcomes"]
+    assert [one for each in outcomes.values() for one in each if one.startswith(("HANG", "INTERNAL"))] == []
+    return outcomes
+
+
+def test_damaged_columnar_files_are_reported(tmp_path: Path) -> None:
+    for found in columnar(",".join(COLUMNAR), 100, 1, tmp_path).values():
+        assert sum(found.values()) == 100
+        assert 0 < found["rows"] < 100
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", COLUMNAR)
+def test_ten_thousand_damaged_columnar_files_are_reported(kind: str, tmp_path: Path) -> None:
+    for seed in range(10):
+        found = columnar(kind, 1000, seed, tmp_path)
+        print(kind, seed, found)

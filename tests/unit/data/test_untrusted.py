@@ -286,9 +286,9 @@ def test_an_array_of_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_bomb_is_told_by_its_ratio(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cloudtune.data.read.opening.FREE_BYTES", 1 << 20)
     monkeypatch.setattr("cloudtune.data.read.opening.MAX_RATIO", 50)
-    line = b'"a","b"\n' if suffix == "csv.gz" else ROW + (b"," if suffix.startswith("json.") else b"\n")
+    line = b'"%b","b"\n' % (b"a" * 73) if suffix == "csv.gz" else ROW + (b"," if suffix.startswith("json.") else b"\n")
     head = {"csv.gz": b"prompt,completion\n"}.get(suffix, b"[" if suffix.startswith("json.") else b"")
-    content = head + line * (200_000 if suffix == "csv.gz" else 40_000)
+    content = head + line * (20_000 if suffix == "csv.gz" else 40_000)
     path = tmp_path / f"rows.{suffix}"
     if suffix.endswith("zst"):
         pyarrow = pytest.importorskip("pyarrow")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloudtune.errors import DataError, InputError
-from cloudtune.evaluation.evaluating import _is_regression
-from cloudtune.evaluation.rows import examples_of, group_names, overlap, read_rows, with_examples
+from cloudtune.evaluation.contamination import overlap
+from cloudtune.evaluation.prepared import is_regression
+from cloudtune.evaluation.rows import examples_of, group_names, read_rows, with_examples
 from cloudtune.spec import Data, JobSpec, MixedIn, Source
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def test_labels_with_fractions_and_of_a_regression_are_numbers(tmp_path: Path) -
     _, whole = read_rows(source(tmp_path, "b.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": 2}]))
     method = {"name": "classification", "problem": "regression"}
     spec = JobSpec.model_validate({"model": "m", "method": method, "data": {"train": "a"}})
-    assert _is_regression(None, fractions)
-    assert _is_regression(spec, whole)
-    assert not _is_regression(None, whole)
+    assert is_regression(None, fractions)
+    assert is_regression(spec, whole)
+    assert not is_regression(None, whole)
 
 
 def test_examples_follow_the_system_turn_and_precede_the_prompt() -> None:

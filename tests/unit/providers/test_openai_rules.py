@@ -348,6 +348,8 @@ def test_a_model_or_tier_without_a_price_has_no_estimate(tmp_path, rows):
         client = Client(AzureOpenAIBackend(options, clock=FakeClock(TODAY)), ledger=f"sqlite:///{tmp_path}/ledger.db")
         return client.plan(spec_of(rows, model=model)).cost
 
-    assert azure(MODEL, "Standard") is None
-    assert azure("gpt-4.1-2025-04-14", "Standard") is None
+    for model in (MODEL, "gpt-4.1-2025-04-14"):
+        unknown = azure(model, "Standard")
+        assert unknown.unknown == ("the price of training",)
+        assert unknown.usd is unknown.at_least_usd is unknown.at_most_usd is None
     assert azure("gpt-4.1-2025-04-14", "GlobalStandard").at_most_usd > 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.backend import Absent, Done
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import BackendError
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.azure_openai.ml_workspace import translate
@@ -51,6 +52,12 @@ class Workspace:
     def plan(self, request: PlanRequest) -> Plan:
         """The steps of a job."""
         return translate.plan(request, self._options)
+
+    def estimate(self, request: PlanRequest) -> CostEstimate:
+        """Unknown: the catalog has no prices of a workspace's compute."""
+        return CostEstimate(
+            usd=None, basis="unknown: the price of a workspace's jobs", unknown=("the price of training",)
+        )
 
     def secrets(self) -> tuple[str, ...]:
         """See `cloudtune.backend.HoldsSecrets`: the datastore's credentials."""

@@ -52,7 +52,6 @@ REFUSED = {
     "hyperparameters.batch_size": "training components count rows per device, and the number of devices is unknown; "
     "set overrides.azure_openai.hyperparameters.per_device_train_batch_size",
     "limits.max_time": "the workspace has no time limit for fine-tuning jobs; use `cloudtune watch --cancel-after`",
-    "limits.max_cost_usd": "cloudtune does not know a workspace's prices well enough to enforce a cost limit",
     "method.loss_on": "the model's training component chooses the trained tokens",
     "verb:checkpoints": "this route registers the finished model and exposes no checkpoints",
     "verb:continue": "a workspace cannot continue a job that has ended; start a new job from its registered model",

@@ -20,6 +20,7 @@ from cloudtune.data.read.reading import read
 from cloudtune.data.records import canonical, canonical_lines
 from cloudtune.data.split import shares
 from cloudtune.methods import DEFAULT_METHOD, only_items
+from cloudtune.pricing import usd_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ def _tokenizer(vendor: str, model: str, method: str) -> str | None:
 def _cost(tokens: Tokens, tokenizer: str | None, vendor: str, model: str, price: Price, catalog: Catalog) -> Cost:
     known = tokens.exact.get(tokenizer) if tokenizer else None
     span = (tokens.least, tokens.most) if known is None else (known, known)
-    usd = (round(span[0] * price.usd / 1e6, 4), round(span[1] * price.usd / 1e6, 4))
+    usd = (usd_of(span[0], price.usd), usd_of(span[1], price.usd))
     return Cost(
         backend=vendor, model=model, usd=usd, tokens=span, counted="bounds" if known is None else "exact",
         usd_per_million=price.usd, tier=price.tier, source=catalog.cite(price.source),

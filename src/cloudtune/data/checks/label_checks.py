@@ -26,6 +26,8 @@ def label_fault(record: Record, problem: LabelProblem | None) -> Problem | None:
         return _fault(f"the label {label!r} is no list of classes", "write a list, or use problem: single_label")
     if problem == "multi_label" and isinstance(label, list) and any(not str(one).strip() for one in label):
         return _fault("a class in the list is empty", "remove it")
+    if problem == "multi_label" and isinstance(label, list) and len(set(map(str, label))) < len(label):
+        return _fault(f"the label {label} lists a class twice", "list the name of each class of the row once")
     if problem == "regression" and _number(label) is None:
         return _fault(f"the label {label!r} is no number", "correct it, or use problem: single_label")
     return None

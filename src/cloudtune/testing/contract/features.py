@@ -69,7 +69,6 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "checkpoints.every": (3, "epoch"),
     "checkpoints.keep": (3,),
     "limits.max_time": (777.0,),
-    "limits.max_cost_usd": (7.7,),
     "data.validation": (),  # a file of its own: see `asking`
     "data.test": (),
     "seed": (4711,),

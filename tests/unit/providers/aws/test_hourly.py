@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 
 from cloudtune.catalog import load
+from cloudtune.cost import CostEstimate, Measured
+from cloudtune.plan import DataReport, PlanRequest, Resolved, SplitInfo
+from cloudtune.spec import JobSpec
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.instances import accelerators
 
 
+def training(kind: str, count: int, seconds: float, region: str, *, spot: bool = False, **more: Any) -> CostEstimate:
+    split = SplitInfo(rows=1000, bytes=2_000_000, sha256="0" * 64, kind="chat")
+    request = PlanRequest(
+        spec=JobSpec.model_validate({"model": "m", "data": {"train": "rows.jsonl"}}),
+        data=DataReport(splits={"train": split}, fingerprint=""), resolved=Resolved(scope=f"123456789012/{region}"),
+        key="k", attempt=1, token="t", measured=more.get("measured"),
+    )  # fmt: skip
+    return hourly.training(
+        kind, count, seconds, request, spot=spot, epochs=more.get("epochs"), time_limit="keeps_model"
+    )
+
+
 def test_a_job_costs_its_longest_time_at_the_most() -> None:
-    cost = hourly.training("ml.g5.12xlarge", 2, 5400, "us-west-2", spot=False)
+    cost = training("ml.g5.12xlarge", 2, 5400, "us-west-2")
     assert (cost.usd, cost.at_least_usd, cost.at_most_usd) == (None, None, 21.27)
-    assert "up to 1.5 h of 2 x ml.g5.12xlarge at 7.09 USD per hour in us-west-2" in cost.basis
+    assert "2 x ml.g5.12xlarge at 14.18 USD per hour" in cost.basis
+    assert "at most 1.5 h" in cost.basis
+    assert "us-west-2" in cost.basis
     assert "as reported" in cost.basis
     assert "spot" not in cost.basis
     assert cost.prices_as_of == "2026-11-21"
 
 
+def test_measured_runs_by_hand() -> None:
+    # 2 MB x 3 epochs = 6 MB; at 300 s for 1 MB, 1800 s = 0.5 h; two instances of 7.09 USD: 0.5 x 14.18 = 7.09 USD.
+    measured = Measured(least_s=270, median_s=300, most_s=360, jobs=4)
+    cost = training("ml.g5.12xlarge", 2, 5400, "us-west-2", measured=measured, epochs=3.0)
+    assert (cost.usd, cost.at_least_usd, cost.at_most_usd) == (7.09, 6.381, 21.27)
+    assert "about 0.5 h, as measured in 4 earlier jobs" in cost.basis
+
+
 def test_spot_is_told_and_counted_as_if_it_were_not() -> None:
-    plain, spot = (hourly.training("ml.g5.2xlarge", 1, 3600, "us-east-1", spot=spot) for spot in (False, True))
-    assert plain.at_most_usd == spot.at_most_usd == 1.51  # 1.515, to the cent
+    plain, spot = (training("ml.g5.2xlarge", 1, 3600, "us-east-1", spot=spot) for spot in (False, True))
+    assert plain.at_most_usd == spot.at_most_usd == 1.515
     assert plain.prices_as_of == "2026-08-20"
     assert "less on spot instances" in spot.basis
 
@@ -31,8 +57,9 @@ def test_spot_is_told_and_counted_as_if_it_were_not() -> None:
     ("kind", "region"), [("ml.g5.2xlarge", "eu-west-1"), ("ml.p5.48xlarge", "us-west-2"), ("ml.m5.large", "us-west-2")]
 )
 def test_a_price_that_nobody_told_is_not_guessed(kind: str, region: str) -> None:
-    cost = hourly.training(kind, 1, 3600, region, spot=False)
+    cost = training(kind, 1, 3600, region)
     assert (cost.usd, cost.at_most_usd, cost.prices_as_of) == (None, None, None)
+    assert cost.unknown == ("the price of an hour",)
     assert hourly.NOT_KNOWN in cost.basis
 
 

@@ -9,7 +9,8 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from cloudtune.plan import CostEstimate, DataReport, Plan, Resolved, Step
+from cloudtune.cost import CostEstimate
+from cloudtune.plan import DataReport, Plan, Resolved, Step
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.options import AwsOptions
 from cloudtune_providers.aws.training_preflight import TrainingChecks, Wanted

@@ -1,0 +1,146 @@
+"""What is known before any model is asked: the rows, their task, the metrics, and how many answers there will be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cloudtune.data.records import Labelled
+from cloudtune.errors import InputError, PolicyRefused
+from cloudtune.evaluation.choosing import chosen_metrics
+from cloudtune.evaluation.metrics import MOST_LABELS, labels_of, task_of
+from cloudtune.evaluation.models import predicts
+from cloudtune.evaluation.result import EvaluateOptions
+from cloudtune.evaluation.rows import group_names, read_rows
+from cloudtune.evaluation.statistics import Groups
+from cloudtune.optional import GenerateOptions
+from cloudtune.plan import PlannedEvaluation
+from cloudtune.trust import is_function
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.evaluation.metrics import Metric, Task
+    from cloudtune.evaluation.rows import TestRow
+    from cloudtune.spec import Data, JobSpec, Source
+
+_MAX_TOKENS = (16, 1024)
+
+
+class Requested(NamedTuple):
+    """The evaluation that a spec asks for."""
+
+    data: Source | Data
+    against: tuple[str, ...]
+    guard: Source | None
+    options: EvaluateOptions
+
+
+def requested(spec: JobSpec) -> Requested | None:
+    """The evaluation that the spec asks for, if it does."""
+    asked = spec.evaluation
+    if asked is None:
+        return None
+    options = EvaluateOptions(
+        metrics=asked.metrics, baselines=asked.baselines, few_shot=asked.few_shot, max_rows=asked.max_rows,
+        max_tokens=asked.max_tokens, group=asked.group, seed=asked.seed,
+    )  # fmt: skip
+    return Requested(asked.data or spec.data, asked.against, asked.guard, options)
+
+
+class Prepared(NamedTuple):
+    """Rows with what follows from them."""
+
+    kind: str
+    rows: Sequence[TestRow]
+    expected: Sequence[str]
+    task: Task
+    labels: int
+    metrics: Sequence[Metric]
+    groups: Groups
+    options: GenerateOptions
+
+
+def prepare(
+    data: Source | Data, options: EvaluateOptions, spec: JobSpec | None, *, load: bool = True, trusted: bool = False
+) -> Prepared:
+    """Read the rows, and choose and check the metrics. Asks no model.
+
+    Args:
+        data: The rows, or the data of a spec.
+        options: What to measure.
+        spec: The job's spec, if it is known.
+        load: Import the functions that are metrics, and read the schemas.
+        trusted: Importing functions is allowed.
+
+    Raises:
+        PolicyRefused: A metric is a function, and that is not allowed.
+        DataError: Rows that cannot be evaluated, all of them.
+        InputError: A metric that does not fit, or a package that is missing.
+    """
+    functions = [name for name in options.metrics if is_function(name)]
+    if functions and load and not trusted:
+        raise PolicyRefused(
+            f"nothing was asked: the metric {', '.join(functions)} runs a Python function with your permissions",
+            hint="if you trust it, pass --trust-reward, or trust_reward=True in Python",
+        )
+    need_numpy()
+    kind, rows = read_rows(data, options.max_rows, options.seed)
+    expected = [row.expected for row in rows]
+    task = task_of(kind, expected, regression=is_regression(spec, rows))
+    labels = len(labels_of(expected)) if task == "labels" else 0
+    default = ("accuracy",) if labels > MOST_LABELS else ()
+    metrics = chosen_metrics(options.metrics or default, task, load=load)
+    for metric in metrics if load else ():
+        if not metric.of_scores:
+            metric.rows(expected[:1], expected[:1])  # reports a missing package or a failing function
+    groups = Groups(group_names(rows, options.group))
+    return Prepared(kind, rows, expected, task, labels, metrics, groups, _limit(options, expected))
+
+
+def guard_options(options: EvaluateOptions) -> EvaluateOptions:
+    """The options for guard rows, whose task can be another one: their metrics follow from the rows."""
+    return EvaluateOptions(max_rows=options.max_rows, max_tokens=options.max_tokens, seed=options.seed,
+                           parallel=options.parallel)  # fmt: skip
+
+
+def need_numpy() -> None:
+    """Raise InputError if numpy is missing."""
+    try:
+        import numpy as np  # noqa: F401
+    except ImportError as error:
+        raise InputError("an evaluation requires numpy", hint='run: pip install "cloudtune[evaluate]"') from error
+
+
+def _limit(options: EvaluateOptions, expected: Sequence[str]) -> GenerateOptions:
+    low, high = _MAX_TOKENS
+    usual = min(max(low, max(map(len, expected)) // 2), high)
+    return GenerateOptions(max_tokens=usual if options.max_tokens is None else options.max_tokens)
+
+
+def is_regression(spec: JobSpec | None, rows: Sequence[TestRow]) -> bool:
+    """Whether the labels are numbers: the job learns a regression, or some label has a fraction."""
+    if spec is not None and spec.method.label_problem == "regression":
+        return True
+    return any(isinstance(row.record, Labelled) and isinstance(row.record.label, float) for row in rows)
+
+
+def planned(spec: JobSpec) -> PlannedEvaluation | None:
+    """The size of the evaluation that a spec asks for. Reads its rows, and raises as `prepare`."""
+    asked = requested(spec)
+    if asked is None:
+        return None
+    test = prepare(asked.data, asked.options, spec, load=False)
+    options = asked.options
+    base = not predicts([test.rows[0].prompt])
+    models = [
+        "tuned model", *(["base model"] if base and options.baselines else []),
+        *([f"base model, {options.few_shot} examples"] if base and options.few_shot else []), *asked.against,
+    ]  # fmt: skip
+    guard = None if asked.guard is None else prepare(asked.guard, guard_options(options), spec, load=False)
+    rows = len({row.prompt_text for row in test.rows})
+    return PlannedEvaluation(
+        rows=len(test.rows), metrics=tuple(one.name for one in test.metrics), models=tuple(models),
+        guard_rows=0 if guard is None else len(guard.rows),
+        answers=rows * len(models) + (0 if guard is None else 2 * len(guard.rows)),
+        max_tokens=test.options.max_tokens,
+    )  # fmt: skip

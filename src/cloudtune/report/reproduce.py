@@ -1,0 +1,52 @@
+"""How to run a reported job again: its spec as a file, and the commands."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.redaction.masking import masked
+
+if TYPE_CHECKING:
+    from cloudtune.plan import Plan
+    from cloudtune.report.document import Report
+
+
+def spec_text(plan: Plan) -> str:
+    """The spec of the plan as YAML, without fields that have no value."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 100
+    out = io.StringIO()
+    yaml.dump(_without_empty(masked("", plan.spec)), out)
+    return out.getvalue()
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: kept for name, item in value.items() if (kept := _without_empty(item)) not in (None, {}, [])}
+    if isinstance(value, list | tuple):
+        return [_without_empty(item) for item in value]
+    return value
+
+
+def commands(report: Report, *, only_evaluate: bool = False) -> str:
+    """The commands that train, evaluate and report."""
+    ref = shlex.quote(str(report.ref))
+    found, plan = report.evaluation, report.plan
+    options = " --data test.jsonl"
+    if plan is not None and plan.spec.get("evaluation"):
+        options = ""
+    elif found is not None:
+        names = "".join(f" --metric {shlex.quote(name)}" for name in found.metrics)
+        options = f" --data {shlex.quote(found.data[0] if found.data else 'test.jsonl')}{names}"
+    lines = [f"cloudtune evaluate {ref}{options}", f"cloudtune report {ref}"]
+    if not only_evaluate:
+        resume = " --resume" if plan is not None and plan.parent else ""
+        lines.insert(0, f"cloudtune run job.yaml --backend {shlex.quote(report.ref.backend)}{resume} --yes")
+        lines.insert(0, f"pip install cloudtune=={report.cloudtune_version}")
+    return "\n".join(lines)

@@ -1,0 +1,173 @@
+"""Estimates, cost limits and budgets of new jobs, and the recorded cost of those that have ended.
+
+A cost limit is kept in one of two ways. A job that is billed by its run time gets a time limit, at which the back end
+stops it. Any other job is refused if it may cost more. A cost that is unknown is refused, unless the user accepts it.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.cost import Measured
+from cloudtune.errors import PolicyRefused, Problem
+from cloudtune.ledger.costs import has_cost, job_costs, record_cost
+from cloudtune.optional import Priced
+from cloudtune.pricing import actual
+from cloudtune.state import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from cloudtune.backend import Backend
+    from cloudtune.config.budgets import Budget
+    from cloudtune.cost import CostEstimate
+    from cloudtune.ledger.costs import JobCost
+    from cloudtune.ledger.ledger import Ledger
+    from cloudtune.plan import Plan, PlanRequest
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import JobSnapshot
+
+FIELD = "limits.max_cost_usd"
+_NEWEST = 50
+"""How many earlier jobs of a back end are searched for their speed."""
+_ACCEPT = "pass --accept-unknown-cost to submit it without a limit"
+_SAME_SPEED = ("epochs", "max_steps", "learning_rate", "scheduler", "warmup_steps", "warmup_ratio", "weight_decay",
+               "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "neftune_alpha")  # fmt: skip
+"""Hyperparameters that do not change how long a row takes."""
+
+
+def estimated(
+    request: PlanRequest, backend: Backend, ledger: Ledger, *, accept_unknown: bool
+) -> tuple[PlanRequest, CostEstimate | None, list[Problem]]:
+    """Estimate the cost of a job and apply its limit.
+
+    Returns:
+        The request, with the run time at which the limit is reached; the estimate; what the user must know first.
+
+    Raises:
+        PolicyRefused: The job may cost more than its limit, or its cost is unknown and not accepted.
+    """
+    cap = request.spec.limits.max_cost_usd
+    if not isinstance(backend, Priced):
+        if cap is not None and not accept_unknown:
+            raise PolicyRefused(f"{FIELD} cannot be kept: {backend.name} reports no prices", hint=_ACCEPT)
+        return request, None, []
+    request = msgspec.structs.replace(request, measured=measured(ledger, backend.name, request.spec))
+    cost = backend.estimate(request)
+    if cap is None:
+        return request, cost, []
+    if (floor := cost.usd if cost.usd is not None else cost.at_least_usd) is not None and floor > cap:
+        raise PolicyRefused(
+            f"the job would cost about {floor:,.2f} USD, more than {FIELD} of {cap:,.2f} USD: {cost.basis}",
+            hint=f"raise {FIELD}, or train on fewer rows or epochs",
+        )
+    if cost.usd_per_hour is not None and cost.time_limit != "none":
+        seconds = cap / cost.usd_per_hour * 3600 if cost.usd_per_hour else float("inf")
+        if cost.at_most_usd is not None and cost.at_most_usd <= cap:
+            return request, cost, []
+        request = msgspec.structs.replace(request, run_seconds=seconds)
+        return request, backend.estimate(request), [_announced(backend.name, cost, cap, seconds)]
+    if cost.at_most_usd is not None and not cost.unknown:
+        if cost.at_most_usd > cap:
+            raise PolicyRefused(
+                f"the job may cost up to {cost.at_most_usd:,.2f} USD, more than {FIELD} of {cap:,.2f} USD, and "
+                f"{backend.name} cannot stop a job there with a usable model: {cost.basis}",
+                hint=f"raise {FIELD}, or train on fewer rows or epochs",
+            )
+        return request, cost, []
+    if not accept_unknown:
+        unknown = ", ".join(cost.unknown) or "its maximum"
+        raise PolicyRefused(
+            f"{FIELD} of {cap:,.2f} USD cannot be kept, because part of the cost is unknown: {unknown} ({cost.basis})",
+            hint=_ACCEPT,
+        )
+    message = f"{FIELD} is not kept: {', '.join(cost.unknown) or 'the maximum cost'} is unknown"
+    return request, cost, [Problem(code="unknown_cost", severity="warning", field=FIELD, message=message)]
+
+
+def _announced(backend: str, cost: CostEstimate, cap: float, seconds: float) -> Problem:
+    left = {
+        "keeps_model": "with the best checkpoint that it has by then",
+        "stops": f"and {backend} then keeps no usable model",
+    }[cost.time_limit if cost.time_limit != "none" else "stops"]
+    message = f"{cap:,.2f} USD pay for {seconds / 3600:.3g} h: a job that needs longer is stopped before, {left}"
+    return Problem(code="cost_limit", severity="warning", field=FIELD, message=message)
+
+
+def measured(ledger: Ledger, backend: str, spec: JobSpec) -> Measured | None:
+    """Return the speed of the ledger's jobs with the same model, method and settings, on the same back end."""
+    wanted = _settings_of_speed(spec.model_dump(mode="json", exclude_none=True), backend)
+    found = []
+    for one in job_costs(ledger, backend=backend, recorded=True, limit=_NEWEST):
+        plan, cost = one.attempt.plan, one.actual
+        if cost is None or not cost.usage.seconds or _settings_of_speed(plan.spec, backend) != wanted:
+            continue
+        epochs = cost.epochs
+        if epochs is None and cost.state == JobState.SUCCEEDED:
+            epochs = next((one.value for one in plan.settings if one.field == "hyperparameters.epochs"), None)
+        train = plan.data.splits.get("train")
+        if train is not None and isinstance(epochs, int | float) and epochs > 0 and train.bytes:
+            found.append(cost.usage.seconds / (train.bytes * epochs / 1e6))
+    if not found:
+        return None
+    return Measured(least_s=min(found), median_s=median(found), most_s=max(found), jobs=len(found))
+
+
+def _settings_of_speed(spec: dict[str, Any], backend: str) -> dict[str, Any]:
+    model = spec.get("model")
+    hyper = {name: value for name, value in spec.get("hyperparameters", {}).items() if name not in _SAME_SPEED}
+    return {
+        "model": model.get(backend) if isinstance(model, dict) else model,
+        "hyperparameters": hyper,
+        "overrides": spec.get("overrides", {}).get(backend, {}),
+        **{name: spec.get(name) for name in ("method", "adapter", "layers", "validation")},
+    }
+
+
+def settle(ledger: Ledger, backend: Backend, job: JobSnapshot) -> None:
+    """Record the cost of a job that has ended, if it is not recorded yet."""
+    if not job.has_ended or not isinstance(backend, Priced) or has_cost(ledger, job.ref):
+        return
+    made = ledger.of_ref(job.ref)
+    if made is not None:
+        record_cost(ledger, job.ref, actual(made.plan.cost, backend.usage(job), job))
+
+
+def committed(plan: Plan, recorded: JobCost | None = None) -> float | None:
+    """The cost of a job for a budget: what it cost, or the most that it can. None if that is unknown."""
+    if recorded is not None and recorded.actual is not None and recorded.actual.usd is not None:
+        return recorded.actual.usd
+    limits = plan.spec.get("limits", {})
+    known = [] if plan.cost is None or plan.cost.unknown else [plan.cost.at_most_usd, plan.cost.usd]
+    known += [limits.get("max_cost_usd")]
+    return next((value for value in known if value is not None), None)
+
+
+def check_budgets(
+    budgets: Sequence[Budget], ledger: Ledger, plan: Plan, now: datetime, *, accept_unknown: bool
+) -> None:  # fmt: skip
+    """Raises PolicyRefused if the plan's job would exceed a budget, or has an unknown cost and a budget."""
+    applying = [budget for budget in budgets if budget.covers(plan)]
+    if not applying:
+        return
+    wanted = committed(plan)
+    if wanted is None and not accept_unknown:
+        raise PolicyRefused(
+            f"the cost of the job is unknown, and the budget {applying[0].name} allows {applying[0].usd:,.2f} USD",
+            hint=f"set {FIELD}, or {_ACCEPT.replace('without a limit', 'anyway')}",
+        )
+    jobs = [one for one in job_costs(ledger) if one.attempt.token != plan.token]
+    for budget in applying:
+        since = budget.since(now)
+        counted = [one for one in jobs if budget.covers(one.attempt.plan) and one.attempt.begun_at >= since]
+        spent = sum(committed(one.attempt.plan, one) or 0.0 for one in counted)
+        if spent + (wanted or 0.0) > budget.usd:
+            raise PolicyRefused(
+                f"the job may cost {wanted or 0.0:,.2f} USD, and {max(0.0, budget.usd - spent):,.2f} USD of the budget "
+                f"{budget.name} are left ({budget.usd:,.2f} USD per {budget.per})",
+                hint="run `cloudtune cost` to see what was spent, or raise the budget",
+            )

@@ -1,0 +1,113 @@
+"""One evaluation through several back ends: the same model and rows give the same table everywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from tests.emulator.access import admin
+from tests.emulator.aws_desk import CITIES, at_home
+from tests.emulator.conftest import MODEL
+
+from cloudtune.cli.main import cli
+from cloudtune.client import Client
+from cloudtune.evaluation.result import EvaluateOptions, Evaluation
+from cloudtune.spec import JobSpec
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.job_timeline import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOVA = "amazon.nova-micro-v1:0:128k"
+LABELS = ("sport", "trade", "music")
+
+
+def write(name: str, rows: list[dict[str, str]]) -> None:
+    Path(name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def run(*words: str, code: int = 0) -> Any:
+    done = CliRunner().invoke(cli, [*words, "--json"])
+    assert done.exit_code == code, (done.stdout, done.stderr, done.exception)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    with Emulator(Settings(deploying_s=1.0), scale=1000) as emulator:
+        emulator.script = Script(running_s=10.0)
+        at_home(emulator, tmp_path, monkeypatch)
+        monkeypatch.chdir(tmp_path)
+        yield emulator
+
+
+def test_vendors_give_the_same_table(emulator: Emulator) -> None:
+    # The script engine answers a question of the training file with that file's answer.
+    learnt = [{"prompt": f"headline {n}", "completion": LABELS[n % 3]} for n in range(30)]
+    write("rows.jsonl", learnt)
+    write("test.jsonl", [*learnt[:20], *({**row, "completion": "music"} for row in learnt[20:])])
+    Path("job.yaml").write_text(
+        f"name: mine\nmodel: {{openai: {MODEL}, bedrock: '{NOVA}'}}\ndata: {{train: rows.jsonl}}\n"
+        "evaluation: {data: test.jsonl, max_tokens: 8}\n"
+    )
+    on_openai = run("run", "job.yaml", "--backend", "openai", "--yes")
+    on_bedrock = run("run", "job.yaml", "--backend", "bedrock", "--yes")
+    assert "is not deployed" in on_bedrock["evaluation_error"]  # the job has succeeded nevertheless
+    run("deploy", on_bedrock["ref"], "--yes")
+    deployed = run("evaluate", on_bedrock["ref"])
+    direct = run("evaluate", f"openai={on_openai['model_id']}", "--data", "test.jsonl", "--max-tokens", "8")
+    table = {one["role"]: one["scores"] for one in on_openai["evaluation"]["models"]}
+    assert {one["role"]: one["scores"] for one in deployed["models"]} == table
+    assert direct["models"][0]["scores"] == table["tuned"]
+    assert [one["verdict"] for one in deployed["comparisons"]] == [
+        one["verdict"] for one in on_openai["evaluation"]["comparisons"]
+    ]
+    assert table["tuned"]["accuracy"]["value"] == (20 + 4) / 30
+
+
+class Trained:
+    """A model that the emulator's train engine made for OpenAI's API, trained again here, and imported into Bedrock."""
+
+    def __init__(self, emulator: Emulator, folder: Path) -> None:
+        self.client = Client(ledger=f"sqlite:///{folder}/ledger.db")
+        spec = {
+            "name": "codes", "model": MODEL, "data": {"train": str(folder / "rows.jsonl")}, "seed": 3,
+            "hyperparameters": {"epochs": 6, "batch_size": 4},
+        }  # fmt: skip
+        openai = self.client.submit(JobSpec.model_validate(spec), backend="openai")
+        openai.wait(timeout=300)
+        runs = {one["id"]: one["spec"] for one in admin(emulator, "runs")["runs"]}
+        local = self.client.submit(JobSpec.model_validate(runs[openai.ref.id]), backend="local")
+        local.wait(timeout=300)
+        bedrock = self.client.import_model(local, backend="bedrock", name="codes")
+        bedrock.wait(timeout=300)
+        self.jobs = {"openai": openai, "local": local, "bedrock": bedrock}
+
+    def evaluate(self, backend: str, data: str) -> Evaluation:
+        options = EvaluateOptions(max_tokens=24, baselines=False, metrics=("exact_match", "chrf"))
+        return self.client.evaluate(self.jobs[backend], data, options=options)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.starts_trainer
+def test_one_trained_model_has_one_table_on_three_back_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Code of {city}?", "completion": f"Code {city[:2].upper()}."} for city in CITIES]
+    write("rows.jsonl", rows * 20)
+    write("test.jsonl", [*rows, *({"prompt": f"Code of {city}?", "completion": "None."} for city in ("bonn", "kiev"))])
+    with Emulator(Settings(engine="train", deploying_s=0.0)) as emulator:
+        at_home(emulator, tmp_path, monkeypatch)
+        trained = Trained(emulator, tmp_path)
+        found = {backend: trained.evaluate(backend, "test.jsonl") for backend in trained.jobs}
+    (local,) = found["local"].models
+    assert local.scores["exact_match"].value == 4 / 6
+    for backend, evaluation in found.items():
+        (model,) = evaluation.models
+        assert model.scores == local.scores, backend
+        answers = [[*row["answers"].values()] for row in evaluation.answers]
+        assert answers == [[*row["answers"].values()] for row in found["local"].answers], backend

@@ -1,0 +1,82 @@
+"""Metrics with a parameter: a JSON Schema in a file, and a Python function. And tool calls in answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from cloudtune.errors import BackendError, InputError
+from cloudtune.evaluation.choosing import chosen_metrics
+from cloudtune.evaluation.tool_calls import match
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def value(name: str, answers: list[str], expected: list[str]) -> float:
+    (metric,) = chosen_metrics([name], "text")
+    return float(metric.value(np.ones((1, len(answers))), metric.rows(answers, expected))[0])
+
+
+def test_answers_are_checked_against_a_json_schema(tmp_path: Path) -> None:
+    path = tmp_path / "city.json"
+    path.write_text(json.dumps({"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}}))
+    answers = ['{"city": "Bonn"}', '{"city": 1}', "{}", "Bonn", '{"city": "Bonn", "more": null}']
+    assert value(f"json_schema:{path}", answers, [""] * 5) == 2 / 5
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("{", "is not a JSON Schema"), ('{"type": "shape"}', "is not a JSON Schema: 'shape'"),
+    (None, "No such file"), ('{"$ref": "http://127.0.0.1:9/other.json"}', "refers to a document that is not in it"),
+])  # fmt: skip
+def test_a_wrong_schema_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "schema.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        value(f"json_schema:{path}", ["{}"], [""])
+
+
+def test_a_function_is_a_metric(tmp_path: Path) -> None:
+    path = tmp_path / "score.py"
+    path.write_text("def length(answer, expected):\n    return len(answer) / len(expected)\n")
+    assert value(f"{path}:length", ["ab", "abcd"], ["abcd", "abcd"]) == 0.75
+    assert value("operator:eq", ["a", "b"], ["a", "a"]) == 0.5
+    with pytest.raises(BackendError, match=r"score\.py:length failed for the answer 'ab': ZeroDivisionError"):
+        value(f"{path}:length", ["ab"], [""])
+
+
+@pytest.mark.parametrize("name", ["no_such_module:f", "operator:no_such", "operator:__doc__", "missing.py:f"])
+def test_a_function_that_cannot_be_imported_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        chosen_metrics([name], "text")
+    assert chosen_metrics([name], "text", load=False)[0].name == name
+
+
+CALL = {"name": "weather", "arguments": {"city": "Bonn", "days": 2}}
+OTHER = {"name": "time", "arguments": {}}
+
+
+@pytest.mark.parametrize("answer", [
+    json.dumps([OTHER, CALL]),
+    json.dumps({"tool_calls": [
+        {"id": "1", "type": "function", "function": {**CALL, "arguments": '{"days": 2, "city": "Bonn"}'}},
+        {"id": "2", "type": "function", "function": {"name": "time", "arguments": "{}"}},
+    ]}),
+    f"Let me see. <tool_call>\n{json.dumps(CALL)}</tool_call><tool_call>{json.dumps(OTHER)}</tool_call>",
+    json.dumps([{"name": "weather", "parameters": CALL["arguments"]}, {"name": "time"}]),
+])  # fmt: skip
+def test_equal_tool_calls_match_in_every_form(answer: str) -> None:
+    assert match(answer, json.dumps([CALL, OTHER]))
+
+
+@pytest.mark.parametrize("answer", [
+    json.dumps(CALL), json.dumps([CALL, CALL]), json.dumps([CALL, OTHER, OTHER]), "no call", "[]", "null",
+    json.dumps([{**CALL, "arguments": {"city": "Bonn", "days": 3}}, OTHER]), json.dumps([CALL, {"name": 5}]),
+    json.dumps([CALL, {"name": "time", "arguments": "{"}]),
+])  # fmt: skip
+def test_other_tool_calls_do_not_match(answer: str) -> None:
+    assert not match(answer, json.dumps([CALL, OTHER]))

@@ -1,0 +1,235 @@
+"""Estimates, cost limits, budgets and recorded costs, with the scripted back end."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtune.client import Client
+from cloudtune.config.config import load_config
+from cloudtune.config.trust import trust
+from cloudtune.errors import ConfigError, PolicyRefused
+from cloudtune.ledger.costs import job_costs
+from cloudtune.spec import JobSpec
+from cloudtune.testing import FakeClock, ScriptedBackend, ScriptedVendor
+from cloudtune.testing.job_timeline import Script
+from cloudtune.testing.scripted_options import ScriptedOptions
+from cloudtune.testing.scripted_world import ScriptedWorld
+
+CAP = "limits.max_cost_usd"
+
+
+class Desk:
+    """A client of a back end that costs 3.60 USD per hour: 0.001 USD per second of training."""
+
+    def __init__(self, root: Path, usd_per_hour: float | None = 3.6, config: str = "") -> None:
+        self.clock = FakeClock()
+        self.vendor = ScriptedVendor(clock=self.clock)
+        backend = ScriptedBackend(ScriptedOptions(usd_per_hour=usd_per_hour), vendor=self.vendor)
+        if config:
+            (root / "cloudtune.toml").write_text(config)
+            trust(root / "cloudtune.toml", config.encode())
+        settings = load_config(root, environ={"CLOUDTUNE_HOME": str(root)})
+        self.client = Client(backend, config=settings, ledger=f"sqlite:///{root}/ledger.db", clock=self.clock)
+        self.world = ScriptedWorld(root)
+
+    def spec(self, variant: int = 0, *, cap: float | None = None, **changes: Any) -> JobSpec:
+        return self.world.spec(variant, **({"limits": {"max_cost_usd": cap}} if cap else {}), **changes)
+
+    def run(self, steps: int, variant: int = 0, **changes: Any) -> Any:
+        """Run a job of so many steps of one second to its end."""
+        self.vendor.follow(Script(steps=steps))
+        job = self.client.submit(self.spec(variant, **changes))
+        self.clock.advance(10_000)
+        self.client.costs()
+        return job
+
+
+@pytest.fixture
+def desk(memory_path: Path) -> Desk:
+    return Desk(memory_path)
+
+
+# -- estimates -------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_job_has_a_price_but_no_estimate(desk: Desk) -> None:
+    cost = desk.client.plan(desk.spec()).cost
+    assert cost is not None
+    assert (cost.usd, cost.at_most_usd, cost.usd_per_hour) == (None, None, 3.6)
+    assert cost.unknown == ("the run time",)
+
+
+def test_an_estimate_uses_the_speed_of_earlier_jobs(desk: Desk) -> None:
+    desk.run(99)  # 100 s: 99 steps, and the end of the job one second later
+    same = desk.client.plan(desk.spec(1)).cost
+    other = desk.client.plan(desk.spec(1, hyperparameters={"batch_size": 2})).cost
+    assert same is not None
+    assert other is not None
+    assert same.usd == pytest.approx(0.1, rel=0.2), "its rows are a little longer"
+    assert "as measured in 1 earlier job;" in same.basis
+    assert other.usd is None, "another batch size has another speed"
+    desk.run(99, 1)
+    twice = desk.client.plan(desk.spec(2, hyperparameters={"epochs": 6})).cost
+    assert twice is not None
+    assert twice.usd == pytest.approx(0.2, rel=0.2), "twice the epochs"
+
+
+# -- actual costs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_ended_has_its_cost_recorded(desk: Desk) -> None:
+    desk.vendor.follow(Script(steps=59))
+    desk.client.submit(desk.spec()).wait()
+    (one,) = job_costs(desk.client.ledger)
+    assert one.actual is not None
+    assert (one.actual.usd, one.actual.usage.seconds, one.actual.state) == (0.06, 60.0, "succeeded")
+    assert one.actual.basis == "60 s at 3.6 USD per hour"
+
+
+def test_costs_are_recorded_without_a_watch_too(desk: Desk) -> None:
+    desk.vendor.follow(Script(steps=59))
+    job = desk.client.submit(desk.spec())
+    assert desk.client.costs()[0].actual is None
+    desk.clock.advance(1000)
+    assert desk.client.costs()[0].actual is not None
+    job.delete()
+    (kept,) = desk.client.costs()
+    assert kept.actual is not None, "a deleted job was paid for"
+    assert kept.actual.usd == 0.06
+
+
+def test_an_unknown_price_is_not_zero(memory_path: Path) -> None:
+    desk = Desk(memory_path, usd_per_hour=None)
+    desk.run(59)
+    (one,) = desk.client.costs()
+    assert one.actual is not None
+    assert (one.actual.usd, one.actual.usage.seconds) == (None, 60.0)
+    assert "the price is unknown" in one.actual.basis
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_billed_by_time_stops_at_its_limit(desk: Desk) -> None:
+    plan = desk.client.plan(desk.spec(cap=0.02))
+    (warning,) = [one for one in plan.warnings if one.field == CAP]
+    assert "is stopped before, with the best checkpoint" in warning.message
+    assert plan.cost is not None
+    assert plan.cost.at_most_usd == 0.02
+    job = desk.run(59, cap=0.02)
+    assert job.state == "expired"
+    (one,) = desk.client.costs()
+    assert one.actual is not None
+    assert one.actual.usd == 0.02
+    assert [one.step for one in job.checkpoints()] == [5, 10, 15, 20]
+
+
+def test_a_job_above_its_limit_is_refused(desk: Desk) -> None:
+    desk.run(99)
+    with pytest.raises(PolicyRefused, match=r"would cost about 0.10 USD, more than limits.max_cost_usd of 0.03 USD"):
+        desk.client.plan(desk.spec(1, cap=0.03))
+    assert desk.client.plan(desk.spec(1, cap=0.3))
+
+
+def test_an_unknown_cost_with_a_limit_is_refused(memory_path: Path) -> None:
+    desk = Desk(memory_path, usd_per_hour=None)
+    with pytest.raises(PolicyRefused, match=r"cannot be kept, because part of the cost is unknown") as caught:
+        desk.client.submit(desk.spec(cap=5.0))
+    assert caught.value.exit_code == 7
+    assert "--accept-unknown-cost" in str(caught.value.hint)
+    plan = desk.client.plan(desk.spec(cap=5.0), accept_unknown_cost=True)
+    assert [one.code for one in plan.warnings if one.field == CAP] == ["unknown_cost"]
+    assert desk.client.ledger.attempts() == []
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.soak)])
+def test_no_random_job_costs_more_than_its_limit(memory_path: Path, count: int) -> None:
+    desk, dice = Desk(memory_path), random.Random(7)
+    stopped = refused = 0
+    for variant in range(count):
+        cap = round(10 ** dice.uniform(-2, 0), 3)
+        try:
+            desk.vendor.follow(Script(steps=dice.randint(1, 300)))
+            desk.client.submit(desk.spec(variant, cap=cap, hyperparameters={"epochs": dice.randint(1, 9)}))
+        except PolicyRefused:
+            refused += 1
+        if variant % 10 == 9:
+            desk.clock.advance(10_000)
+            desk.client.costs()
+    costs = desk.client.costs()
+    assert len(costs) == count - refused
+    for one in costs:
+        assert one.actual is not None
+        assert one.actual.usd is not None
+        assert one.actual.usd <= one.attempt.plan.spec["limits"]["max_cost_usd"] + 1e-9
+        if one.actual.state == "expired":
+            stopped += 1
+            assert one.attempt.ref is not None
+            assert desk.client.attach(one.attempt.ref).checkpoints(), "one is saved every five seconds"
+    assert stopped
+    assert refused
+
+
+# -- budgets ---------------------------------------------------------------------------------------------------------
+
+BUDGET = """
+[budgets.search]
+usd = 0.1
+per = "day"
+tags = {team = "search"}
+"""
+
+
+def test_a_budget_counts_what_jobs_cost(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    desk.run(59, tags={"team": "search"}, cap=0.08)  # costs 0.06 of at most 0.08
+    slow = {"hyperparameters": {"batch_size": 1}}  # how long such a job takes is unknown
+    with pytest.raises(PolicyRefused, match=r"0.04 USD of the budget search are left") as caught:
+        desk.client.plan(desk.spec(1, tags={"team": "search"}, cap=0.05, **slow))
+    assert caught.value.exit_code == 7
+    assert desk.client.plan(desk.spec(1, tags={"team": "search"}, cap=0.04, **slow))
+    assert desk.client.plan(desk.spec(1, tags={"team": "other"}, cap=5.0)), "another team"
+    desk.clock.advance(86400)
+    assert desk.client.plan(desk.spec(1, tags={"team": "search"}, cap=0.09)), "the next day"
+
+
+def test_a_budget_counts_the_most_that_running_jobs_can_cost(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    plans = [desk.client.plan(desk.spec(n, tags={"team": "search"}, cap=0.06)) for n in range(2)]
+    job = desk.client.submit(plans[0])
+    with pytest.raises(PolicyRefused, match=r"0.04 USD of the budget search are left"):
+        desk.client.submit(plans[1])
+    assert desk.client.submit(plans[0]) == job, "a job that exists is found again"
+
+
+def test_an_unknown_cost_with_a_budget_is_refused(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    with pytest.raises(PolicyRefused, match=r"the cost of the job is unknown, and the budget search allows"):
+        desk.client.plan(desk.spec(tags={"team": "search"}))
+    assert desk.client.submit(desk.spec(tags={"team": "search"}), accept_unknown_cost=True)
+
+
+def test_a_budget_of_a_file_that_is_not_trusted_is_refused(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    (memory_path / "cloudtune.toml").write_text(BUDGET.replace("0.1", "9000"))
+    desk.client = Client(desk.client.backend("scripted"), config=load_config(memory_path, environ={}))
+    with pytest.raises(ConfigError, match="not trusted"):
+        desk.client.plan(desk.spec())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('usd = "many"', "Expected `float`, got `str`"), ("per = 'day'", "required field `usd`"),
+        ("usd = -1", "usd cannot be negative"), ("usd = 1\nper = 'hour'", "Invalid enum value 'hour'"),
+        ("usd = 1\nteam = 'x'", "unknown field `team`"),
+    ],
+)  # fmt: skip
+def test_a_wrong_budget_is_refused(memory_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        Desk(memory_path, config=f"[budgets.search]\n{line}\n")
+    assert caught.value.problems[0].field == "budgets.search"

@@ -101,8 +101,8 @@ def topics(first: int, last: int) -> Rows:
 
 
 def headlines(first: int, last: int) -> Rows:
-    """Titles, each with the article without its title."""
-    return [{"anchor": title, "positive": text[:600]} for title, text, _ in articles()[first:last]]
+    """Titles, each with the first 200 characters of its article."""
+    return [{"anchor": title, "positive": text[:200]} for title, text, _ in articles()[first:last]]
 
 
 @cache

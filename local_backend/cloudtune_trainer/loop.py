@@ -106,7 +106,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         batches = [job.task.collate(samples, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
         _set_step_mean(job, batches)
-        _set_step_rows(job, batches, alone=devices.total(len(batches)) == 1)
+        _set_step_rows(job, batches, alone=len(batches) == 1)
         loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
         for batch in batches:
             with devices.autocast():
@@ -214,20 +214,29 @@ def _made(
 
 
 def _set_step_rows(job: Job, batches: Iterable[Any], *, alone: bool) -> None:
-    """Give the task the values of all rows of these batches, if its loss compares them. ``alone``: of one batch."""
+    """Give the task the values of all rows of these batches, if its loss compares them.
+
+    ``alone``: this process has one batch. In the only process, its forward pass has all rows.
+    """
     task, devices, was_training = job.task, job.devices, job.model.training
     if not isinstance(task, ComparesRows):
         return
-    found = []
+    if alone and devices.world == 1:
+        task.set_step(None, devices.device)
+        return
+    found: list[torch.Tensor] = []
     job.model.eval()
     try:
         with torch.no_grad():
-            for batch in () if alone else batches:
+            for batch in batches:
                 with devices.autocast():
-                    found.append(task.row_values_of(job.model, batch.to(devices.device)).cpu())
+                    found.append(task.row_values_of(job.model, batch.to(devices.device)))
     finally:
         job.model.train(was_training)
-    task.set_step(None if alone else devices.rows(torch.cat(found)), devices.device)
+    # a process without rows learns from the others how many values a row has
+    values, processes = devices.totals(found[0].shape[1] if found else 0, bool(found))
+    own = [torch.zeros(0, round(values / processes), dtype=torch.float64), *found]
+    task.set_step(devices.rows(torch.cat(own)), devices.device)
 
 
 def _set_step_mean(job: Job, batches: Iterable[Any]) -> None:

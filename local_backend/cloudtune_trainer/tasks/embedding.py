@@ -48,6 +48,8 @@ class TextEmbedding:
     can_pack = False
     packed = False
     needs_reference = False
+    notes: tuple[str, ...] = ()
+    """What loading chose, for the job's events."""
 
     def __init__(self, spec: RunSpec) -> None:
         assert spec.embedding is not None  # `read_spec` checks it
@@ -73,9 +75,6 @@ class TextEmbedding:
             self.notes = (f"pooling: {pooling}, {why}",)
         return network
 
-    notes: tuple[str, ...] = ()
-    """What loading chose, for the job's events."""
-
     def encode(self, records: Iterable[Record], tokenizer: Any) -> TextRows:
         """See `Task.encode`."""
         return encode_rows(records, tokenizer, self._terms, self.spec.hyperparameters.max_length)
@@ -87,7 +86,7 @@ class TextEmbedding:
     def row_values_of(self, model: Any, batch: TextBatch) -> Tensor:
         """See `ComparesRows`: what `Texts` holds, for each text."""
         vectors = embed(model, batch.inputs, self._terms.pooling)
-        return torch.cat([batch.labels.double(), batch.scores[:, None].double(), vectors.double()], 1)
+        return torch.cat([part.cpu().double() for part in (batch.labels, batch.scores[:, None], vectors)], 1)
 
     def set_step(self, values: Tensor | None, device: torch.device) -> None:
         """See `ComparesRows`."""

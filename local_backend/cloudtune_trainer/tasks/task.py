@@ -149,7 +149,7 @@ class ComparesRows(Protocol):
     """
 
     def row_values_of(self, model: Any, batch: Any) -> Tensor:
-        """The values of a batch, [any, values], in fp64. Called without gradients and without dropout."""
+        """The values of a batch, [any, values], in fp64 on the CPU. Called without gradients and without dropout."""
 
     def set_step(self, values: Tensor | None, device: torch.device) -> None:
         """Use the values of all batches before `Task.forward`; None: the next batch has all rows of its step."""

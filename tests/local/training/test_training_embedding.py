@@ -113,8 +113,9 @@ def naive(loss: str, rows: Rows, embed: Any) -> torch.Tensor:
     return -torch.log_softmax(scores, 1).diagonal().mean()
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "pooling"), [*((loss, "mean") for loss in LOSSES), (LOSSES[0], "cls"), (LOSSES[0], "last")]
+)
 def test_loss_and_gradients_equal_the_formula(encoder: Path, loss: str, pooling: str) -> None:
     task, model, tokenizer = opened(encoder, loss, pooling)
     rows = rows_of(loss, 6)
@@ -134,8 +135,8 @@ def test_loss_and_gradients_equal_the_formula(encoder: Path, loss: str, pooling:
 def test_a_step_does_not_depend_on_its_parts(runs: Runs, encoder: Path, loss: str) -> None:
     runs.base = encoder
     found = []
-    for parts in (1, 2, 6):
-        spec = spec_of(loss, hyperparameters={"gradient_accumulation_steps": parts})
+    for parts in (1, 4):
+        spec = spec_of(loss, hyperparameters={"gradient_accumulation_steps": parts, "max_steps": 2})
         run = runs.make(
             f"parts{parts}",
             rows=rows_of(loss, 12),

@@ -20,6 +20,8 @@ from cloudtune_trainer.ports import hold_port
 from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
 
 from .conftest import Runs, metrics, same_bits, sums, texts, weights
+from .test_training_embedding import contrastive
+from .test_training_embedding import spec_of as embedding_spec
 from .test_training_preferences import pairs, spec_of
 
 if TYPE_CHECKING:
@@ -62,6 +64,19 @@ def test_two_processes_measure_the_base_model_and_learn_from_pairs_as_one(runs: 
         for figure in ("loss", "accuracy", "margin", "rewards/rejected", "base_preferred"):
             expected, found = ([m["values"][figure] for m in metrics(run, split)] for run in (one, group))
             assert found == pytest.approx(expected, rel=1e-3, abs=2e-4), (split, figure)
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("_two")
+def test_two_processes_compare_the_texts_of_both(runs: Runs) -> None:
+    rows, held_out = contrastive(7), contrastive(5, seed=8)
+    spec = embedding_spec("multiple_negatives_ranking", hyperparameters={"batch_size": 3, "max_steps": 6})
+    one, group = (runs.make(name, rows=rows, held_out=held_out, **spec) for name in ("one", "group"))
+    assert runs.train(one) == "succeeded"
+    assert runs.start(group).wait(LIMIT_S) == 0
+    for split in ("train", "validation"):
+        expected, found = ([m["values"]["loss"] for m in metrics(run, split)] for run in (one, group))
+        assert found == pytest.approx(expected, rel=1e-3), split
 
 
 @pytest.mark.usefixtures("_two")

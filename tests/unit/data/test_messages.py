@@ -251,6 +251,12 @@ def test_the_remedy_for_unknown_columns_keeps_every_text(
     assert all(text in requested for text in row.values() if text != "A1")
 
 
+def test_half_a_pair_is_not_taken_for_an_answer(tmp_path: Path) -> None:
+    problem = error_of(tmp_path / "rows.jsonl", json.dumps({"prompt": "q", "chosen": "a"}))
+    assert "chosen + rejected" in str(problem.fix)
+    assert "--map" not in str(problem.fix)
+
+
 TEXT, BLOCKS = "a", [{"text": "a"}]
 CANDIDATES = [
     {"content": BLOCKS, "preferenceLabel": "preferred"},

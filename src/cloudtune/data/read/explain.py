@@ -97,7 +97,7 @@ def _as_rows(row: Mapping[str, Any]) -> str | None:
     if not 2 <= len(names) <= _SHOWN or any(len(name) > SHOWN_CHARS for name in names):
         return None
     answer = next((name for name in names if _ANSWERS.fullmatch(name)), names[-1] if len(row) == 2 else None)
-    if answer is None:
+    if answer is None or any(answer in KINDS[name].required for name in COMMON):
         return None
     requested = [name for name in names if name != answer]
     if len(requested) == 1:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import ast
 import gc
+import importlib
 import json
 import os
 import random
-import signal
+import resource
 import sys
 import tempfile
 import time
@@ -141,6 +142,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.failed = False
+        self.functions: dict[CodeType, list[FunctionType]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember a failure."""
@@ -149,6 +151,7 @@ class Run:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Record which test calls what, then run the mutants."""
+        self.functions = functions()
         tests = self.calls(session)
         mutants = [Mutant(file, index) for file in sorted(PACKAGE.rglob("*.py"))
                    if any(str(file.relative_to(PACKAGE)).startswith(part) for part in self.options.only)
@@ -191,27 +194,41 @@ class Run:
 
             if in_child(record, limit=3600):
                 sys.exit("the tests must pass without a mutant")
-        return {name: [(took, test) for took, test in found if took < self.options.longest]
-                for name, found in json.loads(file.read_text()).items()}  # fmt: skip
+        return {name: [tuple(one) for one in found] for name, found in json.loads(file.read_text()).items()}
 
     def noticed(self, pairs: dict[CodeType, CodeType], items: list[pytest.Item]) -> bool:
         """Whether one of these tests fails when the functions have the other code."""
-        gc.unfreeze()
-        for function in gc.get_objects():
-            if type(function) is FunctionType and (code := pairs.get(function.__code__)) is not None:
-                function.__code__ = code
+        for old, new in pairs.items():
+            for function in self.functions.get(old, ()):
+                function.__code__ = new
         for item, following in zip(items, [*items[1:], None], strict=False):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if self.failed:
-                return True
-        return False
+            if self.failed or time.process_time() > self.options.longest:
+                break
+        return self.failed
 
 
-def in_child(work: Any, limit: int = 300) -> int:
-    """The exit status of a forked process that does the work: 0 if it returns False. A signal ends it at the limit."""
+def functions() -> dict[CodeType, list[FunctionType]]:
+    """The functions of the package by their code."""
+    for file in PACKAGE.rglob("*.py"):
+        importlib.import_module(".".join(file.relative_to(REPOSITORY / "src").with_suffix("").parts))
+    gc.unfreeze()
+    found: dict[CodeType, list[FunctionType]] = {}
+    for one in gc.get_objects():
+        if type(one) is FunctionType and one.__code__.co_filename.startswith(str(PACKAGE)):
+            found.setdefault(one.__code__, []).append(one)
+    gc.freeze()
+    return found
+
+
+def in_child(work: Any, limit: int = 60) -> int:
+    """The exit status of a forked process that does the work: 0 if it returns False.
+
+    It ends with a signal after that many seconds of CPU, as in an endless loop.
+    """
     if pid := os.fork():
         return os.waitpid(pid, 0)[1]
-    signal.alarm(limit)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     with tempfile.TemporaryFile() as output:
         for number in (1, 2):
             os.dup2(output.fileno(), number)
@@ -228,7 +245,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[""], help="files or folders of the package, e.g. checks read")
     parser.add_argument("--line", type=int, help="only mutants of this line")
-    parser.add_argument("--longest", type=float, default=2, help="leave out tests that take more seconds")
+    parser.add_argument("--longest", type=float, default=15, help="seconds of CPU for the tests of a mutant")
     parser.add_argument("--calls", default=".mutation.json", help="the file that keeps which test calls what")
     options = parser.parse_args()
     os.chdir(REPOSITORY)

@@ -11,6 +11,7 @@ import argparse
 import ast
 import gc
 import importlib
+import inspect
 import json
 import os
 import random
@@ -95,11 +96,9 @@ def mutated(tree: ast.Module, index: int) -> tuple[int, str]:
 
 
 def changed_code(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
-    """The code of each outermost function with its counterpart, where they differ."""
-    if old.co_flags & 1 and old.co_name != "<module>":  # CO_OPTIMIZED: a function, not the body of a class
-        if old != new:
-            yield old, new
-        return
+    """The code of each function with its counterpart, where they differ. Functions may be nested."""
+    if old != new and old.co_flags & inspect.CO_OPTIMIZED:
+        yield old, new
     pairs = [[one for one in code.co_consts if isinstance(one, CodeType)] for code in (old, new)]
     for was, now in zip(*pairs, strict=True):
         yield from changed_code(was, now)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cloudtune_trainer.models import BaseModel
+    from cloudtune_trainer.pooling_files import Pooling
 
 
 def pooled(vectors: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -29,7 +30,7 @@ def pooled(vectors: Tensor, mask: Tensor, pooling: str) -> Tensor:
     return F.normalize(found, dim=-1)
 
 
-def pooling_of(base: BaseModel, config: Any) -> tuple[str, str]:
+def pooling_of(base: BaseModel, config: Any) -> tuple[Pooling, str]:
     """The pooling of a base model, and why: what its files say, else the last token for decoders, else the mean.
 
     Raises `TrainingProblem` ``bad_spec`` for a pooling that is not supported.

@@ -7,7 +7,7 @@ https://sbert.net/docs/sentence_transformer/usage/custom_models.html, read 2026-
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.problems import TrainingProblem
@@ -16,9 +16,15 @@ from cloudtune_trainer.tuned import read_object
 if TYPE_CHECKING:
     from pathlib import Path
 
-MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+Pooling = Literal["mean", "cls", "last"]
+"""How the vectors of a text's tokens become one vector: their mean, that of the first token, or that of the last."""
+MODES: dict[Pooling, str] = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "last": "pooling_mode_lasttoken",
+}
 """Pooling -> the name that all versions of sentence-transformers read."""
-_SHORT = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+_SHORT: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 """The names that version 6 writes."""
 MODULES, POOLING, NORMALIZE = "modules.json", "1_Pooling/config.json", "2_Normalize/config.json"
 _FILES = (MODULES, POOLING, NORMALIZE, "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -26,7 +32,7 @@ _LIBRARY = "sentence_transformers.models"
 _STEPS = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
 
 
-def read_pooling(path: Path) -> str:
+def read_pooling(path: Path) -> Pooling:
     """The pooling in ``1_Pooling/config.json``. Raises ``bad_spec`` for one that is not supported."""
     stored = read_object(path)
     chosen = [ours for ours, theirs in MODES.items() if stored.get(theirs) is True]

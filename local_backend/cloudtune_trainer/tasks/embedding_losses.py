@@ -94,7 +94,7 @@ class Candidates:
         belongs = (numbers == numbers[own, None]) | (numbers == asked[:, None]) | (asks == asked[:, None])
         belongs[torch.arange(len(own), device=own.device), own] = False
         cosines = texts.side(ANCHOR)[chosen] @ texts.vectors[~anchor].T
-        _, group = numbers.unique(return_inverse=True)
+        _, group = numbers.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         places = torch.arange(len(numbers), device=numbers.device)
         firsts = torch.full_like(places, len(places)).scatter_reduce(0, group, places, "amin")
         return cls(cosines.masked_fill(belongs, -torch.inf), own, places != firsts[group])

@@ -116,7 +116,7 @@ def _preference(row: dict[str, Any], takes_images: bool) -> None:
 
 
 def _reinforcement(row: dict[str, Any], takes_images: bool) -> None:
-    if _conversation(row, takes_images=False)[-1]["role"] not in ("user", "developer"):
+    if _conversation(row, takes_images=False)[-1]["role"] != "user":
         raise RowFault("the last message must be from the user.")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned_or_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ class Model:
     def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         if isinstance(prompt, str) and self._continues:
             return text_start(self._tokenizer) + prompt
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if not isinstance(messages, list | tuple) or not all(isinstance(message, dict) for message in messages):
+        turns: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
             raise TrainingProblem("bad_data", "a prompt is a text or a list of messages")
+        messages = [dict(turn) for turn in turns]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates can raise any exception

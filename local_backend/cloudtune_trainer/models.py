@@ -339,11 +339,17 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     return tuned
 
 
+_CARD = "---\nlibrary_name: peft\n---\n\nAn adapter that cloudtune trained.\n"
+"""What PEFT adds the base model and its version to. Without it, PEFT fills a long template with placeholders."""
+
+
 def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's."""
     if hasattr(model, "bottlenecks"):
         save_bottlenecks(model, folder / ADAPTER)
     elif adapted:
+        (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
+        (folder / ADAPTER / "README.md").write_text(_CARD, encoding="utf-8")
         model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         if _computes_prompts(model):
             save_file(model.prompt_encoder.state_dict(), folder / _ENCODER)

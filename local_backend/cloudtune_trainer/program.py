@@ -15,6 +15,7 @@ from cloudtune_trainer.embedding_noise import add_embedding_noise
 from cloudtune_trainer.layer_schedule import LayerSchedule
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
+from cloudtune_trainer.quiet import ignore_warnings
 from cloudtune_trainer.tasks.task import OnlineTask
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the log is a file; the progress is in the status
+    ignore_warnings()
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)

@@ -23,12 +23,17 @@ def quietly() -> Iterator[None]:
     logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            ignore_warnings()
             yield
     finally:
         logging.set_verbosity(level)
         if drawn:
             logging.enable_progress_bar()
+
+
+def ignore_warnings() -> None:
+    """Ignore warnings of peft's use of transformers, which a user cannot act on."""
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 @contextlib.contextmanager

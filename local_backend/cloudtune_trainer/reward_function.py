@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib
 import importlib.machinery
+import importlib.util
 import inspect
 import json
 import math
@@ -22,7 +23,6 @@ import re
 import sys
 import threading
 import time
-import types
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import CodeType
 
     from cloudtune_trainer.policy_spec import Reward
 
@@ -192,22 +193,28 @@ def _file_module(path: Path, fingerprint: str | None) -> Any:
     if fingerprint is not None and hashlib.sha256(content).hexdigest() != fingerprint:
         raise TrainingProblem("bad_reward", f"{path} has changed since the job was submitted",
                               "Put the original back, or submit the spec as a new job.")  # fmt: skip
-    module = types.ModuleType(path.stem)
-    module.__file__ = str(path)
+    loader = _SourceLoader(path.stem, str(path))
+    loader.content = content
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
     folder = path.parent.absolute()
     sys.path_hooks.insert(0, functools.partial(_sources_in, folder))
     sys.path.append(str(folder))  # for modules beside it
-    exec(compile(content, path, "exec"), module.__dict__)  # noqa: S102 - the user has confirmed this file
+    loader.exec_module(module)
     return module
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
     """Loads what can be read, never a compiled file from ``__pycache__``, which can hold another program."""
 
-    def get_code(self, fullname: str) -> types.CodeType:
+    content: bytes | None = None
+    """The source, if it has been read."""
+
+    def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        return self.source_to_code(self.get_data(path) if self.content is None else self.content, path)
 
 
 def _sources_in(folder: Path, path: str) -> importlib.machinery.FileFinder:

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_trainer.quiet import quietly
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -80,7 +82,7 @@ def write_tiny_model(
     )
     if config.is_encoder_decoder:
         config.decoder_start_token_id = tokenizer.pad_token_id
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quietly():  # transformers advises to make an encoder a decoder
         torch.manual_seed(seed)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         network = auto.from_config(config, dtype=torch.float32)

@@ -278,6 +278,10 @@ class Client:
         if plan.purpose != "job":
             raise InputError(f"this plan is to {plan.purpose} a model, not to create a job")
         check_trust(plan, confirmed=trust_remote_code, reward_confirmed=trust_reward)
+        if trust_reward and plan.parent is None:  # a resumed job keeps the decision about its parent
+            from cloudtune.evaluation.function_trust import trust_functions
+
+            trust_functions(plan.spec)
         # Continue the recorded plan. Only the location of the rows may have changed.
         runner = self._runner(self.backend(plan.backend))
         made = self.ledger.latest(plan.key)
@@ -544,7 +548,7 @@ class Client:
             spec: Has the evaluation, if there is no ``data``. Default: the spec with which the job was submitted.
             trust_remote_code: See `Job.model`.
             trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those of
-                its spec.
+                its spec, unless their file has changed.
             on_progress: Called with a model's name, the number of its answers and of all rows.
 
         Raises:
@@ -579,11 +583,14 @@ class Client:
     def _evaluate_as_planned(
         self, model: Job | JobRef | str, spec: JobSpec | None, *, trust_reward: bool, **settings: Any
     ) -> Evaluation:
+        from cloudtune.evaluation.function_trust import are_functions_trusted
+        from cloudtune.evaluation.models import trained_with
         from cloudtune.evaluation.prepared import requested
 
         subject = self._subject(model)
         if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
-            spec, trust_reward = spec_of(made.plan), True  # confirmed when the job was submitted
+            spec = trained_with(made)
+            trust_reward = trust_reward or are_functions_trusted(made.plan.spec)  # confirmed at the submission
         asked = None if spec is None else requested(spec)
         if asked is None:
             raise InputError("no rows are given, and the spec of the model has no evaluation",
@@ -626,7 +633,7 @@ class Client:
         from cloudtune.report.document import make_report
 
         found = job if isinstance(job, Job) else self.attach(job)
-        return make_report(found, self.ledger, self._clock.now(), evaluation)
+        return make_report(found, self.backend(found.ref.backend), self.ledger, self._clock.now(), evaluation)
 
     def unfinished(self) -> Rows[Attempt]:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""

@@ -10,6 +10,7 @@ import msgspec
 
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
+from cloudtune.ledger.costs import has_cost
 from cloudtune.ledger.evaluations import evaluation_file
 from cloudtune.optional import (
     Exporter,
@@ -221,6 +222,9 @@ class Job:
         Succeeds if the job no longer exists.
         """
         self._need("verb:delete")
+        with suppress(JobNotFound, LedgerError):
+            if not has_cost(self._client.ledger, self.ref):  # it cannot be read later
+                settle(self._client.ledger, self._backend, self.snapshot())
         with suppress(JobNotFound):
             reading(self._client.clock, self._backend.delete, self.ref)
         ledger = self._client.ledger

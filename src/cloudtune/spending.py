@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cloudtune.state import JobSnapshot
 
 FIELD = "limits.max_cost_usd"
+_ROUNDED_USD = 1e-4
+"""Estimates are rounded to this."""
 _NEWEST = 50
 """How many earlier jobs of a back end are searched for their speed."""
 _ACCEPT = "pass --accept-unknown-cost to submit it without a limit"
@@ -62,7 +64,7 @@ def estimated(
         return request, cost, []
     if (floor := cost.usd if cost.usd is not None else cost.at_least_usd) is not None and floor > cap:
         raise PolicyRefused(
-            f"the job would cost about {floor:,.2f} USD, more than {FIELD} of {cap:,.2f} USD: {cost.basis}",
+            f"the job would cost about {_usd(floor)} USD, more than {FIELD} of {_usd(cap)} USD: {cost.basis}",
             hint=f"raise {FIELD}, or train on fewer rows or epochs",
         )
     if cost.usd_per_hour is not None and cost.time_limit != "none":
@@ -70,11 +72,18 @@ def estimated(
         if cost.at_most_usd is not None and cost.at_most_usd <= cap:
             return request, cost, []
         request = msgspec.structs.replace(request, run_seconds=seconds)
-        return request, backend.estimate(request), [_announced(backend.name, cost, cap, seconds)]
+        cost = backend.estimate(request)
+        if cost.at_most_usd is None or cost.at_most_usd > cap + _ROUNDED_USD:
+            raise PolicyRefused(
+                f"{FIELD} of {_usd(cap)} USD pays for {seconds:.3g} s, and {backend.name} cannot limit a job to that: "
+                f"{cost.basis}",
+                hint=f"raise {FIELD}",
+            )
+        return request, cost, [_announced(backend.name, cost, cap, seconds)]
     if cost.at_most_usd is not None and not cost.unknown:
         if cost.at_most_usd > cap:
             raise PolicyRefused(
-                f"the job may cost up to {cost.at_most_usd:,.2f} USD, more than {FIELD} of {cap:,.2f} USD, and "
+                f"the job may cost up to {_usd(cost.at_most_usd)} USD, more than {FIELD} of {_usd(cap)} USD, and "
                 f"{backend.name} cannot stop a job there with a usable model: {cost.basis}",
                 hint=f"raise {FIELD}, or train on fewer rows or epochs",
             )
@@ -82,11 +91,15 @@ def estimated(
     if not accept_unknown:
         unknown = ", ".join(cost.unknown) or "its maximum"
         raise PolicyRefused(
-            f"{FIELD} of {cap:,.2f} USD cannot be kept, because part of the cost is unknown: {unknown} ({cost.basis})",
+            f"{FIELD} of {_usd(cap)} USD cannot be kept, because part of the cost is unknown: {unknown} ({cost.basis})",
             hint=_ACCEPT,
         )
     message = f"{FIELD} is not kept: {', '.join(cost.unknown) or 'the maximum cost'} is unknown"
     return request, cost, [Problem(code="unknown_cost", severity="warning", field=FIELD, message=message)]
+
+
+def _usd(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.4g}"
 
 
 def _announced(backend: str, cost: CostEstimate, cap: float, seconds: float) -> Problem:
@@ -94,7 +107,7 @@ def _announced(backend: str, cost: CostEstimate, cap: float, seconds: float) -> 
         "keeps_model": "with the best checkpoint that it has by then",
         "stops": f"and {backend} then keeps no usable model",
     }[cost.time_limit if cost.time_limit != "none" else "stops"]
-    message = f"{cap:,.2f} USD pay for {seconds / 3600:.3g} h: a job that needs longer is stopped before, {left}"
+    message = f"{_usd(cap)} USD pay for {seconds / 3600:.3g} h: a job that needs longer is stopped before, {left}"
     return Problem(code="cost_limit", severity="warning", field=FIELD, message=message)
 
 
@@ -157,7 +170,7 @@ def check_budgets(
     wanted = committed(plan)
     if wanted is None and not accept_unknown:
         raise PolicyRefused(
-            f"the cost of the job is unknown, and the budget {applying[0].name} allows {applying[0].usd:,.2f} USD",
+            f"the cost of the job is unknown, and the budget {applying[0].name} allows {_usd(applying[0].usd)} USD",
             hint=f"set {FIELD}, or {_ACCEPT.replace('without a limit', 'anyway')}",
         )
     jobs = [one for one in job_costs(ledger) if one.attempt.token != plan.token]
@@ -167,7 +180,7 @@ def check_budgets(
         spent = sum(committed(one.attempt.plan, one) or 0.0 for one in counted)
         if spent + (wanted or 0.0) > budget.usd:
             raise PolicyRefused(
-                f"the job may cost {wanted or 0.0:,.2f} USD, and {max(0.0, budget.usd - spent):,.2f} USD of the budget "
-                f"{budget.name} are left ({budget.usd:,.2f} USD per {budget.per})",
+                f"the job may cost {_usd(wanted or 0.0)} USD, and {_usd(max(0.0, budget.usd - spent))} USD of the "
+                f"budget {budget.name} are left ({_usd(budget.usd)} USD per {budget.per})",
                 hint="run `cloudtune cost` to see what was spent, or raise the budget",
             )

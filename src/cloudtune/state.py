@@ -41,6 +41,7 @@ class JobState(StrEnum):
         return self.is_terminal or self is JobState.UNKNOWN
 
 
+_MOST_STEPS = 1 << 53
 _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
 
@@ -148,6 +149,20 @@ class Metric(Value, frozen=True, kw_only=True):
     split: Literal["train", "validation", "test"] = "train"
     epoch: float | None = None
     time: datetime | None = None
+
+
+def reported_number(value: Any) -> float | None:
+    """A number from a vendor's log or file; None for anything else and for integers that are too large."""
+    try:
+        return None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def reported_step(value: Any) -> int | None:
+    """A step from a vendor's log or file; None for anything else."""
+    number = reported_number(value)
+    return int(number) if number is not None and 0 <= number < _MOST_STEPS else None
 
 
 class Checkpoint(Value, frozen=True, kw_only=True):

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 TRUST_REMOTE_CODE = "trust_remote_code"
 TRUST_REWARD = "trust_reward"
-_REWARDS = {
-    "function": "runs a Python function with your permissions, to score completions",
-    "url": "sends its prompts and the model's completions to this endpoint",
-    "metrics": "runs a Python function with your permissions, to score answers",
-}
+_RUNS = "runs a Python function with your permissions, to score completions"
+_SENDS = "sends its prompts and the model's completions to this endpoint"
+_MEASURES = "runs a Python function with your permissions, to score answers"
+_URL = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
 _FUNCTION = re.compile(r".+\.py:[A-Za-z_]\w*|[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.DOTALL)
 _OFF = ("", "0", "false", "no", "off", "none", "null")
 
@@ -46,17 +45,33 @@ def _fields(value: Any, path: str) -> Iterator[str]:
                 yield from _fields(item, f"{path}.{key}")
 
 
-def reward_fields(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of a spec that name a program or an endpoint to score completions, as dotted paths."""
+def reward_fields(spec: Mapping[str, Any], backend: str) -> dict[str, str]:
+    """The fields of a spec that name a program or an endpoint to score completions, and what each does.
+
+    Besides ``method.reward``, any address in the overrides counts: a grader of Azure can be an endpoint.
+    """
     reward = (spec.get("method") or {}).get("reward") or {}
+    found = {f"method.reward.{name}": does for name, does in (("function", _RUNS), ("url", _SENDS)) if reward.get(name)}
     metrics = (spec.get("evaluation") or {}).get("metrics") or ()
-    functions = ["evaluation.metrics"] if any(map(is_function, metrics)) else []
-    return (*(f"method.reward.{name}" for name in _REWARDS if reward.get(name)), *functions)
+    if any(map(is_function, metrics)):
+        found["evaluation.metrics"] = _MEASURES
+    own = (spec.get("overrides") or {}).get(backend)
+    return found | dict.fromkeys(_addresses(own, f"overrides.{backend}"), _SENDS)
 
 
 def is_function(metric: str) -> bool:
     """Whether the name of a metric is that of a Python function: ``module:function`` or ``file.py:function``."""
     return not metric.startswith(("regex:", "json_schema:")) and _FUNCTION.fullmatch(metric) is not None
+
+
+def _addresses(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _addresses(item, f"{path}.{key}")
+    elif isinstance(value, str) and _URL.fullmatch(value):
+        yield path
 
 
 def trust_warnings(spec: Mapping[str, Any], backend: str) -> tuple[Problem, ...]:
@@ -69,10 +84,10 @@ def trust_warnings(spec: Mapping[str, Any], backend: str) -> tuple[Problem, ...]
     ]
     rewards = [
         Problem(
-            code=TRUST_REWARD, severity="warning", field=field, message=f"the job {_REWARDS[field.split('.')[-1]]}",
+            code=TRUST_REWARD, severity="warning", field=field, message=f"the job {does}",
             fix="submit with --trust-reward if you trust it",
         )
-        for field in reward_fields(spec)
+        for field, does in reward_fields(spec, backend).items()
     ]  # fmt: skip
     return (*remote, *rewards)
 
@@ -88,8 +103,8 @@ def check_trust(plan: Plan, *, confirmed: bool, reward_confirmed: bool = False) 
             f"nothing was sent: {', '.join(fields)} runs Python code from the model's repository",
             hint="if you trust the model's authors, pass --trust-remote-code, or trust_remote_code=True in Python",
         )
-    if (rewards := reward_fields(plan.spec)) and not reward_confirmed:
-        what = " and ".join(f"{field} {_REWARDS[field.split('.')[-1]]}" for field in rewards)
+    if (rewards := reward_fields(plan.spec, plan.backend)) and not reward_confirmed:
+        what = " and ".join(f"{field} {does}" for field, does in rewards.items())
         raise PolicyRefused(
             f"nothing was sent: {what}",
             hint="if you trust it, pass --trust-reward, or trust_reward=True in Python",

@@ -271,6 +271,9 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
     desk.run("evaluate", job, "--data", with_answers(""))
     (stored,) = (desk.home / "evaluations").iterdir()
     assert stored.stat().st_mode & 0o777 == 0o600
+    stored.write_text("{")
+    shown = desk.run("show", job)
+    assert (shown.code, "is damaged" in shown.err) == (0, True)
     assert desk.run("delete", job, "--yes").code == 0
     assert not stored.exists()
 
@@ -317,6 +320,9 @@ def test_a_function_as_metric_must_be_confirmed(desk: Desk) -> None:
     done = desk.run("run", "job.yaml", "--yes", "--trust-reward", "--json")
     assert done.json["evaluation"]["models"][1]["scores"][f"{desk.folder}/score.py:right"]["value"] == 1.0
     assert desk.run("evaluate", "job").code == 0  # confirmed when the job was submitted
+    with Path("score.py").open("a") as file:
+        file.write("print('changed')\n")
+    assert desk.run("evaluate", "job").code == 7
     done = desk.run("evaluate", "job", *words)
     assert (done.code, "runs a Python function with your permissions" in done.err) == (7, True)
     assert desk.run("evaluate", "job", *words, "--trust-reward").code == 0

@@ -58,6 +58,14 @@ def test_inputs_are_lines_or_rows(tmp_path: Path) -> None:
     assert [problem.line for problem in refused.value.problems] == [1, 2]
 
 
+def test_an_exported_folder_is_no_job(desk: Desk, tmp_path: Path) -> None:
+    done = desk.run("predict", str(tmp_path), "one")
+    assert done.code == 2
+    assert f"{tmp_path} is a folder, not a job" in done.err
+    assert "transformers loads the folder" in done.err
+    assert "no job named" in desk.run("predict", "a" * 5000, "one").err
+
+
 def test_halves_of_surrogate_pairs_are_refused(tmp_path: Path) -> None:
     """No tokenizer takes them. JSON can escape them."""
     rows = tmp_path / "a.jsonl"

@@ -31,7 +31,7 @@ WORDS: dict[str, list[str]] = {
     "plan": ["job.yaml", "--requests"], "run": ["job.yaml", "--yes"],
     "submit": ["job.yaml", "--again"], "watch": ["{ref}"],
     "jobs": ["--remote"], "show": ["{ref}"], "logs": ["{ref}"], "metrics": ["{ref}"], "checkpoints": ["{ref}"],
-    "ledger check": [], "cost": [],
+    "ledger check": [], "cost": [], "retirements": ["job.yaml"],
     "cancel": ["{ref}"], "pause": ["{ref}"], "resume": ["{ref}"], "delete": ["{ref}"], "deploy": ["{ref}", "--yes"],
     "deployments": [], "undeploy": ["x{NAMED}"], "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
     "predict": ["{ref}", "Is it {NAMED}?"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from tests.contract.test_bedrock_storms import model_folder
 from tests.emulator.access import admin
 from tests.emulator.aws_desk import CITIES, at_home
 from tests.emulator.conftest import MODEL
@@ -67,6 +68,16 @@ def test_vendors_give_the_same_table(emulator: Emulator) -> None:
         one["verdict"] for one in on_openai["evaluation"]["comparisons"]
     ]
     assert table["tuned"]["accuracy"]["value"] == (20 + 4) / 30
+
+
+def test_an_import_is_evaluated_without_training_rows(emulator: Emulator, tmp_path: Path) -> None:
+    write("test.jsonl", [{"prompt": f"headline {n}", "completion": LABELS[n % 3]} for n in range(30)])
+    ref = run("import", str(model_folder(tmp_path, 1)), "--to", "bedrock", "--name", "brought", "--yes")["ref"]
+    found = run("evaluate", ref, "--data", "test.jsonl")
+    assert [one["role"] for one in found["models"]] == ["tuned", "majority"]
+    assert any("its base model is not available" in note for note in found["notes"])
+    assert not found["overlap"]["checked"]
+    assert "the spec of the model has no evaluation" in run("evaluate", ref, code=2)["error"]["message"]
 
 
 class Trained:

@@ -482,3 +482,21 @@ def test_a_later_problem_is_given_the_line_of_its_field(file: Path) -> None:
     assert place("tags") == (None, None)
     kept = Problem(code="c", message="m", file="rows.jsonl", line=3, field="model")
     assert opened.placed(kept) is kept
+
+
+def test_paths_of_an_evaluation_start_at_the_folder_of_the_spec(tmp_path: Path) -> None:
+    metrics = ["accuracy", "score.py:f", "package.module:f", "json_schema:city.json", "regex:a.py:b"]
+    evaluation = {"data": "test.jsonl", "guard": {"path": ["a.jsonl", "/b.jsonl"]}, "metrics": metrics}
+    values = {"model": "m", "data": {"train": "rows.jsonl"}, "evaluation": evaluation}
+    found = parse_spec(values, folder=tmp_path).evaluation
+    assert found is not None
+    assert found.data is not None
+    assert found.data.path == f"{tmp_path}/test.jsonl"
+    assert found.guard is not None
+    assert found.guard.paths == (f"{tmp_path}/a.jsonl", "/b.jsonl")
+    assert found.metrics == (
+        "accuracy", f"{tmp_path}/score.py:f", "package.module:f", f"json_schema:{tmp_path}/city.json", "regex:a.py:b"
+    )  # fmt: skip
+    short = parse_spec({**values, "evaluation": "test.jsonl"}, folder=tmp_path, changes=["evaluation.few_shot=2"])
+    assert short.evaluation is not None
+    assert (short.evaluation.data, short.evaluation.few_shot) == (found.data, 2)

@@ -41,9 +41,17 @@ def test_a_reward_that_runs_or_sends_something_asks_for_trust() -> None:
     for name, asks in {"function": True, "url": True, "model": False}.items():
         spec = {"method": {"name": "grpo", "reward": {name: "x"}}}
         fields = (f"method.reward.{name}",) if asks else ()
-        assert reward_fields(spec) == fields
+        assert tuple(reward_fields(spec, "local")) == fields
         assert tuple(problem.field for problem in trust_warnings(spec, "local")) == fields
-    assert not reward_fields({})
+    assert not reward_fields({}, "local")
+
+
+def test_an_address_in_the_overrides_asks_for_trust() -> None:
+    endpoint = {"type": "endpoint", "url": "https://grader.example/score", "name": "see https://example.com for more"}
+    for grader, place in ((endpoint, "url"), ({"type": "multi", "graders": [{"a": endpoint}]}, "graders.0.a.url")):
+        spec = {"overrides": {"azure_openai": {"grader": grader}}}
+        assert list(reward_fields(spec, "azure_openai")) == [f"overrides.azure_openai.grader.{place}"]
+        assert not reward_fields(spec, "openai")
 
 
 UNSANDBOXED = {"Environment", "NativeEnvironment", "NativeTemplate", "Template"}

@@ -21,6 +21,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SPECIAL = re.compile(r"<\|(?:endoftext|endofprompt|fim_prefix|fim_middle|fim_suffix)\|>")
 _MOST_TOOLS, _MOST_IMAGES, _MOST_IMAGE_BYTES = 128, 64, 10_000_000
 _DATA_URL = re.compile(r"data:image/(?P<kind>[\w.+-]+);base64,", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _OTHER_KINDS = frozenset({"avif", "bmp", "gif", "heic", "heif", "ico", "pdf", "psd", "svg", "tif", "tiff"})
 
 
@@ -146,7 +147,11 @@ def _check_image(image: Any) -> None:
         raise RowFault("the detail of an image must be auto, low or high.")
     if url[:5].lower() == "data:":
         found = _DATA_URL.match(url)
-        if not found or found["kind"].lower() not in ("jpeg", "jpg", "png", "webp"):
+        if (
+            not found
+            or found["kind"].lower() not in ("jpeg", "jpg", "png", "webp")
+            or not _BASE64.fullmatch(url, found.end())
+        ):
             raise RowFault("an image must be JPEG, PNG or WEBP, in base64.")
         if (len(url) - found.end()) * 3 // 4 > _MOST_IMAGE_BYTES:
             raise RowFault("an image may have at most 10 MB.")

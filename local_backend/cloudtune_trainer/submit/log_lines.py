@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 import msgspec
 
 from cloudtune.methods import METHODS
-from cloudtune.state import Event, Metric
+from cloudtune.state import Event, Metric, reported_number, reported_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,12 +69,12 @@ def read_metrics(line: str) -> Measured | None:
     split: Split = "train"
     for name, value in document.items():
         side, colon, metric = name.partition(":")
-        if colon and side in get_args(Split) and isinstance(value, int | float):
-            split, values[metric] = cast("Split", side), float(value)
-    step = document.get("step")
-    if not values or not isinstance(step, int):
+        if colon and side in get_args(Split) and (number := reported_number(value)) is not None:
+            split, values[metric] = cast("Split", side), number
+    step = reported_step(document.get("step"))
+    if not values or step is None:
         return None
-    return Measured(values, step, split, document.get("epoch"), _time(document.get("time")))
+    return Measured(values, step, split, reported_number(document.get("epoch")), _time(document.get("time")))
 
 
 def to_metrics(lines: Iterable[tuple[str, str]]) -> list[Metric]:

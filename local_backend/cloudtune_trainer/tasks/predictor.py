@@ -124,7 +124,7 @@ def turns_of(given: Any, name: str = "messages") -> list[dict[str, Any]]:
     turns = list(given) if isinstance(given, tuple) else given
     if fault := fault_of_turns(name, turns):
         raise TrainingProblem("bad_data", fault)
-    return turns  # type: ignore[no-any-return]
+    return turns
 
 
 def text_of(given: Any, key: str = "text") -> str:

@@ -208,7 +208,8 @@ class Answerer(Predictor):
         row = given if isinstance(given, dict) else {}
         question, context = row.get("question"), row.get("context")
         if not (isinstance(question, str) and question.strip() and isinstance(context, str) and context.strip()):
-            raise TrainingProblem("bad_data", 'it takes rows with "question" and "context", texts that are not empty')
+            what = 'it is not a row with "question" and "context", texts that are not empty'
+            raise TrainingProblem("bad_data", what, "For a context as text, give --question too.")
         (windows,) = Windows(self.tokenizer, self.max_length).of([(question, context)])
         if not windows:
             what = f"the question {question[:50]!r} leaves no room for its context in {self.max_length} tokens"

@@ -230,8 +230,10 @@ class Tagger(Predictor):
         words = given.get("tokens") if isinstance(given, dict) else None
         if words is None:
             words = text_of(given).split()
-        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
-            raise TrainingProblem("bad_data", '"tokens" is a list of words, with at least one')
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise TrainingProblem("bad_data", '"tokens" is not a list of words')
+        if not words:
+            raise TrainingProblem("bad_data", "it has no words", "Enter at least one word.")
         return words
 
     def predict_batch(self, rows: Sequence[list[str]]) -> list[Prediction]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState, Metric, TunedModel
+from cloudtune.state import (
+    JobProblem,
+    JobRef,
+    JobSnapshot,
+    JobState,
+    Metric,
+    TunedModel,
+    reported_number,
+    reported_step,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -160,21 +170,18 @@ def metrics_of(text: str, split: Split) -> Iterator[Metric]:
 
     docs.aws.amazon.com/bedrock/latest/userguide/model-customization-analyze.html, seen 2026-11-21.
     """
-    for row in csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")):
-        step = _number(row.get("step_number"))
-        values = {metric: n for name, metric in _FIGURES.items() if (n := _number(row.get(name))) is not None}
+    for row in _rows(text):
+        step = reported_step(row.get("step_number"))
+        values = {metric: n for name, metric in _FIGURES.items() if (n := reported_number(row.get(name))) is not None}
         if step is not None and values:
-            cursor = f"{int(step):09}/{split}"
-            yield Metric(
-                cursor=cursor, step=int(step), values=values, split=split, epoch=_number(row.get("epoch_number"))
-            )
+            epoch = reported_number(row.get("epoch_number"))
+            yield Metric(cursor=f"{step:09}/{split}", step=step, values=values, split=split, epoch=epoch)
 
 
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+def _rows(text: str) -> Iterator[dict[str, Any]]:
+    # a row that is not CSV ends the file: the rows before it are valid
+    with contextlib.suppress(csv.Error):
+        yield from csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
 
 
 def utc(value: Any) -> datetime | None:

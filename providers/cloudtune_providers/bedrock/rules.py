@@ -6,6 +6,7 @@ Limits come from the catalog, whose entries cite their sources.
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
@@ -43,6 +44,10 @@ def find_model(catalog: Catalog, name: str) -> Model | None:
     if found is None and not _CONTEXT.search(wanted):
         found = next((model for model in catalog.models if _CONTEXT.sub("", model.id) == wanted), None)
     return found
+
+
+NEAR = timedelta(days=90)
+"""How long before an end date a plan warns."""
 
 
 class Rules:
@@ -113,6 +118,9 @@ class Rules:
             message = f"{name} accepts no new jobs since {min(over)} ({cited})"
             yield Problem(code="model_ends", field="model", message=message, fix=fix)
             return
+        if soon := [on for on in (model.no_new_jobs_from, model.ends) if on is not None and self._today >= on - NEAR]:
+            message = f"{name} accepts no new jobs from {min(soon)} on ({cited})"
+            yield Problem(code="model_ends_soon", severity="warning", field="model", message=message, fix=fix)
         if family_of(name) != model.id:
             message = f"{name} is the inference id; fine-tuning requires the id with the context length ({cited})"
             yield Problem(code="context_suffix", field="model", message=message, fix=f"use {model.id}")

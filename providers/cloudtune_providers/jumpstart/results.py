@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import InvalidResponse
-from cloudtune.state import Generation
+from cloudtune.state import Generation, reported_number
 from cloudtune_providers.aws.streams import REASONS
 from cloudtune_providers.aws.training_log import Figures
 
@@ -37,11 +37,11 @@ def figures(line: str) -> Figures | None:
         return None
     try:
         values = ast.literal_eval(line[start : end + 1])
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     if not isinstance(values, dict):
         return None
-    epoch = _number(values.get("epoch"))
+    epoch = reported_number(values.get("epoch"))
     if (train := _named(values, _TRAIN)) and "loss" in train:
         return Figures(values=train, epoch=epoch)
     if held := _named(values, _VALIDATION):
@@ -52,16 +52,9 @@ def figures(line: str) -> Figures | None:
 def _named(values: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, float]:
     found = {}
     for name, metric in names.items():
-        if (number := _number(values.get(name))) is not None:
+        if (number := reported_number(values.get(name))) is not None:
             found[metric] = number
     return found
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def asking(

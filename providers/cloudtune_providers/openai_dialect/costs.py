@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, tier: str = "") -> CostEstimate:
     """The cost of training by the catalog's price. Validation tokens are free."""
     epochs = spec.overrides.get(backend, {}).get("n_epochs") or spec.hyperparameters.epochs
-    is_known = epochs not in (None, "auto")
     return by_tokens(
         catalog, base_of(spec.model_for(backend) or ""), spec.method.name, data.splits["train"],
-        epochs=float(epochs) if is_known else None, tier=tier,
+        epochs=None if epochs is None or epochs == "auto" else float(epochs), tier=tier,
     )  # fmt: skip
 
 

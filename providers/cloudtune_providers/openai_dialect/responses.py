@@ -12,7 +12,18 @@ import io
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from cloudtune.state import Checkpoint, Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
+from cloudtune.state import (
+    Checkpoint,
+    Event,
+    JobProblem,
+    JobRef,
+    JobSnapshot,
+    JobState,
+    Metric,
+    Progress,
+    reported_number,
+    reported_step,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,38 +139,30 @@ def to_event(entry: Mapping[str, Any]) -> Event:
 
 def metrics_of(event: Event) -> list[Metric]:
     """The metrics of an event of type ``metrics``: up to one for each split."""
-    if event.type != "metrics" or not isinstance(event.data.get("step"), int | float):
-        return []
-    return figures(event.data, event.cursor, event.time)
+    step = reported_step(event.data.get("step"))
+    return figures(event.data, event.cursor, step, event.time) if event.type == "metrics" and step is not None else []
 
 
-def figures(row: Mapping[str, Any], cursor: str, time: datetime | None = None) -> list[Metric]:
+def figures(row: Mapping[str, Any], cursor: str, step: int, time: datetime | None = None) -> list[Metric]:
     """A row of values as metrics; unknown names are skipped."""
     found: dict[Split, dict[str, float]] = {}
     for name, value in row.items():
-        if name in _FIGURES and (number := _number(value)) is not None:
+        if name in _FIGURES and (number := reported_number(value)) is not None:
             split, metric = _FIGURES[name]
             found.setdefault(split, {})[metric] = number
-    epoch = _number(row.get("epoch"))
+    epoch = reported_number(row.get("epoch"))
     return [
-        Metric(cursor=f"{cursor}/{split}", step=int(row["step"]), values=values, split=split, epoch=epoch, time=time)
+        Metric(cursor=f"{cursor}/{split}", step=step, values=values, split=split, epoch=epoch, time=time)
         for split, values in sorted(found.items(), key=lambda item: _ORDER.index(item[0]))
     ]
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if value in (None, "") else float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def result_metrics(content: bytes) -> list[Metric]:
     """The metrics of a result file: CSV, plain or in base64."""
     found: list[Metric] = []
     for row in _rows(content):
-        if (step := _number(row.get("step"))) is not None:
-            found += figures({**row, "step": step}, f"csv/{int(step):09}")
+        if (step := reported_step(row.get("step"))) is not None:
+            found += figures(row, f"csv/{step:09}", step)
     return found
 
 
@@ -198,6 +201,6 @@ def to_checkpoints(entries: Sequence[Mapping[str, Any]]) -> list[Checkpoint]:
 def _loss(entry: Mapping[str, Any]) -> float:
     metrics = entry.get("metrics") or {}
     for name in ("full_valid_loss", "valid_loss", "train_loss"):
-        if (loss := _number(metrics.get(name))) is not None:
+        if (loss := reported_number(metrics.get(name))) is not None:
             return loss
     return float("inf")

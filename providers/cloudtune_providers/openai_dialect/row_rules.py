@@ -45,6 +45,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TOKENS = r"<\|(?:endoftext|endofprompt|fim_prefix|fim_middle|fim_suffix)\|>"
 _TOKEN = re.compile(_TOKENS)
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*);base64,", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _IMAGE_TYPES = {"image/jpg", "image/jpeg", "image/png", "image/webp"}
 _OTHER_ENDINGS = {"avif", "bmp", "gif", "heic", "heif", "ico", "pdf", "psd", "svg", "tif", "tiff"}
 
@@ -152,7 +153,9 @@ def _image_addresses(record: Record) -> Iterator[Finding]:
         url = part.image_url.url
         if not re.match(r"https?://[^/\s]|data:", url, re.IGNORECASE):
             yield f"{field}.url", f"{url[:60]!r} is neither an http(s) URL nor a data URL"
-        elif url[:5].lower() == "data:" and not _DATA_URL.match(url):
+        elif url[:5].lower() == "data:" and not (
+            (found := _DATA_URL.match(url)) and _BASE64.fullmatch(url, found.end())
+        ):
             yield f"{field}.url", f"{url[:60]!r} is not a base64 data URL"
 
 

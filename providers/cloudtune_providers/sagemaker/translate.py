@@ -17,7 +17,7 @@ from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, NAME_VARIABLE, PARENT_VARIABLE
 from cloudtune_providers.sagemaker import instances
-from cloudtune_providers.sagemaker.capabilities import NAME
+from cloudtune_providers.sagemaker.capabilities import LEAST_SECONDS, NAME
 from cloudtune_providers.sagemaker.log_lines import metric_definitions
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 from cloudtune_trainer.submit import bundle
@@ -126,7 +126,9 @@ class _Planning:
         """MaxRuntimeInSeconds: the service stops the container then."""
         limit = self.request.spec.limits.max_time
         runtime = math.ceil(limit) if limit is not None else DEFAULT_RUNTIME_S
-        return min(runtime, math.floor(self.request.run_seconds or runtime))
+        if self.request.run_seconds is None:
+            return runtime
+        return min(runtime, max(LEAST_SECONDS, math.floor(self.request.run_seconds)))
 
     def _trained_s(self) -> float:
         """When the trainer stops, to save its model."""

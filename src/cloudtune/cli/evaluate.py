@@ -145,7 +145,7 @@ def show_evaluation(session: Session, found: Evaluation) -> None:
     if found.usage:
         used = "; ".join(f"{name}: {one.prompt_tokens:,} prompt, {one.completion_tokens:,} answer"
                          for name, one in found.usage.items())  # fmt: skip
-        session.put(f"tokens: {used}")
+        session.say(f"tokens: {used}")
     if found.guard is not None:
         session.put("\nWhat it forgot, on general rows\n")
         show_evaluation(session, found.guard)

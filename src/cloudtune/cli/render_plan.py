@@ -54,7 +54,7 @@ def _first_of_each(problems: Sequence[Problem]) -> list[str]:
         counts[problem.code] += 1
         if counts[problem.code] <= _OF_ONE_CODE:
             lines.append(str(problem))
-    more = [f"{count - _OF_ONE_CODE} more of {code}" for code, count in counts.items() if count > _OF_ONE_CODE]
+    more = [f"{code} {count - _OF_ONE_CODE:,}" for code, count in counts.items() if count > _OF_ONE_CODE]
     return [*lines, f"not shown: {', '.join(more)} (--json lists them)"] if more else lines
 
 

@@ -75,11 +75,17 @@ class Session:
 
     def job(self, ref: str) -> Job:
         """Return the job that the user named. Rejects an empty string, which an unset shell variable produces."""
-        if not ref.strip():
-            from cloudtune.errors import InputError
+        from cloudtune.errors import InputError, JobNotFound
 
+        if not ref.strip():
             raise InputError("the job name is empty", hint="run `cloudtune jobs` to list jobs")
-        return self.client.attach(ref)
+        try:
+            return self.client.attach(ref)
+        except JobNotFound as error:
+            if not os.path.isdir(ref):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing for odd names
+                raise
+            hint = "name the job that trained it; transformers loads the folder, and a spec takes it as `model`"
+            raise JobNotFound(f"{ref} is a folder, not a job", hint=hint) from error
 
     # -- output ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ It follows the record's values, not a list of field names, so it covers new fiel
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,9 +87,22 @@ def _text(text: str, field: str, role: str, change: Change) -> str:
     if text[:1] in ("{", "["):
         try:
             value = msgspec.json.decode(text)
+            if text.count(":") != msgspec.json.encode(value).count(b":"):  # perhaps a key that occurs twice
+                value = json.loads(text, object_pairs_hook=_every_pair)
             new = _walk(value, "", role, lambda inner, _, who: change(inner, field, who))
         except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):  # content can be JSON of any depth
             return change(text, field, role)
         if new != value:
             text = msgspec.json.encode(new).decode()
     return change(text, field, role)
+
+
+def _every_pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with a name of its own for each value of a key that occurs twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        name, number = key, 2
+        while name in found:
+            name, number = f"{key} {number}", number + 1
+        found[name] = value
+    return found

@@ -15,11 +15,10 @@ from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison
 from cloudtune.evaluation.contamination import Overlap, overlap
 from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
-from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts
+from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts, trained_with
 from cloudtune.evaluation.prepared import guard_options, prepare
 from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
 from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
-from cloudtune.ledger.rows import spec_of
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -83,8 +82,7 @@ class Evaluator:
 
     def _spec_of(self, job: Job) -> JobSpec | None:
         with suppress(LedgerError):
-            attempt = self._ledger.of_ref(job.ref)
-            return None if attempt is None else spec_of(attempt.plan)
+            return trained_with(self._ledger.of_ref(job.ref))
         return None
 
     def _opened(self, subject: Job | Address, *, predicts: bool) -> EvaluatedModel:
@@ -119,7 +117,7 @@ class Evaluator:
         measured = compare.Measured(test.metrics, answered, test.expected, test.groups, options.seed)
         comparisons = measured.comparisons()
         return Evaluation(
-            ref=model.identity if model.ref is None else str(model.ref),
+            ref=model.address,
             data=tuple(dict.fromkeys(row.file for row in test.rows)), made_at=self._clock.now(), options=options,
             rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
             metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,

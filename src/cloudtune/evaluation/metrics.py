@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.evaluation import probabilities, text_metrics, tool_calls
+from cloudtune.evaluation.statistics import ranks
 from cloudtune.evaluation.text_metrics import json_value, number_of
 
 if TYPE_CHECKING:
@@ -182,18 +183,6 @@ def _spearman(weights: Array, pairs: Array) -> Array:
     above = (weights * first * second).sum(axis=1)
     below = np.sqrt((weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1))
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-
-
-def ranks(weights: Array, values: Array) -> Array:
-    """The mean rank of equal values, in each sample."""
-    import numpy as np
-
-    order = np.argsort(values, kind="stable")
-    is_first = np.diff(values[order], prepend=np.nan) != 0
-    counts = np.add.reduceat(weights[:, order], np.flatnonzero(is_first), axis=1)
-    number = np.empty(len(values), dtype=np.int64)
-    number[order] = np.cumsum(is_first) - 1
-    return (np.cumsum(counts, axis=1) - counts / 2 + 0.5)[:, number]
 
 
 # -- answers in a context, and tags of words ---------------------------------------------------------------------------

@@ -55,23 +55,28 @@ class EvaluatedModel(NamedTuple):
         return self.tuned.ref
 
     @property
+    def address(self) -> str:
+        """What `Client.evaluate` takes for it."""
+        return f"{self.backend.name}={self.tuned.id}" if self.ref is None else str(self.ref)
+
+    @property
     def has_base(self) -> bool:
         """Whether the back end can ask its base model."""
         return self.ref is not None
 
     @property
     def spec(self) -> JobSpec | None:
-        """The spec that it was trained with."""
-        return None if self.attempt is None else spec_of(self.attempt.plan)
+        """The spec that it was trained with, if it is known."""
+        return trained_with(self.attempt)
 
     @property
     def base_identity(self) -> str:
         """What the base model's answers are stored under: the same for jobs with one method and base model."""
-        if self.attempt is None or "model" not in self.attempt.plan.resolved.identity:
+        spec = self.spec
+        if self.attempt is None or spec is None or "model" not in self.attempt.plan.resolved.identity:
             return f"base of {self.identity}"
-        method = spec_of(self.attempt.plan).method.name
         weights = self.attempt.plan.resolved.identity["model"]
-        return f"base {self.backend.name} {self.tuned.scope} {method} {self.attempt.model} {weights}"
+        return f"base {self.backend.name} {self.tuned.scope} {spec.method.name} {self.attempt.model} {weights}"
 
     def check(self, *, predicts: bool) -> None:
         """Raise UnsupportedError if the back end cannot answer such prompts."""
@@ -97,6 +102,11 @@ class EvaluatedModel(NamedTuple):
         if not isinstance(self.backend, Predictor):
             raise UnsupportedError(f"{self.backend.name} has only models that generate text")
         return self.backend
+
+
+def trained_with(attempt: Attempt | None) -> JobSpec | None:
+    """The spec of a submission. None for an import, which has no rows, and for a job that this ledger does not have."""
+    return None if attempt is None or "data" not in attempt.plan.spec else spec_of(attempt.plan)
 
 
 def model_of_job(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloudtune.evaluation.statistics import ranks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -60,8 +62,6 @@ def calibration_error(weights: Array, rows: Array) -> Array:
 def roc_auc(weights: Array, rows: Array) -> Array:
     """The area under the ROC curve of each label against the others, averaged over the labels that occur."""
     import numpy as np
-
-    from cloudtune.evaluation.metrics import ranks
 
     def area(scores: Array, actual: Array) -> Array:
         positive, negative = weights @ actual, weights @ (1 - actual)

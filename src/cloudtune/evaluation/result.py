@@ -58,7 +58,7 @@ class Evaluation(Value, frozen=True, kw_only=True):
     """Models compared on held-out rows."""
 
     ref: str = ""
-    """The job, or the address of the evaluated model."""
+    """The job, or ``backend=id`` of the evaluated model."""
     data: tuple[str, ...] = ()
     """The files of the rows."""
     made_at: datetime | None = None

@@ -19,7 +19,7 @@ from cloudtune.files.regular_file import open_regular
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cloudtune.optional import Input, Prompt
 
@@ -60,9 +60,12 @@ def read_rows(data: Source | Data, most: int | None = None, seed: int = 0) -> tu
     """
     faults = Faults()
     rows: list[TestRow] = []
-    source = data if isinstance(data, Source) else data.test
-    side = None
-    if isinstance(data, Data) and not isinstance(source, Source):
+    side: Callable[[bytes], str] | None = None
+    if isinstance(data, Source):
+        source = data
+    elif isinstance(data.test, Source):
+        source = data.test
+    else:
         source, side = data.train, shares(data).side
     for batch in read(source, faults):
         for line, record in zip(batch.lines, batch.records, strict=True):

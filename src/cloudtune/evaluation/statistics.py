@@ -199,3 +199,15 @@ def detectable(error: float, groups: int, span: float | None) -> float | None:
     if groups < fewest or (span is None and error == 0):
         return None
     return max(fewest / groups * (span or 0.0), (_NORMAL.inv_cdf((1 + LEVEL) / 2) + _NORMAL.inv_cdf(POWER)) * error)
+
+
+def ranks(weights: Array, values: Array) -> Array:
+    """The mean rank of equal values, in each sample."""
+    import numpy as np
+
+    order = np.argsort(values, kind="stable")
+    is_first = np.diff(values[order], prepend=np.nan) != 0
+    counts = np.add.reduceat(weights[:, order], np.flatnonzero(is_first), axis=1)
+    number = np.empty(len(values), dtype=np.int64)
+    number[order] = np.cumsum(is_first) - 1
+    return (np.cumsum(counts, axis=1) - counts / 2 + 0.5)[:, number]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune.cost import ActualCost
+from cloudtune.errors import LedgerError
 from cloudtune.ledger.rows import ATTEMPT_COLUMNS, Attempt, DamagedRow, Rows, read_attempt, sorted_out
 from cloudtune.state import JobRef, Value
 
@@ -36,6 +37,17 @@ def has_cost(ledger: Ledger, ref: JobRef) -> bool:
     """Return whether the job's cost is recorded, or the job is not in the ledger."""
     query = "SELECT 1 FROM attempts LEFT JOIN costs ON costs.token = attempts.token WHERE ref = ? AND cost IS NULL"
     return not ledger.store.read(query, (str(ref),))
+
+
+def recorded_cost(ledger: Ledger, ref: JobRef) -> ActualCost | None:
+    """Return the recorded cost of a job. Raises LedgerError if it is damaged."""
+    query = "SELECT cost FROM attempts JOIN costs ON costs.token = attempts.token WHERE ref = ?"
+    for row in ledger.store.read(query, (str(ref),)):
+        try:
+            return msgspec.json.decode(str(row["cost"]), type=ActualCost)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise LedgerError(f"the cost of {ref} is damaged in the ledger: {error}") from error
+    return None
 
 
 def job_costs(

@@ -66,7 +66,7 @@ LOCAL: Final = frozenset(
     }
 )
 """Calls that make no request."""
-UNREADABLE: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+UNREADABLE: Final = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 """The exceptions of reading a document of another shape. JSON that is nested too deeply is a `RecursionError`."""
 
 

@@ -19,7 +19,7 @@ from cloudtune.report.blocks import (
     Table,
     WorstRows,
 )
-from cloudtune.report.plan_text import cost_text, method_text, not_in_cost, value_text
+from cloudtune.report.plan_text import actual_cost_text, cost_text, method_text, not_in_cost, value_text
 from cloudtune.report.reproduce import commands, spec_text
 from cloudtune.report.rows import metric_named
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cloudtune.report.rows import RowComparison
 
 _OFTEN_CONFUSED = 10
+_FILES = 3
 _LINES = 20
 _MINUTE, _HOUR = 60, 3600
 
@@ -135,8 +136,9 @@ def _result(found: Evaluation, *, of_guard: bool = False) -> tuple[Block, ...]:
     headers = [f"{name}{' %' if metric is not None and metric.span == 1.0 else ''}" for name, metric in metrics]
     count = f"{found.rows:,} row{'' if found.rows == 1 else 's'}"
     groups = "" if found.groups == found.rows else f" in {found.groups:,} groups"
+    files = ", ".join(PurePath(file).name for file in found.data[:_FILES]) + (", ..." if found.data[_FILES:] else "")
     scores = Table(
-        f"Metrics on {count}{groups}, with 95% intervals", ("Model", *headers),
+        f"Metrics on {count}{f' of {files}' if files else ''}{groups}, with 95% intervals", ("Model", *headers),
         tuple((one.name, *(cell(name, score, score.value) if (score := one.scores.get(name)) else "-"
                            for name in found.metrics)) for one in found.models),
         frozenset(range(1, len(headers) + 1)), tuple(one.scores.get(found.metrics[0]) for one in found.models),
@@ -249,6 +251,8 @@ def _cost(report: Report) -> tuple[Block, ...]:
     pairs = []
     if plan is not None:
         pairs = [("Estimated cost", cost_text(plan)), *(("Not in the estimate", line) for line in not_in_cost(plan))]
+    if report.cost is not None:
+        pairs.append(("Cost", actual_cost_text(report.cost)))
     if job is not None:
         tokens = job.progress.tokens
         pairs += [

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from cloudtune.errors import CloudtuneError, InputError, JobNotFound, LedgerError
+from cloudtune.cost import ActualCost
+from cloudtune.errors import CloudtuneError, InputError, LedgerError
 from cloudtune.evaluation.result import Evaluation, load
+from cloudtune.ledger.costs import recorded_cost
 from cloudtune.plan import Plan
 from cloudtune.redaction.redactor import Redactor, environment_secrets
 from cloudtune.report.rows import RowComparison, compared_rows
+from cloudtune.spending import settle
 from cloudtune.state import JobRef, JobSnapshot, Metric, TunedModel, Value, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from cloudtune.backend import Backend
     from cloudtune.job import Job
     from cloudtune.ledger.ledger import Ledger
 
@@ -43,6 +47,8 @@ class Report(Value, frozen=True, kw_only=True):
     plan: Plan | None = None
     """The plan that the job was submitted with: data, settings with their sources, and cost."""
     metrics: tuple[Metric, ...] = ()
+    cost: ActualCost | None = None
+    """What the job cost. None until it has ended, or if the back end has no prices."""
     model: TunedModel | None = None
     evaluation: Evaluation | None = None
     rows: RowComparison | None = None
@@ -70,7 +76,7 @@ class Report(Value, frozen=True, kw_only=True):
         return found
 
 
-def make_report(job: Job, ledger: Ledger, now: datetime, evaluation: Evaluation | None) -> Report:
+def make_report(job: Job, backend: Backend, ledger: Ledger, now: datetime, evaluation: Evaluation | None) -> Report:
     """Gather the report. What the back end cannot return is listed in ``missing``. See `Client.report`."""
     missing: list[str] = []
 
@@ -82,14 +88,13 @@ def make_report(job: Job, ledger: Ledger, now: datetime, evaluation: Evaluation 
             return None
 
     attempt = known("plan", lambda: ledger.of_ref(job.ref))
-    try:
-        snapshot = known("state", job.snapshot) if attempt is not None else job.snapshot()
-    except JobNotFound as error:
-        error.hint = error.hint or "run `cloudtune jobs` to list jobs"
-        raise
+    snapshot = known("state", job.snapshot) if attempt is not None else job.snapshot()
     if attempt is None and not missing:
         missing.append("plan: the job was not submitted with this ledger")
     metrics = known("metrics", job.metrics) if snapshot is not None else None
+    if snapshot is not None:
+        known("cost", lambda: settle(ledger, backend, snapshot))
+    cost = known("cost", lambda: recorded_cost(ledger, job.ref))
     model = known("model", job.model) if snapshot is not None and snapshot.has_ended else None
     if evaluation is None:
         evaluation = known("evaluation", lambda: load(ledger, job.ref))
@@ -101,7 +106,7 @@ def make_report(job: Job, ledger: Ledger, now: datetime, evaluation: Evaluation 
         created_at=now, cloudtune_version=_version(),
         job=msgspec.structs.replace(snapshot, raw={}) if snapshot is not None else None,
         plan=attempt.plan if attempt is not None else None,
-        metrics=tuple(metrics or ()),
+        metrics=tuple(metrics or ()), cost=cost,
         model=msgspec.structs.replace(model, raw={}) if model is not None else None,
         evaluation=evaluation, rows=rows,
         ancestors=_ancestors(attempt.plan.parent if attempt is not None else None, ledger), missing=tuple(missing),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
+    from cloudtune.cost import ActualCost
     from cloudtune.plan import Plan
 
 
@@ -50,6 +51,11 @@ def cost_text(plan: Plan) -> str:
     if least is not None and _usd(least) == most:
         span = most
     return f"{span} ({cost.basis}{dated})"
+
+
+def actual_cost_text(cost: ActualCost) -> str:
+    """What a job cost."""
+    return f"{_usd(cost.usd)} ({cost.basis})" if cost.usd is not None else f"unknown ({cost.basis})"
 
 
 def not_in_cost(plan: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.redaction.masking import masked
 
 if TYPE_CHECKING:
+    from cloudtune.evaluation.result import Evaluation
     from cloudtune.plan import Plan
     from cloudtune.report.document import Report
 
@@ -42,11 +43,22 @@ def commands(report: Report, *, only_evaluate: bool = False) -> str:
     if plan is not None and plan.spec.get("evaluation"):
         options = ""
     elif found is not None:
-        names = "".join(f" --metric {shlex.quote(name)}" for name in found.metrics)
-        options = f" --data {shlex.quote(found.data[0] if found.data else 'test.jsonl')}{names}"
+        options = "".join(f" {name} {shlex.quote(str(value))}" for name, value in _options(found) if value)
+        options += "" if found.options.baselines else " --no-baselines"
     lines = [f"cloudtune evaluate {ref}{options}", f"cloudtune report {ref}"]
     if not only_evaluate:
         resume = " --resume" if plan is not None and plan.parent else ""
         lines.insert(0, f"cloudtune run job.yaml --backend {shlex.quote(report.ref.backend)}{resume} --yes")
         lines.insert(0, f"pip install cloudtune=={report.cloudtune_version}")
     return "\n".join(lines)
+
+
+def _options(found: Evaluation) -> list[tuple[str, object]]:
+    """The options of ``cloudtune evaluate`` that make the evaluation."""
+    given = found.options
+    return [
+        ("--data", found.data[0] if found.data else "test.jsonl"), *(("--metric", name) for name in given.metrics),
+        ("--guard", found.guard.data[0] if found.guard is not None and found.guard.data else None),
+        ("--few-shot", given.few_shot), ("--max-rows", given.max_rows), ("--max-tokens", given.max_tokens),
+        ("--group", given.group), ("--seed", given.seed),
+    ]  # fmt: skip

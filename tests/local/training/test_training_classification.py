@@ -82,7 +82,7 @@ def test_loss_and_gradient_are_those_of_transformers(base: Path, adapter: dict[s
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("adapter", [LORA, pytest.param(FULL, marks=pytest.mark.soak)], ids=["lora", "full"])
 def test_a_resumed_classifier_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any]) -> None:
     spec = spec_of(adapter, epochs=2, dropout=0.1, gradient_accumulation_steps=2) | {
         "held_out": rows(6, first=60), "validation": {"every": 2},

@@ -238,7 +238,7 @@ def test_a_step_in_parts_has_the_same_loss(runs: Runs, parts: int) -> None:
     assert losses("split", parts) == pytest.approx(whole, rel=2e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("adapter", [LORA, pytest.param(FULL, marks=pytest.mark.soak)], ids=["lora", "full"])
 def test_resumed_in_the_middle_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any]) -> None:
     hyper = {"epochs": 2, "dropout": 0.1, "gradient_accumulation_steps": 2, "batch_size": 3}
     spec = spec_of(adapter, **hyper) | {"held_out": rated(5, seed=5), "validation": {"every": 4}}
@@ -255,7 +255,7 @@ def test_resumed_in_the_middle_is_equal_to_the_bit(runs: Runs, adapter: dict[str
         assert first["kl"] == pytest.approx(0, abs=1e-4)
 
 
-@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("adapter", [pytest.param(LORA, marks=pytest.mark.soak), FULL], ids=["lora", "full"])
 def test_ratings_are_learnt_and_hold_for_new_rows(runs: Runs, adapter: dict[str, Any]) -> None:
     """Swapped ratings are the control."""
     hyper = {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3 if adapter is FULL else 1e-2}

@@ -38,6 +38,8 @@ def test_eight_rows_are_learnt_by_heart(runs: Runs, adapter: dict[str, Any], met
     }  # fmt: skip
     assert last["perplexity"] == pytest.approx(math.exp(last["loss"]))
     assert last["token_accuracy"] > metrics(run)[0]["values"]["token_accuracy"]
+    if adapter is LORA:
+        assert "More Information Needed" not in (run.model / "README.md").read_text("utf-8")
 
 
 def test_shuffled_labels_are_the_control(runs: Runs) -> None:

@@ -222,7 +222,7 @@ def test_a_resumed_run_is_equal_to_the_bit(runs: Runs, encoder: Path) -> None:
     assert same_bits(weights(unbroken.model), weights(broken.model))
 
 
-@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("adapter", [LORA, pytest.param(FULL, marks=pytest.mark.soak)], ids=["lora", "full"])
 def test_a_trained_model_finds_answers(runs: Runs, encoder: Path, tmp_path: Path, adapter: dict[str, Any]) -> None:
     runs.base = encoder
     nobody = rows(1)[0] | {"question": "Who has the green box?", "answers": {"text": [], "answer_start": []}}

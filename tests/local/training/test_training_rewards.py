@@ -72,7 +72,7 @@ def test_loss_and_gradient_are_those_of_bradley_terry(tiny_model: Path, adapter:
     torch.testing.assert_close(torch.stack(parts).sum(), sums.loss.detach(), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("adapter", [pytest.param(LORA, marks=pytest.mark.soak), FULL], ids=["lora", "full"])
 def test_a_resumed_reward_model_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any]) -> None:
     spec = spec_of(adapter, epochs=2, dropout=0.1, gradient_accumulation_steps=2) | {
         "held_out": pairs(5, seed=5), "validation": {"every": 2},

@@ -87,7 +87,9 @@ def test_the_decoder_reads_the_labels_one_place_later(families: dict[str, Path])
     assert decoder_inputs(Other(), labels).tolist() == [[2, 7, 8], [2, 9, 2]]
 
 
-@pytest.mark.parametrize("adapter", [LORA | {"dropout": 0.1}, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    "adapter", [LORA | {"dropout": 0.1}, pytest.param(FULL, marks=pytest.mark.soak)], ids=["lora", "full"]
+)
 def test_a_resumed_run_is_equal_to_the_bit(runs: Runs, families: dict[str, Path], adapter: dict[str, Any]) -> None:
     runs.base = families["t5"]
     spec = spec_of(adapter, epochs=1, dropout=0.1, gradient_accumulation_steps=2) | {

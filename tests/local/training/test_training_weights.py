@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, modeling_utils
+from transformers import AutoModelForSequenceClassification
 
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import load_tuned, read_tuned
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tiny import write_tiny_model
 from cloudtune_trainer.weights import head_weights
 
 from .conftest import Runs, sums
@@ -189,21 +190,31 @@ def test_the_weights_of_an_adapter_are_checked(runs: Runs) -> None:
             load_tuned(run.model, read_tuned(run.model), dtype=torch.float32)
 
 
-def test_an_expected_new_head_is_not_reported_as_missing(tiny_model: Path) -> None:
-    logged: list[str] = []
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What transformers logs."""
+    found: list[str] = []
 
     class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            logged.append(record.getMessage())
+            found.append(record.getMessage())
 
-    recorder = Recorder()
-    modeling_utils.logger.addHandler(recorder)
-    try:
-        new_head = set[str]()
-        head = Head("sequence_classification", 0, ("a", "b"))
-        models.load_model(models.BaseModel(str(tiny_model)), dtype=torch.float32, head=head, new_head=new_head)
-        assert (new_head, logged) == ({"score.weight"}, [])
-        AutoModelForSequenceClassification.from_pretrained(tiny_model)  # other loads are still reported
-        assert "LOAD REPORT" in logged[0]
-    finally:
-        modeling_utils.logger.removeHandler(recorder)
+    recorder, logger = Recorder(), logging.getLogger("transformers")
+    logger.addHandler(recorder)
+    yield found
+    logger.removeHandler(recorder)
+
+
+def test_an_expected_new_head_is_not_reported_as_missing(tiny_model: Path, logged: list[str]) -> None:
+    new_head = set[str]()
+    head = Head("sequence_classification", 0, ("a", "b"))
+    models.load_model(models.BaseModel(str(tiny_model)), dtype=torch.float32, head=head, new_head=new_head)
+    assert (new_head, logged) == ({"score.weight"}, [])
+    AutoModelForSequenceClassification.from_pretrained(tiny_model)  # other loads are still reported
+    assert "LOAD REPORT" in logged[0]
+
+
+def test_no_advice_is_logged_for_an_encoder_that_is_built(tmp_path: Path, logged: list[str]) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    write_tiny_model(tmp_path / "bert", model={"model_type": "bert", **sizes})
+    assert logged == []

@@ -180,6 +180,13 @@ def test_what_is_not_learned_does_not_become_the_target() -> None:
         without(Chat([U, Message("assistant", "bad", weight=0)]), {"weights"})
 
 
+@pytest.mark.parametrize(("lost", "kept"), [("images", VideoPart), ("videos", ImagePart)])
+def test_only_the_dropped_media_are_removed(lost: str, kept: type) -> None:
+    parts = [TextPart("Q"), ImagePart(ImageUrl("https://x/a.png")), VideoPart(VideoUrl("s3://b/a.mp4"))]
+    content = without(Chat([Message("user", parts), A]), {lost}).messages[0].content
+    assert [type(part) for part in content] == [TextPart, kept]
+
+
 def test_results_and_words_after_them_are_one_turn_for_claude() -> None:
     chat = Chat([U, CALL, RESULT, Message("user", "go on"), A], tools=[Tool("function", TOOL)])
     written = msgspec.json.decode(FORMATS["claude"].line(chat, canonical(chat)))

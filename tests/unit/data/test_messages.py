@@ -251,6 +251,26 @@ def test_the_remedy_for_unknown_columns_keeps_every_text(
     assert all(text in requested for text in row.values() if text != "A1")
 
 
+@pytest.mark.parametrize("row", [{"role": "user", "content": "a"}, {"from": "human", "value": "a"}])
+def test_a_message_is_not_taken_for_a_row(row: dict[str, str], tmp_path: Path) -> None:
+    for content in (json.dumps(row), json.dumps([row, row]) + "\n" + json.dumps([row])):
+        problem = error_of(tmp_path / "rows.jsonl", content)
+        assert "messages" in str(problem.fix)
+        assert "--map" not in str(problem.fix)
+
+
+def test_fields_have_the_names_of_the_file(tmp_path: Path) -> None:
+    content = json.dumps({"turnos": [{"role": "usuario", "content": "a"}], "otro": 1})
+    problem = error_of(tmp_path / "rows.jsonl", content, columns={"otro": "tools", "turnos": "messages"})
+    assert problem.field == "turnos[0].role"
+
+
+def test_half_a_pair_is_not_taken_for_an_answer(tmp_path: Path) -> None:
+    problem = error_of(tmp_path / "rows.jsonl", json.dumps({"prompt": "q", "chosen": "a"}))
+    assert "chosen + rejected" in str(problem.fix)
+    assert "--map" not in str(problem.fix)
+
+
 TEXT, BLOCKS = "a", [{"text": "a"}]
 CANDIDATES = [
     {"content": BLOCKS, "preferenceLabel": "preferred"},

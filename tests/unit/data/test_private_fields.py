@@ -147,7 +147,8 @@ def of_arguments(text: str) -> records.Chat:
 @pytest.mark.parametrize("text", [
     r'{"a": "line\nana@example.org"}', r'{"a": "ana\u0040example.org"}', '{"ana@example.org": 1}',
     '{"a": {"b": [{"c": "ana@example.org"}]}}', '{"a": "x", "a": "ana@example.org"}',
-    '{"a": "ana@example.org", "a": "x"}', '["ana@example.org"]', '{"a": "ana@example.org"',
+    '{"a": "ana@example.org", "a": "x"}', r'{"a": "ana\u0040example.org", "a": "x"}',
+    '["ana@example.org"]', '{"a": "ana@example.org"',
 ])  # fmt: skip
 def test_arguments_are_redacted_and_stay_json(text: str) -> None:
     record = of_arguments(text)

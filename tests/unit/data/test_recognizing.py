@@ -249,6 +249,7 @@ NAMED: dict[bytes, tuple[str, str]] = {
     _zip(): ("other_format", "unpack"),
     _tar(): ("other_format", "unpack"),
     gzip.compress(_tar()): ("other_format", "unpack"),
+    gzip.compress(gzip.compress(LINES.encode())): ("other_format", "decompress"),
     b"%PDF-1.7\n%\xe2\xe3\n": ("other_format", "JSONL"),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500): ("other_format", ".xlsx"),
     b"ORC\x0a\x03\x00\x00\x00": ("other_format", "JSONL"),

@@ -153,6 +153,20 @@ def test_many_at_once_share_a_folder_and_it_stays_small(tmp_path: Path, monkeypa
     assert not any(name.startswith(".") for name in names)
 
 
+def test_the_newest_entries_are_kept(tmp_path: Path, passes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_cache, "KEPT", 2)
+    known = Verdicts(tmp_path / "verdicts")
+    sides = [rows(tmp_path / "rows.jsonl").model_copy(update={"split_seed": seed}) for seed in range(4)]
+    for age, data in enumerate(sides):
+        known.prepare(data)
+        for entry in (tmp_path / "verdicts").iterdir():
+            if entry.stat().st_mtime > 1000:
+                os.utime(entry, (age, age))
+    for data in (sides[3], sides[2]):
+        known.prepare(data)
+    assert len(passes) == len(sides)
+
+
 def test_processes_share_a_folder(tmp_path: Path) -> None:
     rows(tmp_path / "rows.jsonl", 2000)
     code = (

@@ -196,6 +196,25 @@ def test_duplicate_keys_are_found_in_json_cells(tmp_path: Path) -> None:
     assert (problem.code, problem.line) == ("duplicate_key", 2)
 
 
+TWICE = '{"name":"a","name":"b","arguments":{}}'
+
+
+@pytest.mark.parametrize(("row", "field"), [
+    ({"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": TWICE}]},
+     "conversations[1].value"),
+    ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": f"[{TWICE}]"}]},
+     "messages[1].tool_calls"),
+    ({"prompt": "q", "completion": "a", "tools": f"[{TWICE}]"}, "tools"),
+    ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1, "a": 2}'}}]}]},
+     "messages[1].tool_calls[0].function.arguments"),
+])  # fmt: skip
+def test_duplicate_keys_are_errors_in_json_texts(row: dict[str, Any], field: str, tmp_path: Path) -> None:
+    (problem,) = (one for one in check(_file(tmp_path / "rows.jsonl", json.dumps(row)), workers=0).problems
+                  if one.severity == "error")  # fmt: skip
+    assert (problem.code, problem.field) == ("duplicate_key", field)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_two_columns_cannot_have_one_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -100,7 +100,7 @@ def test_a_paused_reinforcement_says_what_can_be_done():
      ("full_valid_loss", "validation", "full_loss"), ("train_reward_mean", "train", "reward")],
 )  # fmt: skip
 def test_figures_have_one_name_whatever_the_service_calls_them(name, split, ours):
-    (metric,) = responses.figures({"step": 4, name: "0.5", "unheard_of": 1}, "ev")
+    (metric,) = responses.figures({name: "0.5", "unheard_of": 1}, "ev", 4)
     assert (metric.step, metric.split, metric.values, metric.cursor) == (4, split, {ours: 0.5}, f"ev/{split}")
 
 

@@ -125,7 +125,9 @@ CASES: dict[str, tuple[list[Row], list[Row]]] = {
     "prompt_end": ([{**ITEM, "messages": [U, call(), result()]}], [ITEM]),
     "image_role": ([chat(U, said([image()], "assistant")), chat(said([image()], "system"), U, A)], [seen(image())]),
     "image_address": (
-        [seen(image(url)) for url in ("s3://c/a.png", "file:///a.png", "a.png", "data:image/png,abc", "ftp://x/a.png")],
+        [seen(image(url)) for url in (
+            "s3://c/a.png", "file:///a.png", "a.png", "data:image/png,abc", "ftp://x/a.png", "data:image/png;base64,@@",
+        )],
         [seen(image(url)) for url in ("http://x/a", "https://x/a.png", "data:image/png;base64,aGk=")],
     ),
     "image_format": (

@@ -14,6 +14,7 @@ from tests.unit.report.conftest import evaluation_of, labeled, with_curves
 from cloudtune.client import Client
 from cloudtune.document.formats import parse_yaml
 from cloudtune.errors import InputError, JobNotFound
+from cloudtune.evaluation.result import EvaluateOptions
 from cloudtune.ledger.rows import spec_of
 from cloudtune.report.blocks import Facts
 from cloudtune.report.content import outcome, sections
@@ -21,7 +22,7 @@ from cloudtune.report.curves import charts
 from cloudtune.report.document import evaluation_from_json
 from cloudtune.report.markdown import plain
 from cloudtune.report.page import LARGEST
-from cloudtune.report.reproduce import spec_text
+from cloudtune.report.reproduce import commands, spec_text
 from cloudtune.report.rows import compared_rows
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState, Metric, to_json
@@ -51,6 +52,7 @@ def test_every_format_says_what_the_evaluation_found(job: Job) -> None:
             assert title in text
         assert "default of scripted" in text
         assert "sha256" in text
+        assert "the price is unknown" in text
     assert json.loads(document)["evaluation"]["comparisons"][0]["verdict"] == "helped"
     assert [section.id for section in sections(report)][:3] == ["result", "curves", "confusion"]
 
@@ -79,7 +81,7 @@ def test_a_guard_set_shows_what_the_model_forgot(job: Job) -> None:
     report = job.report(evaluation=evaluation)
     for text in (report.html(), report.markdown()):
         assert "What it forgot" in text
-        assert "Metrics on 30 rows, with 95% intervals" in text
+        assert "Metrics on 30 rows of test.jsonl, with 95% intervals" in text
 
 
 def test_rows_that_got_worse_come_first() -> None:
@@ -159,6 +161,15 @@ def test_the_spec_in_the_report_is_that_of_the_job(job: Job) -> None:
     plan = job.report().plan
     assert plan is not None
     assert JobSpec.model_validate(parse_yaml(spec_text(plan)).values) == spec_of(plan)
+
+
+def test_the_commands_repeat_the_evaluation(job: Job) -> None:
+    options = EvaluateOptions(metrics=("accuracy", "regex:a b"), few_shot=5, max_rows=60, group="site", baselines=False)
+    found = msgspec.structs.replace(labeled(4), options=options, guard=labeled(4))
+    assert (
+        f"cloudtune evaluate {job.ref} --data test.jsonl --metric accuracy --metric 'regex:a b' --guard test.jsonl"
+        " --few-shot 5 --max-rows 60 --group site --no-baselines\n" in commands(job.report(evaluation=found))
+    )
 
 
 def test_what_the_back_end_cannot_return_is_named(tmp_path: Path) -> None:

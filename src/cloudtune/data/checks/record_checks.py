@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
+from cloudtune.data.conversation_rules import decoded
+from cloudtune.data.read.duplicate_keys import duplicate_key
 from cloudtune.data.records import (
     ROLES,
     Chat,
@@ -37,6 +39,7 @@ GENERAL: dict[str, str] = {
     "assistant_only": "Only an assistant turn has tool calls or reasoning.",
     "last_not_assistant": "A conversation to learn from, and each answer of a pair, ends with an assistant turn.",
     "last_not_user": "A prompt ends with a user or tool turn.",
+    "duplicate_key": "No key occurs twice in one object, the arguments of a tool call included.",
     "nothing_to_learn": "At least one assistant turn has no weight, or weight 1.",
     "same_answers": "The two answers of a pair differ.",
     "same_texts": "A positive differs from its anchor, and a negative from its positive and its anchor.",
@@ -146,7 +149,12 @@ def _asked(messages: list[Message]) -> list[Problem]:
     found = _turns(messages)
     if messages and messages[-1].role not in {"user", "tool"}:
         found.append(
-            _fault("last_not_user", "messages", "the prompt ends with an assistant turn", "end it with a user turn")
+            _fault(
+                "last_not_user",
+                "messages",
+                f"the prompt ends with a turn of {messages[-1].role}",
+                "end it with a user turn",
+            )
         )
     return found
 
@@ -179,6 +187,10 @@ def _turn(message: Message, place: str) -> list[Problem]:
             if getattr(message, name) is not UNSET:
                 code = "weight_role" if name == "weight" else "assistant_only"
                 found.append(_fault(code, f"{place}.{name}", f"only an assistant turn can have {name}", "remove it"))
+    for i, call in enumerate(message.tool_calls or ()):
+        text = call.function.arguments
+        if decoded(text) is not None and (problem := duplicate_key(text.encode())):
+            found.append(structs.replace(problem, field=f"{place}.tool_calls[{i}].function.arguments"))
     return found
 
 

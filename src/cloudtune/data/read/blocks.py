@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ _KEPT_BYTES = 16 << 20
 TOO_LONG_FIX = f"a row can be at most {MAX_ROW_BYTES >> 20} MiB; check that the file has one JSON object per line"
 
 
+@cache
 def keep_memory() -> None:
-    """Make the process reuse the memory of finished blocks.
+    """Make the process reuse the memory of finished blocks, from the first call on.
 
     The C library returns allocations of that size to the system and requests them again each time, which costs more
     than the work on them, until a larger one has been freed.

@@ -16,10 +16,10 @@ from cloudtune.data.read import explain, wrong_values
 from cloudtune.data.read.blocks import PART_BYTES, Block
 from cloudtune.data.read.causes import UNEXPECTED_ERRORS
 from cloudtune.data.read.duplicate_keys import check_keys, duplicate_key
-from cloudtune.data.read.json_syntax import TOO_DEEP, syntax
+from cloudtune.data.read.json_syntax import TOO_DEEP, NestedError, syntax
 from cloudtune.data.read.kinds import MAX_EXTRA, RowType, fits_a_field, records, row_type, with_fields
 from cloudtune.data.read.kinds_other import KINDS, deciding, kind_named, recognise
-from cloudtune.data.read.nested import NestedError, unnested
+from cloudtune.data.read.nested import unnested
 from cloudtune.data.read.nesting import DeepError, check_depth, may_be_deep
 from cloudtune.data.read.plain_blocks import PlainBlocks
 from cloudtune.data.records import Chat, checked

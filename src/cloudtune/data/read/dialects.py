@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import UNSET
 
+from cloudtune.data.read.duplicate_keys import duplicate_key
+from cloudtune.data.read.json_syntax import NestedError
 from cloudtune.data.records import Message, Tool, compact
 
 if TYPE_CHECKING:
@@ -59,13 +61,19 @@ class TurnError(ValueError):
 
 
 def from_json(value: Any, field: str) -> Any:
-    """The value of a JSON text; other values unchanged. Raises ValueError for a text that is not JSON."""
+    """The value of a JSON text; other values unchanged.
+
+    Raises ValueError for a text that is not JSON, and NestedError for a key that occurs twice.
+    """
     if not isinstance(value, str):
         return value
     try:
-        return msgspec.json.decode(value)
+        found = msgspec.json.decode(value)
     except msgspec.MsgspecError as error:
         raise TurnError(field, "expected JSON, got a text that is not valid JSON") from error
+    if problem := duplicate_key(value.encode()):
+        raise NestedError(msgspec.structs.replace(problem, field=field))
+    return found
 
 
 def typed(value: Any, wanted: Any, field: str) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMON = ("chat", "prompt_completion", "instruction", "text", "preference", "sharegpt")
 _SHOWN = 8
+_MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
 
 
 def not_an_object(value: object) -> Problem:
@@ -65,8 +66,11 @@ def keys(
         and not other.required.keys() < kind.required.keys()
     ):
         return mixed(other, kind)
-    if unmapped:
-        fix: str | None = f"columns maps {', '.join(_few(unmapped))}, which does not exist"
+    fix: str | None
+    if kind is None and any(pair <= present for pair in _MESSAGE_KEYS):
+        fix = 'it is one message of a conversation: write a whole conversation on each line, {"messages": [...]}'
+    elif unmapped:
+        fix = f"columns maps {', '.join(_few(unmapped))}, which does not exist"
     elif suggest("unknown_keys" if kind is None else "missing_key"):
         fix = _rename(row, kind) or (None if kind else _as_rows(row))
     else:
@@ -97,7 +101,7 @@ def _as_rows(row: Mapping[str, Any]) -> str | None:
     if not 2 <= len(names) <= _SHOWN or any(len(name) > SHOWN_CHARS for name in names):
         return None
     answer = next((name for name in names if _ANSWERS.fullmatch(name)), names[-1] if len(row) == 2 else None)
-    if answer is None:
+    if answer is None or any(answer in KINDS[name].required for name in COMMON):
         return None
     requested = [name for name in names if name != answer]
     if len(requested) == 1:

@@ -14,6 +14,14 @@ TOO_DEEP = Problem(code="too_deep", message="the JSON is nested too deeply", fix
 """Some program that reads the row would exceed its recursion limit."""
 
 
+class NestedError(Exception):
+    """A text within the row is not valid JSON."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
 def syntax(row: bytes) -> Problem | None:
     """The error of the row as UTF-8 and as JSON; None if it is valid."""
     try:

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data.read.dialects import OPAQUE, without_nulls
-from cloudtune.data.read.json_syntax import syntax
+from cloudtune.data.read.json_syntax import NestedError, syntax
 from cloudtune.data.records import compact
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from cloudtune.data.read.kinds import Kind
-
-
-class NestedError(Exception):
-    """A cell is not valid JSON."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
 
 
 def unnested(key: str, cell: Any, kind: Kind, *, is_cell: bool) -> Any:

@@ -20,6 +20,7 @@ DELIMITERS = (",", ";", "\t", "|")
 _UNPACK = "unpack it, and specify the files in it"
 _EXPORT = "export its rows as JSONL or CSV"
 _OTHER = (
+    (b"\x1f\x8b", "a file that is compressed twice", "decompress it once"),
     (b"PK\x03\x04", "a ZIP archive", _UNPACK),
     (b"PK\x05\x06", "an empty ZIP archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),

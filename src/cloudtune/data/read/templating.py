@@ -12,10 +12,10 @@ import msgspec
 from cloudtune.data.places import Batch
 from cloudtune.data.read import explain
 from cloudtune.data.read.decoding import FileRows
-from cloudtune.data.read.json_syntax import syntax
+from cloudtune.data.read.json_syntax import NestedError, syntax
 from cloudtune.data.read.kinds import row_type
 from cloudtune.data.read.kinds_other import recognise
-from cloudtune.data.read.nested import NestedError, decoded
+from cloudtune.data.read.nested import decoded
 from cloudtune.data.read.size_limits import SHOWN_CHARS
 from cloudtune.data.records import compact
 from cloudtune.errors import Problem

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cloudtune.backend import VERBS
-from cloudtune.errors import CloudtuneError, InputError, UnsupportedError
+from cloudtune.errors import CloudtuneError, InputError, PolicyRefused, UnsupportedError
 from cloudtune.optional import Priced
 from cloudtune.plan import plan_from_json, plan_to_json
 from cloudtune.spec import Source, spec_features
@@ -180,6 +180,16 @@ class PlanClauses(Harness):
         plan = client.plan(spec)
         assert {drop.field: drop.reason for drop in plan.dropped} == {name: can.reasons[name] for name in wanted}
         assert plan.steps == client.plan(_bare(world, can, wanted)).steps
+
+    def test_23_an_unknown_cost_is_named_and_a_limit_kept(self, world: World, backend: Backend, client: Client) -> None:
+        """23: a plan has figures or names what is unknown, and refuses a job that its cost limit does not pay for."""
+        cost = client.plan(world.spec()).cost
+        if cost is not None:
+            assert cost.basis
+            assert cost.at_most_usd is not None or cost.unknown
+        with untouched(world), pytest.raises(PolicyRefused) as refused:
+            client.plan(world.spec(limits={"max_cost_usd": 1e-6}))
+        assert refused.value.exit_code == 7
 
     def test_14_overrides_are_checked(self, world: World, backend: Backend, client: Client) -> None:
         """14: a key of ``overrides`` that this back end does not know is refused; another back end's are left alone."""

@@ -1,0 +1,36 @@
+"""Remembers the files with the metrics of a spec that are Python functions, as the user confirmed them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.config.trust import is_trusted, trust
+from cloudtune.files.regular_file import read_regular
+from cloudtune.trust import is_function
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LARGEST_FILE = 16 << 20
+
+
+def trust_functions(spec: Mapping[str, Any]) -> None:
+    """Record that the user trusts these files with their present content. A file that is missing is left out."""
+    for path in _files(spec):
+        if path.is_file():
+            trust(path, read_regular(path, _LARGEST_FILE))
+
+
+def are_functions_trusted(spec: Mapping[str, Any]) -> bool:
+    """Whether the content of these files is what the user trusted."""
+    try:
+        return all(is_trusted(path, read_regular(path, _LARGEST_FILE)) for path in _files(spec))
+    except OSError:
+        return False
+
+
+def _files(spec: Mapping[str, Any]) -> list[Path]:
+    metrics = (spec.get("evaluation") or {}).get("metrics") or ()
+    places = [name.rpartition(":")[0] for name in metrics if is_function(name)]
+    return [Path(place) for place in places if place.endswith(".py")]

@@ -1,0 +1,91 @@
+"""End dates of the catalogs: listed with their sources, warned of before, refused after."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cloudtune.catalog import load, vendors
+from cloudtune.cli.main import cli
+from cloudtune.retirements import of_catalogs, of_spec
+from cloudtune.spec import JobSpec
+from cloudtune.testing import FakeClock
+from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
+from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+from cloudtune_providers.bedrock.backend import BedrockBackend
+from cloudtune_providers.openai.backend import OpenAIBackend
+
+DATED = [
+    (vendor, model.id, (model.methods or ("sft",))[0], on)
+    for vendor in vendors() for model in load(vendor).models
+    for on in [min((day for day in (model.no_new_jobs_from, model.ends) if day is not None), default=None)]
+    if on is not None
+]  # fmt: skip
+
+
+def problems(vendor: str, model: str, method: str, today: date) -> list[Any]:
+    clock = FakeClock(datetime.combine(today, time(12), UTC))
+    makers: dict[str, Any] = {
+        "openai": lambda: OpenAIBackend(clock=clock), "bedrock": lambda: BedrockBackend(clock=clock),
+        "azure_openai": lambda: AzureOpenAIBackend(
+            AzureOpenAIOptions(endpoint="https://mine.openai.azure.com"), clock=clock
+        ),
+    }  # fmt: skip
+    spec = JobSpec.model_validate({"model": model, "method": method, "data": {"train": "rows.jsonl"}})
+    return [one for one in makers[vendor]().check(spec) if one.code.removesuffix("_soon") in ("model_ends", "closed")]
+
+
+def test_every_catalog_with_dated_models_is_covered() -> None:
+    assert {vendor for vendor, *_ in DATED} == {"openai", "azure_openai", "bedrock"}
+    assert len(DATED) > 10
+
+
+@pytest.mark.parametrize(("vendor", "model", "method", "on"), DATED, ids=lambda value: str(value)[:20])
+def test_a_plan_warns_before_an_end_date_and_refuses_after(vendor: str, model: str, method: str, on: date) -> None:
+    service = min((one.on for one in load(vendor).notices if one.what in ("no_new_jobs", "service_ends")), default=on)
+    first = min(on, service)
+    long_before = problems(vendor, model, method, first - timedelta(days=400))
+    assert [one.code for one in long_before] == []
+    before = problems(vendor, model, method, first - timedelta(days=1))
+    assert before
+    assert {one.severity for one in before} == {"warning"}
+    for day in (on, on + timedelta(days=30)):
+        after = problems(vendor, model, method, day)
+        assert "error" in {one.severity for one in after}
+        assert any(str(on) in one.message or str(service) in one.message for one in after)
+
+
+def test_every_date_has_a_source_that_was_read() -> None:
+    found = list(of_catalogs())
+    assert len(found) >= len(DATED)
+    assert all(", seen 20" in one.source for one in found)
+
+
+def test_specs_with_tuned_and_short_names_are_found() -> None:
+    (tuned, *_) = [one for one in of_spec("a.yaml", "openai", "ft:gpt-4.1-mini-2025-04-14:me::x", "sft")
+                   if "gpt-4.1-mini" in one.text]  # fmt: skip
+    assert tuned.on == date(2027, 1, 14)
+    short = list(of_spec("a.yaml", "bedrock", "anthropic.claude-3-haiku-20240307-v1:0", "sft"))
+    assert [one.on for one in short] == [date(2026, 9, 10)]
+    assert list(of_spec("a.yaml", "local", "./model", "sft")) == []
+
+
+def test_the_command_lists_by_date(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(memory_path)
+    monkeypatch.setenv("CLOUDTUNE_HOME", str(memory_path))
+    Path("job.yaml").write_text("backend: openai\nmodel: gpt-4.1-mini-2025-04-14\ndata: {train: rows.jsonl}\n")
+    answer = CliRunner().invoke(cli, ["retirements", "job.yaml", "--json"])
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)["retirements"]
+    assert [(one["on"], one["kind"], one["name"]) for one in found] == [
+        ("2027-01-06", "spec", "job.yaml"), ("2027-01-14", "spec", "job.yaml"),
+    ]  # fmt: skip
+    everything = CliRunner().invoke(cli, ["retirements", "--all"])
+    assert "gpt-4o-mini-2024-07-18" in everything.stdout
+    assert "source: " in everything.stderr
+    assert CliRunner().invoke(cli, ["retirements"]).exit_code == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -55,6 +54,7 @@ class TextEmbedding:
         assert spec.embedding is not None  # `read_spec` checks it
         self.spec = spec
         self._terms = spec.embedding
+        self._pooling: str = spec.embedding.pooling
         by_rank = self._terms.contrastive
         self.best_metric = BestMetric("mrr@10" if by_rank else "spearman", higher_is_better=True)
         self.metric_sums = len(_RECALLS) + 1 if by_rank else 0
@@ -69,10 +69,9 @@ class TextEmbedding:
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
         network = load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
-        if self._terms.pooling == "auto":
-            pooling, why = pooling_of(base, network.config)
-            self._terms = replace(self._terms, pooling=pooling)
-            self.notes = (f"pooling: {pooling}, {why}",)
+        if self._pooling == "auto":
+            self._pooling, why = pooling_of(base, network.config)
+            self.notes = (f"pooling: {self._pooling}, {why}",)
         return network
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> TextRows:
@@ -85,7 +84,7 @@ class TextEmbedding:
 
     def row_values_of(self, model: Any, batch: TextBatch) -> Tensor:
         """See `ComparesRows`: what `Texts` holds, for each text."""
-        vectors = embed(model, batch.inputs, self._terms.pooling)
+        vectors = embed(model, batch.inputs, self._pooling)
         return torch.cat([part.cpu().double() for part in (batch.labels, batch.scores[:, None], vectors)], 1)
 
     def set_step(self, values: Tensor | None, device: torch.device) -> None:
@@ -99,7 +98,7 @@ class TextEmbedding:
         """See `Task.forward`."""
         learns, rows, every = torch.is_grad_enabled(), batch.labels[:, 0], self._step
         if learns or every is None:
-            own = Texts.of(batch.labels, batch.scores, embed(model, batch.inputs, self._terms.pooling))
+            own = Texts.of(batch.labels, batch.scores, embed(model, batch.inputs, self._pooling))
             every = own if every is None else every.with_vectors(own)
         found = losses(every, every.rows if learns else rows, self._terms)
         mine = torch.isin(every.rows, rows)
@@ -128,7 +127,7 @@ class TextEmbedding:
     def write_files(self, folder: Path, model: Any) -> None:
         """See `WritesFiles`: the files of sentence-transformers."""
         size = model.config.get_text_config().hidden_size
-        write_pooling(folder, self._terms.pooling, size, self.spec.hyperparameters.max_length)
+        write_pooling(folder, self._pooling, size, self.spec.hyperparameters.max_length)
 
 
 class Embedder(Predictor):

@@ -239,6 +239,13 @@ def test_every_rule_has_a_row_that_breaks_it_and_one_that_keeps_it() -> None:
     assert seen_codes == {*CASES, *FACTS}
 
 
+def test_calls_without_an_id_and_with_the_same_one_are_told_apart() -> None:
+    (rule,) = (rule for rule in rules_of("openai", TEXT, "sft") if rule.code == "tool_pairing")
+    assert isinstance(rule, RowRule)
+    for ids, message in ((("a", "a"), "two calls have the id"), (("", "a"), "has no id")):
+        assert message in next(iter(rule.problems(record_of(chat(U, call("hora", "{}", *ids)))))).message
+
+
 def test_reserved_words_count_in_answers_except_for_distillation() -> None:
     (trained,), (distilled,) = (
         [rule for rule in rules_of("bedrock", NOVA, method) if rule.code == "reserved_word"]

@@ -189,7 +189,7 @@ def _turn(message: Message, place: str) -> list[Problem]:
                 found.append(_fault(code, f"{place}.{name}", f"only an assistant turn can have {name}", "remove it"))
     for i, call in enumerate(message.tool_calls or ()):
         text = call.function.arguments
-        if decoded(text) is not None and (problem := duplicate_key(text.encode())):
+        if text.count(":") > 1 and decoded(text) is not None and (problem := duplicate_key(text.encode())):
             found.append(structs.replace(problem, field=f"{place}.tool_calls[{i}].function.arguments"))
     return found
 

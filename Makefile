@@ -47,7 +47,7 @@ quickstart: $(VENV)/.run  ## Fetch a small real model, tune it on real headlines
 	$(BIN)/python examples/quickstart/quickstart.py
 
 # mypy has one process: beside the tests it uses what they leave of the cores.
-test: lint  ## What a change can break, in about 14 minutes on 2 cores
+test: lint  ## What a change can break, in about 18 minutes on 2 cores
 	@report=$$(mktemp); $(BIN)/mypy >$$report 2>&1 & types=$$!; \
 	$(PYTEST) -n $(WORKERS) --dist worksteal; tests=$$?; \
 	wait $$types; types=$$?; cat $$report; rm $$report; exit $$((tests || types))

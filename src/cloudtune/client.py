@@ -284,10 +284,11 @@ class Client:
             trust_functions(plan.spec)
         # Continue the recorded plan. Only the location of the rows may have changed.
         runner = self._runner(self.backend(plan.backend))
-        made = self.ledger.latest(plan.key)
-        if made is None or made.attempt < plan.attempt or made.ref is None:
+
+        def check() -> None:
             self._check_budgets(plan, accept_unknown_cost=accept_unknown_cost)
-        return Job(self, runner.submit(plan, spec_of(plan), on_step))
+
+        return Job(self, runner.submit(plan, spec_of(plan), on_step, check))
 
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
         """Continue a job that has ended: a new job starts from its newest valid checkpoint, with it as the parent.

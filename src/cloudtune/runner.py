@@ -110,17 +110,18 @@ class Runner:
         return last.attempt + 1 if self.ledger.is_done(last.token, last.plan.steps[-1].id) else last.attempt
 
     def submit(
-        self, plan: Plan, spec: JobSpec | None = None, on_step: Callable[[StepUpdate], None] | None = None
-    ) -> JobRef:
+        self, plan: Plan, spec: JobSpec | None = None, on_step: Callable[[StepUpdate], None] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> JobRef:  # fmt: skip
         """Create the job of a plan, or find it if the plan was submitted before.
 
-        ``spec`` locates the rows of its ``encode`` steps. Raises what the back end raises once its retries are
-        used up; the same call then continues from there.
+        ``spec`` locates the rows of its ``encode`` steps. ``check`` may refuse a new attempt; see `Ledger.begin`.
+        Raises what the back end raises once its retries are used up; the same call then continues from there.
 
         An attempt whose job was never requested follows the new plan, for example one that starts over instead of
         resuming. If a resumed attempt is refused before that, it is forgotten, so nothing has changed.
         """
-        attempt = self.ledger.begin(plan)
+        attempt = self.ledger.begin(plan, check)
         if attempt.ref is not None:
             return attempt.ref
         attempt = self.ledger.revise(plan)

@@ -6,6 +6,7 @@ stops it. Any other job is refused if it may cost more. A cost that is unknown i
 
 from __future__ import annotations
 
+from datetime import timedelta
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ _ROUNDED_USD = 1e-4
 """Estimates are rounded to this."""
 _NEWEST = 50
 """How many earlier jobs of a back end are searched for their speed."""
+_SUBMITTING = timedelta(minutes=1)
+"""An attempt that began before that has a job, or a step that a process works on, or was refused."""
 _ACCEPT = "pass --accept-unknown-cost to submit it without a limit"
 _SAME_SPEED = ("epochs", "max_steps", "learning_rate", "scheduler", "warmup_steps", "warmup_ratio", "weight_decay",
                "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "neftune_alpha")  # fmt: skip
@@ -173,7 +176,8 @@ def check_budgets(
             f"the cost of the job is unknown, and the budget {applying[0].name} allows {_usd(applying[0].usd)} USD",
             hint=f"set {FIELD}, or {_ACCEPT.replace('without a limit', 'anyway')}",
         )
-    jobs = [one for one in job_costs(ledger) if one.attempt.token != plan.token]
+    jobs = job_costs(ledger, submitting_since=now - _SUBMITTING)
+    jobs = [one for one in jobs if one.attempt.token != plan.token]
     for budget in applying:
         since = budget.since(now)
         counted = [one for one in jobs if budget.covers(one.attempt.plan) and one.attempt.begun_at >= since]

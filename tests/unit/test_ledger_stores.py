@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -15,12 +18,14 @@ import pytest
 
 from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError
+from cloudtune.ledger.costs import job_costs
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref
 from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef
 
 CLOCK = SystemClock()
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
@@ -195,6 +200,7 @@ def test_jobs_are_found_by_ref_name_and_beginning_of_id_taken_literally(url: str
 _RACER = """
 import sys, time
 from cloudtune.clock import SystemClock
+from cloudtune.ledger.costs import job_costs
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.processes.identity import Owner
 ledger, owner = Ledger.open(sys.argv[1], SystemClock()), Owner.here()
@@ -296,3 +302,28 @@ def test_a_deleted_job_is_listed_no_more_but_known_to_have_been(url: str) -> Non
     found = ledger.latest("k")
     assert found is not None
     assert found.gone_at is not None
+
+
+def test_an_older_ledger_can_be_read_and_is_upgraded_by_writing(url: str) -> None:
+    ledger = Ledger.open(url, CLOCK)
+    ledger.begin(plan())
+    downgrade(url)
+    for _ in range(2):
+        assert [one.name for one in ledger.named("headlines")] == ["headlines"]
+        assert list(job_costs(ledger, submitting_since=LONG_AGO)), "the query needs the newest table"
+    assert ledger.begin(plan("other")).name == "headlines"
+    assert len(job_costs(ledger, submitting_since=LONG_AGO)) == 2
+
+
+def downgrade(url: str) -> None:
+    """Undo the newest migration."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite://"))) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.executescript(f"DROP TABLE costs; PRAGMA user_version = {version - 1}")
+        return
+    import psycopg
+
+    with psycopg.connect(url) as db:
+        db.execute("DROP TABLE costs")
+        db.execute("DELETE FROM cloudtune_schema WHERE version = (SELECT max(version) FROM cloudtune_schema)")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ from cloudtune.client import Client
 from cloudtune.config.config import load_config
 from cloudtune.config.trust import trust
 from cloudtune.errors import ConfigError, PolicyRefused
+from cloudtune.execute import StepUpdate
 from cloudtune.ledger.costs import job_costs
+from cloudtune.processes.identity import Owner
 from cloudtune.spec import JobSpec
 from cloudtune.testing import FakeClock, ScriptedBackend, ScriptedVendor
 from cloudtune.testing.job_timeline import Script
@@ -209,6 +214,42 @@ def test_a_budget_counts_the_most_that_running_jobs_can_cost(memory_path: Path) 
     with pytest.raises(PolicyRefused, match=r"0.04 USD of the budget search are left"):
         desk.client.submit(plans[1])
     assert desk.client.submit(plans[0]) == job, "a job that exists is found again"
+
+
+def test_two_submissions_at_once_share_a_budget(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    plans = [desk.client.plan(desk.spec(n, tags={"team": "search"}, cap=0.06)) for n in range(2)]
+    first_is_sent, others_are_done = threading.Event(), threading.Event()
+
+    def wait_in_the_first_step(_: StepUpdate) -> None:
+        first_is_sent.set()
+        assert others_are_done.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(desk.client.submit, plans[0], on_step=wait_in_the_first_step)
+        assert first_is_sent.wait(60)
+        try:
+            with pytest.raises(PolicyRefused, match=r"0.04 USD of the budget search are left"):
+                desk.client.submit(plans[1])
+        finally:
+            others_are_done.set()
+        assert first.result().state
+    assert [one.token for one in desk.client.ledger.attempts()] == [plans[0].token], "the refused one is not recorded"
+
+
+def test_a_submission_that_was_refused_does_not_count(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    attempt = desk.client.ledger.begin(desk.client.plan(desk.spec(tags={"team": "search"}, cap=0.06)))
+    other = desk.spec(1, tags={"team": "search"}, cap=0.06)
+    with pytest.raises(PolicyRefused, match=r"0.04 USD of the budget search are left"):
+        desk.client.plan(other)
+    desk.clock.advance(timedelta(minutes=2).total_seconds())
+    assert desk.client.plan(other), "no process works on it, and nothing was sent"
+    token, step, owner = attempt.token, attempt.plan.steps[-1].id, Owner.here()
+    desk.client.ledger.claim(token, step, owner)
+    desk.client.ledger.sending(token, step, owner)
+    with pytest.raises(PolicyRefused, match=r"0.04 USD of the budget search are left"):
+        desk.client.plan(other)
 
 
 def test_an_unknown_cost_with_a_budget_is_refused(memory_path: Path) -> None:

@@ -12,6 +12,8 @@ from cloudtune.ledger.rows import ATTEMPT_COLUMNS, Attempt, DamagedRow, Rows, re
 from cloudtune.state import JobRef, Value
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cloudtune.ledger.ledger import Ledger
 
 
@@ -51,26 +53,37 @@ def recorded_cost(ledger: Ledger, ref: JobRef) -> ActualCost | None:
 
 
 def job_costs(
-    ledger: Ledger, *, backend: str | None = None, recorded: bool = False, limit: int | None = None
-) -> Rows[JobCost]:
+    ledger: Ledger, *, backend: str | None = None, recorded: bool = False,
+    submitting_since: datetime | None = None, limit: int | None = None,
+) -> Rows[JobCost]:  # fmt: skip
     """Return jobs with their costs, deleted jobs too, newest first. Damaged rows are skipped.
 
     Args:
         ledger: The ledger.
         backend: Only jobs of this back end.
         recorded: Only jobs whose cost is recorded.
+        submitting_since: Also attempts that have no job yet: those begun since then, those that a process works on, and
+            those whose request may have created a job.
         limit: Maximum number of jobs.
     """
     columns = ", ".join(f"attempts.{name}" for name in ATTEMPT_COLUMNS.split(", "))
     query = (
         f"SELECT seq, {columns}, cost FROM attempts LEFT JOIN costs ON costs.token = attempts.token"  # noqa: S608
-        " WHERE purpose = 'job' AND ref IS NOT NULL"
+        " WHERE purpose = 'job'"
     )
     values: tuple[str | int, ...] = ()
+    if submitting_since is None:
+        query += " AND ref IS NOT NULL"
+    else:
+        query += (
+            " AND (ref IS NOT NULL OR attempts.begun_at >= ? OR EXISTS (SELECT 1 FROM steps WHERE steps.token ="
+            " attempts.token AND outputs IS NULL AND (owner IS NOT NULL OR sent_at IS NOT NULL)))"
+        )
+        values = (submitting_since.isoformat(),)
     if recorded:
         query += " AND cost IS NOT NULL"
     if backend is not None:
-        query, values = f"{query} AND backend = ?", (backend,)
+        query, values = f"{query} AND backend = ?", (*values, backend)
     query += " ORDER BY seq DESC"
     if limit is not None:
         query, values = f"{query} LIMIT ?", (*values, limit)

@@ -149,18 +149,24 @@ class Ledger:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def begin(self, plan: Plan) -> Attempt:
-        """Record an attempt, or return the existing one with the same key and number."""
+    def begin(self, plan: Plan, check: Callable[[], None] | None = None) -> Attempt:
+        """Record an attempt, or return the existing one with the same key and number.
+
+        ``check`` is called before a new attempt is recorded, while no other process can record one. If it raises, the
+        ledger does not change.
+        """
         row = (
             plan.key, plan.attempt, plan.purpose, plan.token, plan.name, plan.backend, plan.scope,
             str(plan.spec.get("model", "")), self._stamp(), _plan_text(plan),
         )  # fmt: skip
         with self._write("begin") as db:
-            db.execute(
+            added = db.execute(
                 "INSERT INTO attempts (key, attempt, purpose, token, name, backend, scope, model, begun_at, plan)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 row,
             )
+            if check is not None and added.rowcount:
+                check()
             return self._attempt(db, plan)
 
     def revise(self, plan: Plan) -> Attempt:

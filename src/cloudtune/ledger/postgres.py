@@ -68,17 +68,21 @@ class PostgresStore:
     def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         """Return the rows; none if there is no ledger yet."""
         with self._connected("read") as db:
-            db.execute("SET TRANSACTION READ ONLY")
             version = self._version(db)
             if version == 0:
                 return []
             if version < len(_MIGRATIONS):
-                raise LedgerError(
-                    f"the ledger {self} has the old schema version {version}",
-                    hint="the next submission upgrades it; older versions of cloudtune cannot use it afterwards",
-                )
-            rows: list[dict[str, Any]] = _Connection(db).execute(query, values).fetchall()
-            return rows
+                # The new schema is rolled back: reading changes nothing, and older versions can still use the ledger.
+                with db.transaction(force_rollback=True):
+                    db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                    self._migrate(db)
+                    return self._rows(db, query, values)
+            db.execute("SET TRANSACTION READ ONLY")
+            return self._rows(db, query, values)
+
+    def _rows(self, db: Any, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = _Connection(db).execute(query, values).fetchall()
+        return rows
 
     @contextmanager
     def _connected(self, what: str) -> Iterator[Any]:

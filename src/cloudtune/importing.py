@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import InputError, Problem, UnsupportedError
+from cloudtune.files.model_files import links_outside
 from cloudtune.files.private_files import narrow, private_folder
 from cloudtune.files.regular_file import open_regular
 from cloudtune.optional import Elsewhere, Importer, ImportRequest, InPlace, InPlaceImporter, ModelFile
@@ -74,6 +75,7 @@ class Importing:
             if not source.is_dir():
                 raise InputError([Problem(code="no_folder", message="no such folder", file=str(source))])
             problems, called = self._importer.check_import(source), source.resolve().name
+            problems = [*links_outside(source, _paths(source)), *problems]
         if any(problem.severity == "error" for problem in problems):
             raise InputError(problems)
         resolved = reading(self._runner.clock, self._importer.resolve_import)

@@ -176,8 +176,8 @@ def check_budgets(
             f"the cost of the job is unknown, and the budget {applying[0].name} allows {_usd(applying[0].usd)} USD",
             hint=f"set {FIELD}, or {_ACCEPT.replace('without a limit', 'anyway')}",
         )
-    jobs = job_costs(ledger, submitting_since=now - _SUBMITTING)
-    jobs = [one for one in jobs if one.attempt.token != plan.token]
+    known = job_costs(ledger, submitting_since=now - _SUBMITTING)
+    jobs = [one for one in known if one.attempt.token != plan.token]
     for budget in applying:
         since = budget.since(now)
         counted = [one for one in jobs if budget.covers(one.attempt.plan) and one.attempt.begun_at >= since]

@@ -195,6 +195,15 @@ def test_an_import_is_a_job_from_its_files_to_nothing(world: BedrockWorld, clien
     assert world.emulator.store.all("imported_model", "bedrock") == []
 
 
+def test_an_import_uploads_no_link_that_leaves_the_folder(world: BedrockWorld, client: Client) -> None:
+    folder = model_folder(world.root, 1)
+    (world.root / "secret").write_text("a key")
+    (folder / "notes.txt").symlink_to(world.root / "secret")
+    with pytest.raises(InputError, match=r"notes.txt: .*a link to .*secret, outside the folder"):
+        bring(client, folder, name="mine")
+    assert world.held() == []
+
+
 def test_an_import_that_fails_says_why_and_may_be_made_again(world: BedrockWorld, client: Client) -> None:
     import msgspec
 

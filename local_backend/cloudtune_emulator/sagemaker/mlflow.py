@@ -93,7 +93,7 @@ def _points(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[d
     found: list[dict[str, Any]] = []
     count = 0
     for at, line in seen.lines:
-        figures = ast.literal_eval(line)
+        figures = _figures(line)
         count += "loss" in figures
         epoch = figures.pop("epoch", None)
         step = count if epoch is None else round(epoch / epochs * steps)
@@ -103,6 +103,16 @@ def _points(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[d
             for key, value in figures.items()
         ]
     return found
+
+
+def _figures(line: str) -> dict[str, float]:
+    """The metrics of a line of the log, which are printed as a dict. Other lines have none."""
+    try:
+        found = ast.literal_eval(line)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return {}
+    is_dict = isinstance(found, dict)
+    return {str(key): value for key, value in found.items() if isinstance(value, int | float)} if is_dict else {}
 
 
 def describe_app(context: EmulatorContext, call: Call) -> Reply:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import JobNotFound, Problem, SpecError
-from cloudtune.files.model_files import json_object, model_sizes
+from cloudtune.files.model_files import json_object, links_outside, model_sizes
 from cloudtune_trainer.submit import model_facts
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ CHANNEL = "model"
 
 
 def find_model(name: str, revision: str | None, stores: Stores) -> dict[str, Any]:
-    """The model's properties. ``s3`` is its existing location, ``files`` are the files to upload. Raises SpecError."""
+    """The model's properties. ``s3`` is its existing location, ``files`` are the files to upload.
+
+    Raises SpecError for what is no model, and for links that leave the model's folder.
+    """
     if name.startswith("s3://"):
         return _in_s3(name, stores)
     found = model_facts.find_model(name, revision=revision)
@@ -28,6 +31,8 @@ def find_model(name: str, revision: str | None, stores: Stores) -> dict[str, Any
     facts |= {"s3": None, "files": {}, "channel_path": CHANNEL}
     if found.source == "folder":
         files = sorted(path for path in Path(found.path).rglob("*") if path.is_file() and not _is_hidden(path))
+        if problems := list(links_outside(Path(found.path), files)):
+            raise SpecError(problems)
         facts["files"] = {path.relative_to(found.path).as_posix(): _file(path) for path in files}
     elif found.source != "hub":
         path = Path(found.path)

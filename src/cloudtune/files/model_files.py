@@ -9,10 +9,11 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard
 
+from cloudtune.errors import Problem
 from cloudtune.files.regular_file import open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 LARGEST_JSON = 64 << 20
@@ -74,6 +75,21 @@ class Sizes(NamedTuple):
 
     context_length: int | None
     vocab_size: int | None
+
+
+def links_outside(folder: Path, files: Iterable[Path]) -> Iterator[Problem]:
+    """The problem of each file that is a link out of the model's folder: an upload could send any file of the user.
+
+    The links of the Hugging Face Hub's cache, ``snapshots/COMMIT/FILE -> ../../blobs/HASH``, are part of the model.
+    """
+    own = folder.resolve()
+    blobs = own.parents[1] / "blobs" if own.parent.name == "snapshots" else None
+    for file in files:
+        target = file.resolve()
+        if not target.is_relative_to(own) and target.parent != blobs:
+            message = f"a link to {target}, outside the folder"
+            fix = "copy the file into the folder, or remove the link"
+            yield Problem(code="link_outside", file=str(file), message=message, fix=fix)
 
 
 def model_sizes(config: Mapping[str, Any]) -> Sizes:

@@ -9,6 +9,7 @@ saves in ``log.txt``.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -67,17 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 128 + received[0]
         report.state(outcome, detail)
     except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not stay "training"
-        traceback.print_exc()
         problem = classify(error, run.log)
         if rank:
             leave_note(run, rank, problem)
         report.failed(problem)
+        with contextlib.suppress(OSError):  # the log is on the same disk, which may be full
+            traceback.print_exception(error)
         return 1
     return 0
 
 
 if __name__ == "__main__":
     status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)  # everything is saved; freeing the objects of torch and peft takes one to two seconds

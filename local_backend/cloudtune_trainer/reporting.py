@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -93,7 +94,8 @@ class Report:
         try:
             self.event(kind, message, level=level, **data)
         except OSError as error:
-            sys.stderr.write(f"cannot write the event: {error}\n")
+            with contextlib.suppress(OSError):  # the log is on the same disk
+                sys.stderr.write(f"cannot write the event: {error}\n")
 
     def _write(self, *, durable: bool) -> None:
         self._status["updated_at"] = now()

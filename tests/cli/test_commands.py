@@ -33,7 +33,7 @@ def test_run_plans_submits_and_watches(desk: Desk) -> None:
     assert done.out.strip() == str(ref)  # stdout holds the reference and nothing else
     assert ref.backend == "scripted"
     for words in ("Plan for job on scripted", "train  20 rows", "] create the job: done", "succeeded; tuned model: ",
-                  "Cost: not estimated", f"cloudtune generate {ref}"):  # fmt: skip
+                  "Cost: unknown", f"cloudtune generate {ref}"):  # fmt: skip
         assert words in done.err
     assert len(desk.vendor.jobs()) == 1
 

@@ -115,6 +115,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("UploadsOnFinding", "test_20_reading_changes_nothing", {"personality": "neither"}),
     ("RegistersOnResolving", "test_20_reading_changes_nothing", {}),
     ("TakesLongRows", "test_21_a_row_over_the_limit_is_found_before_upload", {}),
+    ("CostsNothing", "test_23_an_unknown_cost_is_named_and_a_limit_kept", {}),
 ]
 
 

@@ -32,6 +32,7 @@ READ_THEIR_OWN = {
     "src/cloudtune/files/private_files.py": "copies and writes of files that cloudtune made",
     "src/cloudtune/files/regular_file.py": "it is the way",
     "src/cloudtune/processes/identity.py": "files of /proc",
+    "src/cloudtune/report/page.py": "files of this package",
     "src/cloudtune/testing/": "files of the tests",
     "providers/cloudtune_providers/aws/parts.py": "rows in the spool, or files that a plan has read already",
     "providers/cloudtune_providers/aws/s3.py": "rows in the spool",

@@ -96,8 +96,9 @@ def main() -> int:
             return TERMINATED
         return _train(tree, run, setup, stop_requested, deadline)
     except BaseException as error:  # noqa: BLE001 - any failure is reported
-        traceback.print_exc()
         fail(tree, classify(error, run.log))
+        with contextlib.suppress(OSError):  # a full disk must not hide the reason
+            traceback.print_exception(error)
         return 1
 
 

@@ -14,6 +14,7 @@ from cloudtune.evaluation.compare import Comparison, ModelScores
 from cloudtune.evaluation.contamination import Overlap
 from cloudtune.evaluation.metrics import Task
 from cloudtune.files.private_files import private_folder, write_private
+from cloudtune.files.regular_file import open_regular
 from cloudtune.ledger.evaluations import evaluation_file
 from cloudtune.state import Value, to_json
 
@@ -112,7 +113,8 @@ def load(ledger: Ledger, ref: JobRef) -> Evaluation | None:
     """
     path = evaluation_file(ledger, ref)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
+        with open_regular(path) as file:
+            return msgspec.json.decode(file.read(), type=Evaluation)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -46,9 +46,12 @@ MANY = 1000
 class DirectedBackend(LocalBackend):
     """The local back end, whose trainer is the one that takes orders."""
 
+    def _python(self, spec: JobSpec) -> str:
+        super()._python(spec.model_copy(update={"adapter": None}))  # `make test` has no package for qlora
+        return str(self.root.parent / "directed-python")
+
     def resolve(self, spec: JobSpec) -> Resolved:
-        resolved = super().resolve(spec)  # with all its checks
-        resolved.facts["python"] = str(self.root.parent / "directed-python")
+        resolved = super().resolve(spec)  # with all its other checks
         resolved.facts["gpus"] = 0
         return resolved
 
@@ -224,6 +227,8 @@ def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
         return {"tokens": words, "tags": ["B-ASK", *["O"] * (len(words) - 1)]}
     if kind == "question":
         return {"question": question, "context": f"It is {answer}.", "answers": {"text": ["It"], "answer_start": [0]}}
+    if kind == "contrastive":
+        return {"anchor": question, "positive": f"It is {answer}.", "negative": f"It is {answer + 1}."}
     if kind == "pair":
         return {"source": question, "target": f"{answer}"}
     return {"prompt": question, "completion": f"{answer}"}

@@ -14,7 +14,7 @@ import torch
 from cloudtune_trainer import models
 from cloudtune_trainer.export import export
 from cloudtune_trainer.folder import read_json
-from cloudtune_trainer.generate import Model, load_tuned, read_tuned
+from cloudtune_trainer.generate import Model, load_tuned
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.model_folder import publish
 from cloudtune_trainer.multi_adapter import MultiAdapterModel
@@ -22,6 +22,7 @@ from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.tiny import write_tiny_model
+from cloudtune_trainer.tuned import read_tuned
 
 from .conftest import Runs, events, metrics, same_bits, sums, texts, weights
 

@@ -251,7 +251,7 @@ def test_a_trained_model_finds_answers(runs: Runs, encoder: Path, tmp_path: Path
     for one, other in zip(found, open_model(tmp_path / "merged").predict(asked), strict=True):
         assert one.text == other.text
     for bad in ("a text", {"question": "Who?"}, {"question": "Who?", "context": " "}):
-        with pytest.raises(TrainingProblem, match='rows with "question" and "context"'):
+        with pytest.raises(TrainingProblem, match='it is not a row with "question" and "context"'):
             list(answerer.predict([bad]))
     with pytest.raises(TrainingProblem, match="leaves no room"):
         list(answerer.predict([{"question": "who " * 99, "context": "Ada"}]))

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from cloudtune_trainer import models
-from cloudtune_trainer.generate import load_tuned, read_tuned
+from cloudtune_trainer.generate import load_tuned
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tiny import write_tiny_model
+from cloudtune_trainer.tuned import read_tuned
 from cloudtune_trainer.weights import head_weights
 
 from .conftest import Runs, sums

@@ -21,7 +21,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "method.problem": ("regression",),
     "method.class_weights": ("balanced",),
     "method.label_smoothing": (0.07,),
-    "method.loss": ("cosine_similarity",),
+    "method.loss": ("triplet",),
     "method.pooling": ("cls",),
     "method.margin": (0.7,),
     "method.reward": ({"url": "http://127.0.0.1:9/other", "timeout": 77.0},),

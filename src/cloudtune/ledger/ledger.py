@@ -114,10 +114,7 @@ class Ledger:
 
             return cls(PostgresStore(url), clock, trace)
         if len(parts.scheme) > 1 and parts.scheme != "sqlite":
-            raise LedgerError(
-                f"unsupported ledger URL scheme {parts.scheme!r}",
-                hint=_URL_HINT,
-            )
+            raise LedgerError(f"unsupported ledger URL scheme {parts.scheme!r}", hint=_URL_HINT)
         if parts.scheme == "sqlite" and parts.netloc:
             raise LedgerError(
                 f"{shown(url)!r} contains a host", hint="write three slashes: sqlite:///path/to/ledger.db"
@@ -152,8 +149,7 @@ class Ledger:
     def begin(self, plan: Plan, check: Callable[[], None] | None = None) -> Attempt:
         """Record an attempt, or return the existing one with the same key and number.
 
-        ``check`` is called before a new attempt is recorded, while no other process can record one. If it raises, the
-        ledger does not change.
+        ``check`` runs before a new attempt is recorded, under the ledger's lock. If it raises, nothing changes.
         """
         row = (
             plan.key, plan.attempt, plan.purpose, plan.token, plan.name, plan.backend, plan.scope,

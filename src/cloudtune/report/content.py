@@ -50,6 +50,10 @@ class Outcome(NamedTuple):
 _HEADLINES = {
     "helped": "Tuning helped", "worse": "Tuning made it worse", "no evidence": "No evidence that tuning helped",
 }  # fmt: skip
+_AGAINST_OTHERS = {
+    "helped": "Better than {}", "worse": "Worse than {}", "no evidence": "No evidence of a difference from {}",
+}  # fmt: skip
+"""Another model can be a tuned one too, so a comparison with it says nothing about tuning."""
 
 
 def outcome(report: Report) -> Outcome:
@@ -59,9 +63,10 @@ def outcome(report: Report) -> Outcome:
         return Outcome("not measured", "Not measured", "The job was not compared with another model on held-out rows.")
     lines = found.verdict.split("\n")
     number = next((number for number, one in enumerate(found.comparisons) if one.role == "base"), 0)
-    word = found.comparisons[number].verdict
+    one = found.comparisons[number]
+    headline = _AGAINST_OTHERS[one.verdict].format(one.against) if one.role == "other" else _HEADLINES[one.verdict]
     detail = lines[number].partition(": ")[2]
-    return Outcome(word, _HEADLINES[word], detail[:1].upper() + detail[1:])
+    return Outcome(one.verdict, headline, detail[:1].upper() + detail[1:])
 
 
 def overview(report: Report) -> tuple[tuple[str, str], ...]:

@@ -28,7 +28,7 @@ _ROWS_OF_A_KIND = 20
 def markdown_text(report: Report) -> str:
     """Return the text."""
     found = outcome(report)
-    parts = [f"# {plain(report.name)}", f"**{found.headline}.** {plain(found.detail)}",
+    parts = [f"# {plain(report.name)}", f"**{plain(found.headline)}.** {plain(found.detail)}",
              _table(("", ""), ((name, value) for name, value in overview(report)))]  # fmt: skip
     for section in sections(report):
         parts.append(f"## {section.title}")

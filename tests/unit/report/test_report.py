@@ -76,6 +76,19 @@ def test_the_headline_is_the_verdict_against_the_base_model(
     assert outcome(job.report(evaluation=labeled(60, right=right, base_right=base_right))).headline == headline
 
 
+@pytest.mark.parametrize(
+    ("right", "other_right", "headline"),
+    [(0.9, 0.5, "Better than *v1*"), (0.5, 0.9, "Worse than *v1*"),
+     (0.7, 0.7, "No evidence of a difference from *v1*")],
+)  # fmt: skip
+def test_another_model_says_nothing_about_tuning(job: Job, right: float, other_right: float, headline: str) -> None:
+    found = labeled(60, right=right, base_right=other_right)
+    other = msgspec.structs.replace(found.comparisons[0], role="other", against="*v1*")
+    report = job.report(evaluation=msgspec.structs.replace(found, comparisons=(other,)))
+    assert outcome(report).headline == headline
+    assert f"**{plain(headline)}.**" in report.markdown()
+
+
 def test_a_guard_set_shows_what_the_model_forgot(job: Job) -> None:
     evaluation = msgspec.structs.replace(labeled(60), guard=labeled(30, right=0.4, base_right=0.9))
     report = job.report(evaluation=evaluation)

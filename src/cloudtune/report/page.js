@@ -13,9 +13,12 @@ function sortable(table) {
       const down = head.getAttribute("aria-sort") === "ascending", sign = down ? -1 : 1;
       heads.forEach(one => one.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = row => row.cells[column].dataset.v ?? row.cells[column].textContent;
+      const key = row => {
+        const cell = row.cells[column], text = cell.dataset.v ?? cell.textContent;
+        return {text, number: cell.classList.contains("n") ? parseFloat(text.replace(/[<,]/g, "")) : NaN};
+      };
       const keyed = [...body.rows].map(row => [key(row), row]);
-      keyed.sort((one, other) => sign * collator.compare(one[0], other[0]));
+      keyed.sort(([one], [other]) => sign * (one.number - other.number || collator.compare(one.text, other.text)));
       body.append(...keyed.map(pair => pair[1]));
       table.dispatchEvent(new Event("sorted"));
     });

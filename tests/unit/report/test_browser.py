@@ -101,6 +101,21 @@ def test_tables_are_sorted_by_keyboard(browser: Browser, written: Path) -> None:
         assert page.errors() == []
 
 
+def test_numbers_are_sorted_by_value(browser: Browser, job: Job, tmp_path: Path) -> None:
+    expected = [str(number) for number in range(1, 9)]
+    tuned, base = ["2", "3", "4", "5", *expected[4:]], ["2", *expected[1:]]
+    found = evaluation_of(expected, tuned, base, task="numbers", metrics=("mean_absolute_error",))
+    file = tmp_path / "report.html"
+    file.write_text(job.report(evaluation=found).html(), encoding="utf-8")
+    rows = "[...document.querySelector('#result table').tBodies[0].rows]"
+    values = f"{rows}.map(row => parseFloat(row.cells[1].textContent))"
+    with browser.open(file) as page:
+        page.run("document.querySelectorAll('#result thead button')[1].click()")
+        assert page.run(values) == [0.125, 0.5, 7]
+        page.run("document.querySelectorAll('#result thead button')[1].click()")
+        assert page.run(values) == [7, 0.5, 0.125]
+
+
 def test_rows_are_filtered_by_keyboard(browser: Browser, written: Path) -> None:
     changes = f"[...new Set({SHOWN}.map(row => row.dataset.change))]"
     count = "document.getElementById('count').textContent"

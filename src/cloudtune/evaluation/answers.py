@@ -38,7 +38,7 @@ class Answers:
 
     def get_or_generate(
         self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions, ask: Ask,
-        progress: Callable[[int, int], None] = lambda done, count: None, *, parallel: int = 1,
+        progress: Callable[[int, int], None] = lambda done, count: None, *, parallel: int | None = None,
     ) -> list[Generation]:  # fmt: skip
         """The answers of a model in the order of the prompts. Asks for those that are not stored, each prompt once.
 
@@ -50,7 +50,7 @@ class Answers:
             options: Part of what an answer is stored under.
             ask: Generates answers for prompts, in order.
             progress: Called with the number of prompts that have an answer, and of all of them.
-            parallel: Prompts that are asked at a time, each in a call of its own. 1 asks all in one call, which may
+            parallel: Prompts that are asked at a time, each in a call of its own. None asks all in one call, which may
                 then use batches; prompts of similar length follow each other.
 
         Raises:
@@ -65,7 +65,7 @@ class Answers:
                 known = {key: found for key in dict.fromkeys(keys) if (found := _stored(db, key)) is not None}
                 missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
                 questions = Questions(missing, len(known), ask, functools.partial(_store, db, known), progress)
-                if parallel == 1:
+                if parallel is None:
                     questions.ask_in_order(self._clock)
                 else:
                     questions.ask_in_parallel(self._clock, parallel)

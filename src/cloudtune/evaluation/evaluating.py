@@ -169,7 +169,7 @@ class _Asking:
             run.model.base_identity if run.base else run.model.identity, run.prompts, options,
             lambda prompts: _answers_of(run, prompts, options),
             lambda done, count: self._progress(run.name, done, count),
-            parallel=self._parallel if run.model.backend.capabilities.remote else 1,
+            parallel=self._parallel if run.model.backend.capabilities.remote else None,
         )  # fmt: skip
         if cut := sum(answer.finish_reason == "length" for answer in answers):
             subject = "1 answer was" if cut == 1 else f"{cut:,} answers were"

@@ -79,14 +79,15 @@ def test_endless_throttling_ends_with_its_error(tmp_path: Path) -> None:
         ask(tmp_path, Vendor(fault))
 
 
-def test_rejected_prompts_are_one_error_after_all_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_rejected_prompts_are_one_error_after_all_answers(tmp_path: Path, parallel: int) -> None:
     def fault(prompt: str, calls: int) -> None:
         if prompt.endswith("7"):
             raise InvalidRequest("the content filter rejects it")
 
     vendor = Vendor(fault)
     with pytest.raises(InvalidRequest) as caught:
-        ask(tmp_path, vendor)
+        ask(tmp_path, vendor, parallel=parallel)
     assert caught.value.message.startswith("4 of 40 prompts were rejected:\n'question 07': the content filter")
     assert len(vendor.answered) == 36
     again = Vendor()

@@ -257,6 +257,8 @@ def test_the_evaluation_of_a_spec_is_no_part_of_the_job(desk: Desk, job: str) ->
     ("evaluation: missing.jsonl\n", "missing.jsonl"),
     ("evaluation: {metrics: accuracy, data: test.jsonl}\n", "accuracy is for labels"),
     ("evaluation: {few_shot: 2}\n", "set evaluation.data or data.test"),
+    ("evaluation: {metrics: 'json_schema:none.json', data: test.jsonl}\n", "none.json: No such file"),
+    ("evaluation: {metrics: 'none.py:f', data: test.jsonl}\n", "none.py:f: the file is missing"),
 ])  # fmt: skip
 def test_a_wrong_evaluation_is_refused_before_the_job(desk: Desk, more: str, message: str) -> None:
     with_answers("")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, InputError, Problem
-from cloudtune.evaluation.metrics import ANY, DEFAULTS, METRICS, Metric, average, share
+from cloudtune.evaluation.metrics import ANY, DEFAULTS, LARGEST, METRICS, Metric, average, share
 from cloudtune.evaluation.text_metrics import json_value
 from cloudtune.files.regular_file import read_regular
 from cloudtune.trust import is_function
@@ -42,6 +42,22 @@ def chosen_metrics(names: Sequence[str], task: Task, *, load: bool = True) -> li
     if problems:
         raise InputError(problems)
     return found
+
+
+def check_files(names: Sequence[str]) -> None:
+    """Raise InputError for schemas that are wrong, and for files of functions that are missing. Runs no function."""
+    problems: list[Problem] = []
+    for name in names:
+        place = name.rpartition(":")[0]
+        try:
+            if name.startswith(SCHEMA):
+                _schema_check(name.removeprefix(SCHEMA))
+            elif is_function(name) and place.endswith(".py") and not Path(place).is_file():
+                raise _problem(f"{name}: the file is missing")
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
 
 
 def _metric(name: str, task: Task, *, load: bool) -> Metric:
@@ -125,7 +141,11 @@ def _function(name: str) -> Callable[[str, str], Any]:
 
 def _score(name: str, function: Callable[[str, str], Any], answer: str, expected: str) -> float:
     try:
-        return float(function(answer, expected))
+        score = float(function(answer, expected))
     except Exception as error:
         message = f"the metric {name} failed for the answer {answer[:60]!r}: {type(error).__name__}: {error}"
         raise BackendError(message) from error
+    if not abs(score) <= LARGEST:  # NaN is not
+        message = f"the metric {name} is {score:g} for the answer {answer[:60]!r}"
+        raise BackendError(message, hint=f"return a number of at most {LARGEST:g}")
+    return score

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.evaluation import probabilities, text_metrics, tool_calls
 from cloudtune.evaluation.statistics import ranks
-from cloudtune.evaluation.text_metrics import json_value, number_of
+from cloudtune.evaluation.text_metrics import exact_number, json_value, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,8 @@ _ENTITY_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 MOST_LABELS = 100
 _ROWS_PER_LABEL = 3
 _LONGEST_LABEL = 60
+LARGEST = 1e100
+"""Of a row's error or score, so that sums of its cube are finite."""
 
 
 class Metric(NamedTuple):
@@ -155,14 +157,15 @@ def _errors(answers: Sequence[str], expected: Sequence[str]) -> Array:
     """The absolute error of each row.
 
     An answer without a number has the distance of the two extremes expected. If all expected numbers are equal, it has
-    the size of that number, and at least 1.
+    the size of that number, and at least 1. No error is larger than `LARGEST`: a model can repeat a digit endlessly.
     """
     import numpy as np
 
     pairs = _numbers(answers, expected)
     right = pairs[:, 1]
     worst = np.ptp(right) or max(1.0, float(np.abs(right).max()))
-    return np.where(np.isnan(pairs[:, 0]), worst, np.abs(pairs[:, 0] - right))[:, None]
+    errors = np.where(np.isnan(pairs[:, 0]), worst, np.abs(pairs[:, 0] - right))
+    return np.minimum(errors, LARGEST)[:, None]
 
 
 def _with_median(answers: Sequence[str], expected: Sequence[str]) -> Array:
@@ -255,7 +258,7 @@ def _is_equal(answer: str, right: str) -> bool:
 
 
 def _same_number(answer: str, right: str) -> bool:
-    return number_of(answer) == number_of(right)
+    return exact_number(answer) == exact_number(right)
 
 
 def _same_json(answer: str, right: str) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.records import Labelled
 from cloudtune.errors import InputError, PolicyRefused
-from cloudtune.evaluation.choosing import chosen_metrics
+from cloudtune.evaluation.choosing import check_files, chosen_metrics
 from cloudtune.evaluation.metrics import MOST_LABELS, labels_of, task_of
 from cloudtune.evaluation.models import predicts
 from cloudtune.evaluation.result import EvaluateOptions
@@ -129,6 +129,7 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
     asked = requested(spec)
     if asked is None:
         return None
+    check_files(asked.options.metrics)
     test = prepare(asked.data, asked.options, spec, load=False)
     options = asked.options
     base = not predicts([test.rows[0].prompt])

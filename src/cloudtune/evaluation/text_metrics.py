@@ -10,6 +10,7 @@ import math
 import re
 import string
 from collections import Counter
+from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ROUGE_WORD = re.compile(r"[a-z0-9]+")
+_WITH_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?")
 _CHRF_BETA = 2
 _MASKS = 1024
 """Words whose places are kept as a bit mask."""
@@ -152,11 +154,20 @@ def _f1(both: int, found: int, right: int) -> float:
 
 def number_of(text: str) -> float | None:
     """The number that the text is, with thousands separators or a percent sign; None for other text."""
-    try:
-        value = float(text.strip().removesuffix("%").replace(",", "").replace("_", "x"))
-    except ValueError:
+    found = exact_number(text)
+    return None if found is None else float(found)
+
+
+def exact_number(text: str) -> Decimal | None:
+    """The same with all digits. A comma only separates thousands: ``1,5`` and ``1,2,3`` are other text."""
+    plain = text.strip().removesuffix("%").strip()
+    if "," in plain and not _WITH_THOUSANDS.fullmatch(plain):
         return None
-    return value if math.isfinite(value) else None
+    try:
+        value = Decimal(plain.replace(",", "").replace("_", "x"))
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() and math.isfinite(float(value)) else None
 
 
 def json_value(text: str) -> Any:

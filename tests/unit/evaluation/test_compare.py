@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -140,6 +141,16 @@ def test_an_unknown_interval_is_not_shown(name: str, groups: Sequence[int]) -> N
     assert compared.detectable is None
     assert shown_interval(METRICS[name], found) is None
     assert "interval" not in sentence(METRICS[name], compared, 40)
+
+
+def test_numbers_of_any_length_have_an_interval() -> None:
+    expected = [str(number) for number in range(40)]
+    one, other = Answered("m", "tuned", expected), Answered("n", "base", [*expected[1:], "1" * 300])
+    measured = Measured([METRICS["mean_absolute_error"]], [other, one], expected, Groups(range(40)), 0)
+    score, (compared,) = measured.scores()[0].scores["mean_absolute_error"], measured.comparisons()
+    for value in (score.value, score.low, score.high, compared.low, compared.high, compared.detectable):
+        assert value is not None
+        assert math.isfinite(value)
 
 
 def test_few_rows_cannot_show_a_difference() -> None:

@@ -108,6 +108,15 @@ def test_unreadable_numbers_are_never_an_advantage() -> None:
     assert value("number_match", ["1.0", "two", "11"], expected) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(("answer", "right", "same"), [
+    ("1,234,567.50", "1234567.5", 1), ("12,34,567", "1234567", 1), ("+1e3", "1,000", 1), ("5 %", "5.0", 1),
+    ("1,5", "15", 0), ("1,2,3", "123", 0), ("1,000,00", "100000", 0), ("1,0000", "10000", 0),
+    ("12345678901234567891", "12345678901234567890", 0), ("1e999", "1", 0), ("nan", "1", 0), ("sNaN", "1", 0),
+])  # fmt: skip
+def test_equal_numbers_have_equal_digits(answer: str, right: str, same: int) -> None:
+    assert value("number_match", [answer], [right]) == same
+
+
 def test_json_is_compared_by_value() -> None:
     expected = ['{"a": 1, "b": [2]}'] * 4
     answers = ['{"b":[2],"a":1}', '{"a": 1}', "```json", '{"a": 1,}']

@@ -548,8 +548,8 @@ class Client:
             options: Metrics, baselines and settings.
             spec: Has the evaluation, if there is no ``data``. Default: the spec with which the job was submitted.
             trust_remote_code: See `Job.model`.
-            trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those of
-                its spec, unless their file has changed.
+            trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those in
+                files that its spec names, on this machine and unless a file has changed.
             on_progress: Called with a model's name, the number of its answers and of all rows.
 
         Raises:

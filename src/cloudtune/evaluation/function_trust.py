@@ -17,20 +17,25 @@ _LARGEST_FILE = 16 << 20
 
 def trust_functions(spec: Mapping[str, Any]) -> None:
     """Record that the user trusts these files with their present content. A file that is missing is left out."""
-    for path in _files(spec):
-        if path.is_file():
+    for path in _places(spec):
+        if path.suffix == ".py" and path.is_file():
             trust(path, read_regular(path, _LARGEST_FILE))
 
 
 def are_functions_trusted(spec: Mapping[str, Any]) -> bool:
-    """Whether the content of these files is what the user trusted."""
+    """Whether all functions are in files whose content is what the user trusted on this machine.
+
+    A function in a module is not: others can write to a shared ledger, and can name a function of any package.
+    """
     try:
-        return all(is_trusted(path, read_regular(path, _LARGEST_FILE)) for path in _files(spec))
+        return all(
+            path.suffix == ".py" and is_trusted(path, read_regular(path, _LARGEST_FILE)) for path in _places(spec)
+        )
     except OSError:
         return False
 
 
-def _files(spec: Mapping[str, Any]) -> list[Path]:
+def _places(spec: Mapping[str, Any]) -> list[Path]:
+    """The files of the functions, and the names of their modules."""
     metrics = (spec.get("evaluation") or {}).get("metrics") or ()
-    places = [name.rpartition(":")[0] for name in metrics if is_function(name)]
-    return [Path(place) for place in places if place.endswith(".py")]
+    return [Path(name.rpartition(":")[0]) for name in metrics if is_function(name)]

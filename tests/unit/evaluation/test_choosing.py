@@ -10,6 +10,7 @@ import pytest
 
 from cloudtune.errors import BackendError, InputError
 from cloudtune.evaluation.choosing import chosen_metrics
+from cloudtune.evaluation.function_trust import are_functions_trusted, trust_functions
 from cloudtune.evaluation.tool_calls import match
 
 if TYPE_CHECKING:
@@ -49,11 +50,27 @@ def test_a_function_is_a_metric(tmp_path: Path) -> None:
         value(f"{path}:length", ["ab"], [""])
 
 
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "1e200"])
+def test_a_function_without_a_usable_number_is_refused(score: str) -> None:
+    with pytest.raises(BackendError, match=r"the metric os\.path:join is .* for the answer ''"):
+        value("os.path:join", [""], [score])  # its value is the score
+
+
 @pytest.mark.parametrize("name", ["no_such_module:f", "operator:no_such", "operator:__doc__", "missing.py:f"])
 def test_a_function_that_cannot_be_imported_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=name):
         chosen_metrics([name], "text")
     assert chosen_metrics([name], "text", load=False)[0].name == name
+
+
+def test_functions_of_modules_are_never_remembered(tmp_path: Path) -> None:
+    file = tmp_path / "score.py"
+    file.write_text("def f(answer, expected):\n    return 1\n")
+    for metrics, trusted in (([], True), ([f"{file}:f"], True), (["subprocess:getoutput"], False),
+                             ([f"{file}:f", "subprocess:getoutput"], False)):  # fmt: skip
+        spec = {"evaluation": {"metrics": ["accuracy", *metrics]}}
+        trust_functions(spec)
+        assert are_functions_trusted(spec) is trusted
 
 
 CALL = {"name": "weather", "arguments": {"city": "Bonn", "days": 2}}

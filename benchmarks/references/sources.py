@@ -83,7 +83,7 @@ def minilm(folder: Path) -> Path:
 
 @cache
 def articles() -> tuple[tuple[str, str, str], ...]:
-    """Title, text and topic of all BBC articles without repeated texts, shuffled."""
+    """Title, text and topic of one BBC article for each title, shuffled."""
     found = {}
     with zipfile.ZipFile(fetched(BBC)) as archive:
         for name in sorted(archive.namelist()):

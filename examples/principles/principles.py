@@ -44,27 +44,30 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 
 def pairs(job: Job, prompts: Sequence[str], rules: Sequence[str], *, max_tokens: int = 128) -> list[dict[str, Any]]:
-    """A pair for each prompt, unless one of its answers is empty or both are equal. The rules are used in turn."""
+    """A pair for each prompt, unless an answer is empty or the revision repeats the first one.
 
-    def said(conversations: list[Turns]) -> list[str]:
+    The rules are used in turn. No conversation with an empty turn is sent: not every back end takes one.
+    """
+
+    def answered(conversations: list[Turns]) -> list[tuple[Turns, str]]:
+        """The conversations that get an answer, each with it."""
         options = GenerateOptions(max_tokens=max_tokens)
-        return [answer.text.strip() for answer in job.generate(conversations, options)]
+        answers = [answer.text.strip() for answer in job.generate(conversations, options)] if conversations else []
+        return [(turns, text) for turns, text in zip(conversations, answers, strict=True) if text]
 
-    asked: list[Turns] = [[turn("user", prompt)] for prompt in prompts]
-    drafts = said(asked)
-    criticized: list[Turns] = [
-        [*turns, turn("assistant", draft), turn("user", CRITICIZE.format(principle=rules[number % len(rules)]))]
-        for number, (turns, draft) in enumerate(zip(asked, drafts, strict=True))
-    ]
-    critiques = said(criticized)
-    revised: list[Turns] = [
-        [*turns, turn("assistant", critique), turn("user", REVISE)]
-        for turns, critique in zip(criticized, critiques, strict=True)
-    ]
+    rule = {prompt: rules[number % len(rules)] for number, prompt in enumerate(prompts)}
+    drafts = answered([[turn("user", prompt)] for prompt in prompts])
+    critiques = answered([
+        [*turns, turn("assistant", draft), turn("user", CRITICIZE.format(principle=rule[turns[0]["content"]]))]
+        for turns, draft in drafts
+    ])  # fmt: skip
+    revisions = answered([
+        [*turns, turn("assistant", critique), turn("user", REVISE)] for turns, critique in critiques
+    ])  # fmt: skip
     return [
-        {"prompt": prompt, "chosen": revision, "rejected": draft}
-        for prompt, draft, revision in zip(prompts, drafts, said(revised), strict=True)
-        if draft and revision and draft != revision
+        {"prompt": turns[0]["content"], "chosen": revision, "rejected": turns[1]["content"]}
+        for turns, revision in revisions
+        if revision != turns[1]["content"]
     ]
 
 

@@ -272,7 +272,7 @@ class Job:
         return host.generate(self.model(trust_remote_code=trust_remote_code), prompts, options)
 
     def predict(self, inputs: Sequence[Input], *, trust_remote_code: bool = False) -> Iterator[Prediction]:
-        """Predict with a classifier, a tagger, a question answerer or an encoder-decoder, in the order of the inputs.
+        """Predict with a model that does not continue prompts, such as a classifier, in the order of the inputs.
 
         ``trust_remote_code``: see `model`.
         """

@@ -28,7 +28,9 @@ class Writer:
     def generate(self, conversations: list[list[dict[str, str]]], _options: Any) -> list[Generation]:
         self.asked += conversations
         by_turns = {1: lambda: "draft", 3: lambda: "critique", 5: lambda: next(self.revisions)}
-        return [Generation(text=by_turns[len(turns)]()) for turns in conversations]
+        return [
+            Generation(text="" if "mute" in turns[-1]["content"] else by_turns[len(turns)]()) for turns in conversations
+        ]
 
 
 def test_each_answer_is_criticized_by_a_principle_and_revised(tmp_path: Path) -> None:
@@ -48,6 +50,13 @@ def test_each_answer_is_criticized_by_a_principle_and_revised(tmp_path: Path) ->
     spec: JobSpec = names["dpo"](str(model), tmp_path / "pairs.jsonl")
     client = Client(LocalBackend(Options(root=tmp_path / "runs")), ledger=f"sqlite:///{tmp_path}/ledger.db")
     assert client.plan(spec).spec["method"]["name"] == "dpo"
+
+
+def test_the_model_is_not_asked_about_empty_answers() -> None:
+    writer = Writer(["better"])
+    found = runpy.run_path(str(EXAMPLE))["pairs"](writer, ["mute", "b", "c"], ["polite", "mute", "short"])
+    assert found == [{"prompt": "c", "chosen": "better", "rejected": "draft"}]
+    assert all(turn["content"] for turns in writer.asked for turn in turns)
 
 
 @pytest.mark.soak

@@ -101,7 +101,8 @@ def _begin(looking: selectors.BaseSelector, children: set[int], client: _Client,
     order = json.loads(body) if body else None
     if order is None or order["facts"] != here:
         if body:
-            client.connection.send(b"cold")
+            with contextlib.suppress(ConnectionError):  # the client has been killed
+                client.connection.send(b"cold")
         _end(looking, client)
     elif (child := _forked()) == 0:
         _live(order, list(fds))

@@ -51,6 +51,14 @@ def row_problems(request: PlanRequest) -> Iterator[Problem]:
     if len(kinds) > 1:
         message = f"the splits have rows of different kinds: {', '.join(sorted(kinds))}"
         yield Problem(code="mixed_kinds", field="data", message=message, fix="use one kind in all splits")
+    kind = request.data.splits["train"].kind
+    chosen = loss or _LOSSES.get(kind, CONTRASTIVE)[0]
+    if request.spec.hyperparameters.batch_size == 1 and chosen in _USES["temperature"]:
+        yield Problem(
+            code="nothing_to_compare", field="hyperparameters.batch_size", fix="use at least 2",
+            severity="error" if chosen == "cosent" else "warning",  # rows can have negatives of their own
+            message=f"{chosen} compares the rows of a step, and a step has one row",
+        )  # fmt: skip
     for kind in sorted(kinds & _LOSSES.keys()):
         if loss is not None and loss not in _LOSSES[kind]:
             fix = f"use {' or '.join(_LOSSES[kind])}"
@@ -68,6 +76,8 @@ def misused(spec: JobSpec) -> Iterator[Problem]:
                 yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
         return
     for name, users in _USES.items():
-        if getattr(method, name) is not None and method.loss is not None and method.loss not in users:
-            message = f"the loss {method.loss} does not use it"
-            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix="remove it")
+        loss = method.loss or CONTRASTIVE[0]  # the default of other rows uses the same settings
+        if getattr(method, name) is not None and loss not in users:
+            shown = "default loss" if method.loss is None else f"loss {loss}"
+            message, fix = f"the {shown} does not use it", f"remove it, or set method.loss to {' or '.join(users)}"
+            yield Problem(code="no_effect", field=f"method.{name}", message=message, fix=fix)

@@ -89,11 +89,14 @@ class Candidates:
         numbers, roles = about[~anchor, 2], about[~anchor, 1]
         positives = (roles == POSITIVE).nonzero()[:, 0]
         own, asked = positives[chosen], about[anchor, 2][chosen]
-        asks = torch.full_like(numbers, -1)  # the anchor of each positive
-        asks[positives] = about[anchor, 2]
-        belongs = (numbers == numbers[own, None]) | (numbers == asked[:, None]) | (asks == asked[:, None])
+        size = about[:, 2].max() + 1  # one number for an anchor and a text
+        pairs = (about[anchor, 2] * size + numbers[positives]).sort().values
+        keys = asked[:, None] * size + numbers
+        belongs = pairs[torch.searchsorted(pairs, keys).clamp(max=len(pairs) - 1)] == keys
+        belongs |= numbers == asked[:, None]
         belongs[torch.arange(len(own), device=own.device), own] = False
-        cosines = texts.side(ANCHOR)[chosen] @ texts.vectors[~anchor].T
+        with torch.autocast(about.device.type, enabled=False):  # in bf16, different cosines are equal
+            cosines = texts.side(ANCHOR)[chosen] @ texts.vectors[~anchor].T
         _, group = torch.unique(numbers, return_inverse=True)
         places = torch.arange(len(numbers), device=numbers.device)
         firsts = torch.full_like(places, len(places)).scatter_reduce(0, group, places, "amin")

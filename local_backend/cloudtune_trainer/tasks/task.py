@@ -144,8 +144,8 @@ class UsesStepMean(Protocol):
 class ComparesRows(Protocol):
     """A task whose loss compares the rows of an optimizer step, or of a split in evaluation, with one another.
 
-    If there are several batches, the loop first computes the values of all rows, in all processes, so that neither the
-    loss nor its gradient depends on how the step is divided.
+    If there are several batches, the loop first computes the values of all rows, in all processes, so that without
+    dropout neither the loss nor its gradient depends on how the step is divided.
     """
 
     def row_values_of(self, model: Any, batch: Any) -> Tensor:

@@ -44,6 +44,15 @@ def test_a_loss_of_other_rows_is_refused(tmp_path: Path, kind: str, loss: str) -
         planned(tmp_path, kind, {"name": "embedding", "loss": loss})
 
 
+def test_a_step_of_one_row_compares_no_rows(tmp_path: Path) -> None:
+    one = {"batch_size": 1}
+    with pytest.raises(SpecError, match="cosent compares the rows of a step, and a step has one row"):
+        planned(tmp_path, "similarity", hyperparameters=one)
+    (warned,) = planned(tmp_path, "contrastive", hyperparameters=one).warnings
+    assert warned.field == "hyperparameters.batch_size"
+    assert planned(tmp_path, "similarity", {"name": "embedding", "loss": "cosine_similarity"}, hyperparameters=one)
+
+
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="this model is an encoder-decoder"):
         planned(tmp_path, "contrastive", model={**MODEL, "is_encoder_decoder": True})
@@ -52,6 +61,7 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("field", "method"), [
     ("method.loss", {"name": "sft", "loss": "cosent"}), ("method.pooling", {"name": "sft", "pooling": "cls"}),
     ("method.margin", {"name": "embedding", "loss": "cosent", "margin": 0.3}),
+    ("method.margin", {"name": "embedding", "margin": 0.3}),
     ("method.temperature", {"name": "embedding", "loss": "triplet", "temperature": 0.3}),
     ("method.loss_on", {"name": "embedding", "loss_on": "last_assistant"}),
 ])  # fmt: skip

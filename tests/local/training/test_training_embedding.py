@@ -17,6 +17,8 @@ from cloudtune_trainer.pooling_files import read_pooling
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import DataFiles, Hyperparameters, ModelSource, RunSpec
 from cloudtune_trainer.tasks.embedding import TextEmbedding
+from cloudtune_trainer.tasks.embedding_losses import Candidates, Texts
+from cloudtune_trainer.tasks.embedding_samples import ANCHOR, NEGATIVE, POSITIVE
 from cloudtune_trainer.tasks.table import open_model
 
 from .conftest import Rows, Runs, check_gradients, events, metrics, same_bits, weights, write_encoder
@@ -175,6 +177,27 @@ def test_a_text_that_occurs_twice_is_no_negative_of_its_anchor(encoder: Path) ->
                              F.cosine_similarity(anchor, extra[1])]) / 0.05  # fmt: skip
     assert found[0] == pytest.approx(float(-torch.log_softmax(cosines, 0)[0]), rel=1e-5)
     assert found[0] == pytest.approx(found[4], rel=1e-6)
+
+
+def random_texts(about: list[tuple[int, int, int]], size: int) -> Texts:
+    vectors = torch.randn(len(about), size, generator=torch.Generator().manual_seed(0))
+    return Texts(torch.tensor(about), torch.zeros(len(about)), F.normalize(vectors, dim=1))
+
+
+def test_a_text_of_an_anchor_is_its_negative_in_no_row() -> None:
+    texts = random_texts([
+        (0, ANCHOR, 0), (0, POSITIVE, 1), (1, ANCHOR, 0), (1, POSITIVE, 2), (2, ANCHOR, 3), (2, POSITIVE, 2),
+        (3, ANCHOR, 4), (3, POSITIVE, 5), (3, NEGATIVE, 2), (3, NEGATIVE, 0),
+    ], 4)  # fmt: skip
+    compared = Candidates.of(texts, torch.arange(4)).cosines.isfinite()
+    assert [row.nonzero()[:, 0].tolist() for row in compared] == [[0, 3], [1, 3], [0, 2, 3, 5], [0, 1, 2, 3, 4, 5]]
+
+
+def test_cosines_keep_their_precision_in_autocast() -> None:
+    texts = random_texts([(row, role, 2 * row + role) for row in range(8) for role in (ANCHOR, POSITIVE)], 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = Candidates.of(texts, torch.arange(8)).cosines
+    assert torch.equal(found, Candidates.of(texts, torch.arange(8)).cosines)
 
 
 def test_recall_and_reciprocal_rank_are_of_the_whole_split(runs: Runs, encoder: Path) -> None:

@@ -58,6 +58,7 @@ def records_of(file: Path) -> list[Record]:
     (Contrastive("q", "a", ["q"]), "negatives[0]", "the negative is the anchor"),
     (Contrastive("q", "a", ["b", " "]), "negatives[1]", "the negative is empty"),
     (Similarity("a", "", 0.5), "sentence2", "is empty"),
+    (Similarity("a", "b", float("inf")), "score", "inf is no finite number"),
 ])  # fmt: skip
 def test_rows_that_teach_nothing_are_refused(record: Record, field: str, message: str) -> None:
     (problem,) = faults_of(record, method="embedding")
@@ -76,3 +77,11 @@ def test_rows_of_wrong_values_are_refused_with_their_line(tmp_path: Path, row: d
     report = check(Data(train=str(file)), method="embedding")
     assert not report.ok, good
     assert message in " ".join(f"{problem.field} {problem.message}" for problem in report.problems)
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf"])
+def test_scores_that_are_not_finite_are_refused_in_csv(tmp_path: Path, score: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"sentence1,sentence2,score\na,b,0.5\nc,d,{score}\n", encoding="utf-8")
+    (problem,) = [one for one in check(Data(train=str(tmp_path / "rows.csv")), method="embedding").problems
+                  if one.severity == "error"]  # fmt: skip
+    assert (problem.code, problem.field, problem.line) == ("score", "score", 3)

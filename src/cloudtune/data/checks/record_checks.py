@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, structs
@@ -19,6 +20,7 @@ from cloudtune.data.records import (
     Question,
     Rated,
     Record,
+    Similarity,
     Tagged,
     TextPart,
 )
@@ -43,6 +45,7 @@ GENERAL: dict[str, str] = {
     "nothing_to_learn": "At least one assistant turn has no weight, or weight 1.",
     "same_answers": "The two answers of a pair differ.",
     "same_texts": "A positive differs from its anchor, and a negative from its positive and its anchor.",
+    "score": "The score of two sentences is a finite number.",
     "answer_place": "An answer to a question is in the context, at its position.",
     "lengths": "Tokens and tags, or answers and their positions, have the same number of entries.",
 }
@@ -108,6 +111,9 @@ def _of_kind(record: Record) -> list[Problem]:
     """What only one kind of records can have wrong."""
     if isinstance(record, Tagged | Question):
         return _lengths(record)
+    if isinstance(record, Similarity) and not math.isfinite(record.score):  # CSV can have nan and inf
+        message = f"the score {record.score} is no finite number"
+        return [_fault("score", "score", message, "correct it, or remove the row")]
     if not isinstance(record, Contrastive):
         return []
     found = []

@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -58,14 +59,16 @@ class SignalWaiter:
 
 def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
     """Wait for the trainer's end, and record the end if the trainer could not."""
-    grace = float((read_json(run.job) or {}).get("grace_s", 30.0))
+    job = read_json(run.job) or {}
+    limit = float(job.get("max_seconds", math.inf))
+    end = time.monotonic() + limit
+    save_at = end - min(RESERVE_S, limit * RESERVE_SHARE)
     kills = exit_cause.oom_kills()
-    patience = _StopEscalation(run, trainer, grace, bell)
-    deadline = time.monotonic() + _usable_s((read_json(run.job) or {}).get("max_seconds"))
+    patience = _StopEscalation(run, trainer, float(job.get("grace_s", 30.0)), bell, end)
     try:
         while (ended := trainer.poll()) is None:
             patience.look()
-            if time.monotonic() >= deadline and not run.requested("expire"):
+            if time.monotonic() >= save_at and not run.requested("expire"):
                 run.ask("expire")
             bell.wait(POLL_S)
     finally:
@@ -78,6 +81,10 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
     elif bell.stop_signal is not None:
         message = f"the worker received {signal.Signals(bell.stop_signal).name}"
         run.end("failed", message, exit_cause.interrupted(message))
+    elif patience.sent and run.requested("expire"):
+        run.end(
+            "expired", "the external time limit was reached; the trainer had to be stopped, its checkpoints are kept"
+        )
     else:
         death = exit_cause.ProcessExit(
             returncode=ended.code,
@@ -91,11 +98,6 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
         run.end("failed", problem["message"], problem)
 
 
-def _usable_s(limit: float | None) -> float:
-    """The part of the run time after which the trainer is asked to stop, so that it saves its model in time."""
-    return float("inf") if limit is None else limit - min(RESERVE_S, limit * RESERVE_SHARE)
-
-
 def _note_of_one(run: Run) -> dict[str, Any] | None:
     """The failure report of one of several processes, if the first one could not write the status."""
     notes = (read_json(path) for path in sorted(run.path.glob(".problem-*.json")))
@@ -103,27 +105,29 @@ def _note_of_one(run: Run) -> dict[str, Any] | None:
 
 
 class _StopEscalation:
-    """Stops the trainer: by a request, then SIGTERM, then SIGKILL."""
+    """Stops the trainer: by a request, then SIGTERM, then SIGKILL. When the run time is over, SIGTERM comes first."""
 
-    def __init__(self, run: Run, trainer: Trainer, grace: float, bell: SignalWaiter) -> None:
-        self._run, self._trainer, self._grace, self._bell = run, trainer, grace, bell
+    def __init__(self, run: Run, trainer: Trainer, grace: float, bell: SignalWaiter, end: float) -> None:
+        self._run, self._trainer, self._grace, self._bell, self._end = run, trainer, grace, bell, end
         self._since: float | None = None
-        self._sent = 0
+        self.sent = 0
+        """How many signals the trainer got."""
 
     def look(self) -> None:
         """Send the next signal if it is due."""
+        is_urgent = self._bell.told_to_stop or time.monotonic() >= self._end
         if self._since is None:
-            if not (self._bell.told_to_stop or self._run.requested("cancel")):
+            if not (is_urgent or self._run.requested("cancel")):
                 return
             self._since = time.monotonic()
         waited = time.monotonic() - self._since
-        if self._sent < 1 and (self._bell.told_to_stop or waited >= self._grace):
+        if self.sent < 1 and (is_urgent or waited >= self._grace):
             self._send(1, signal.SIGTERM)
-        elif self._sent < 2 and waited >= 2 * self._grace:
+        elif self.sent < 2 and waited >= 2 * self._grace:
             self._send(2, signal.SIGKILL)
 
     def _send(self, rank: int, number: signal.Signals) -> None:
-        self._sent = rank
+        self.sent = rank
         reason = (
             "the worker received a request to stop" if self._bell.told_to_stop else "the trainer has not stopped yet"
         )

@@ -346,7 +346,8 @@ def _request(job: Job, clock: Clock) -> str | None:
 
 def _stand(job: Job) -> None:
     job.report.state("paused")
-    while job.run.requested("pause") and not job.run.requested("cancel") and not job.stopping():
+    ends = ("cancel", "expire")
+    while job.run.requested("pause") and not any(map(job.run.requested, ends)) and not job.stopping():
         time.sleep(0.1)
     job.report.state("training")
 

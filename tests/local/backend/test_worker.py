@@ -31,16 +31,16 @@ def messages(backend, ref):
     return [event.message for event in backend.events(ref)]
 
 
-def test_a_limited_run_is_asked_to_save_before_its_limit(backend):
-    wanted = msgspec.structs.replace(request(backend, "capped", "steps 100 0.2"), run_seconds=1.0)
+def test_a_limited_run_is_asked_to_save_and_then_stopped(backend):
+    wanted = msgspec.structs.replace(request(backend, "capped", "ignore-term deaf steps 100000 0.02"), run_seconds=1.0)
     step = backend.plan(wanted).steps[-1]
     rows = backend.root.parent / "rows.jsonl"
     rows.write_text('{"text":"hello"}\n')
     step = msgspec.structs.replace(step, request=filled(step.request, {"encode_train": {"path": str(rows)}}))
     ref = JobRef.parse(backend.do(step, Notes())["ref"])
     wait_until(lambda: run_of(ref).requested("expire"), what="the request to stop")
-    backend.cancel(ref)
-    wait_state(backend, ref, "cancelled")
+    assert "the external time limit was reached" in wait_state(backend, ref, "expired").detail
+    assert not processes.is_alive(trainer_of(ref))
 
 
 def test_a_job_runs_to_its_end(backend):

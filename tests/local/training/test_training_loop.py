@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -143,6 +145,27 @@ def test_a_run_that_is_asked_to_expire_keeps_its_model(runs: Runs) -> None:
     run.ask("expire")
     assert runs.train(run) == "expired"
     assert (run.model / "tuned.json").is_file()
+
+
+def test_a_paused_run_that_is_asked_to_expire_ends(runs: Runs) -> None:
+    """A paused run keeps its device, which is paid for."""
+    run = runs.make(rows=sums(6))
+    run.ask("pause")
+    has_ended = threading.Event()
+
+    def expire_in_pause() -> None:
+        while (read_json(run.status) or {}).get("state") != "paused" and not has_ended.wait(0.02):
+            pass
+        run.ask("expire")
+        if not has_ended.wait(30):
+            run.ask("cancel")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(expire_in_pause)
+        try:
+            assert runs.train(run) == "expired"
+        finally:
+            has_ended.set()
 
 
 def test_the_time_limit_expires_the_run_and_leaves_a_model(runs: Runs) -> None:

@@ -108,6 +108,11 @@ def by_time(
         limit_s: The run time at which the job is stopped.
         time_limit: See `CostEstimate`.
     """
+    if usd_per_hour == 0:
+        return CostEstimate(
+            usd=0.0, at_least_usd=0.0, at_most_usd=0.0, basis=f"{what} at 0 USD per hour: {cited}", prices_as_of=as_of,
+            usd_per_hour=0.0, time_limit=time_limit,
+        )  # fmt: skip
     hours: tuple[float | None, float | None, float | None] = (None, None, None)
     how = "how long it runs is unknown: no earlier job with these settings has ended"
     if measured is not None and train is not None and epochs is not None:

@@ -58,10 +58,10 @@ def estimated(
     """
     cap = request.spec.limits.max_cost_usd
     if not isinstance(backend, Priced):
-        if cap is not None and not accept_unknown:
-            raise PolicyRefused(f"{FIELD} cannot be kept: {backend.name} reports no prices", hint=_ACCEPT)
-        return request, None, []
-    request = msgspec.structs.replace(request, measured=measured(ledger, backend.name, request.spec))
+        why = f"{backend.name} reports no prices"
+        return request, None, [] if cap is None else [_not_kept(why, accept_unknown=accept_unknown)]
+    if request.parent is None:  # how much a resumed job has left to train is only known when it starts
+        request = msgspec.structs.replace(request, measured=measured(ledger, backend.name, request.spec))
     cost = backend.estimate(request)
     if cap is None:
         return request, cost, []
@@ -70,10 +70,10 @@ def estimated(
             f"the job would cost about {_usd(floor)} USD, more than {FIELD} of {_usd(cap)} USD: {cost.basis}",
             hint=f"raise {FIELD}, or train on fewer rows or epochs",
         )
-    if cost.usd_per_hour is not None and cost.time_limit != "none":
-        seconds = cap / cost.usd_per_hour * 3600 if cost.usd_per_hour else float("inf")
+    if cost.usd_per_hour and cost.time_limit != "none":
         if cost.at_most_usd is not None and cost.at_most_usd <= cap:
             return request, cost, []
+        seconds = cap / cost.usd_per_hour * 3600
         request = msgspec.structs.replace(request, run_seconds=seconds)
         cost = backend.estimate(request)
         if cost.at_most_usd is None or cost.at_most_usd > cap + _ROUNDED_USD:
@@ -91,14 +91,16 @@ def estimated(
                 hint=f"raise {FIELD}, or train on fewer rows or epochs",
             )
         return request, cost, []
+    why = f"part of the cost is unknown: {', '.join(cost.unknown) or 'its maximum'} ({cost.basis})"
+    return request, cost, [_not_kept(why, accept_unknown=accept_unknown)]
+
+
+def _not_kept(why: str, *, accept_unknown: bool) -> Problem:
+    """The warning that the limit is not kept. Raises PolicyRefused if the user has not accepted that."""
     if not accept_unknown:
-        unknown = ", ".join(cost.unknown) or "its maximum"
-        raise PolicyRefused(
-            f"{FIELD} of {_usd(cap)} USD cannot be kept, because part of the cost is unknown: {unknown} ({cost.basis})",
-            hint=_ACCEPT,
-        )
-    message = f"{FIELD} is not kept: {', '.join(cost.unknown) or 'the maximum cost'} is unknown"
-    return request, cost, [Problem(code="unknown_cost", severity="warning", field=FIELD, message=message)]
+        raise PolicyRefused(f"{FIELD} cannot be kept, because {why}", hint=_ACCEPT)
+    message = f"{FIELD} is not kept, because {why}"
+    return Problem(code="unknown_cost", severity="warning", field=FIELD, message=message)
 
 
 def _usd(amount: float) -> str:
@@ -122,6 +124,8 @@ def measured(ledger: Ledger, backend: str, spec: JobSpec) -> Measured | None:
         plan, cost = one.attempt.plan, one.actual
         if cost is None or not cost.usage.seconds or _settings_of_speed(plan.spec, backend) != wanted:
             continue
+        if plan.parent is not None:
+            continue  # its epochs include those of its parent, its seconds do not
         epochs = cost.epochs
         if epochs is None and cost.state == JobState.SUCCEEDED:
             epochs = next((one.value for one in plan.settings if one.field == "hyperparameters.epochs"), None)

@@ -83,6 +83,21 @@ def test_an_estimate_uses_the_speed_of_earlier_jobs(desk: Desk) -> None:
     assert twice.usd == pytest.approx(0.2, rel=0.2), "twice the epochs"
 
 
+def test_a_resumed_job_is_neither_estimated_nor_measured(desk: Desk) -> None:
+    """It trains the rest of the epochs, and reports all of them."""
+    job = desk.run(99, cap=0.05)
+    assert job.state == "expired"
+    desk.run(99, 2)
+    desk.vendor.follow(Script(steps=20))
+    child = job.resume()  # an estimate for all epochs would be above the limit
+    assert child.ref != job.ref
+    desk.clock.advance(10_000)
+    assert all(one.actual is not None for one in desk.client.costs())
+    cost = desk.client.plan(desk.spec(1)).cost
+    assert cost is not None
+    assert "as measured in 1 earlier job;" in cost.basis
+
+
 # -- actual costs ----------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +169,19 @@ def test_an_unknown_cost_with_a_limit_is_refused(memory_path: Path) -> None:
     plan = desk.client.plan(desk.spec(cap=5.0), accept_unknown_cost=True)
     assert [one.code for one in plan.warnings if one.field == CAP] == ["unknown_cost"]
     assert desk.client.ledger.attempts() == []
+
+
+def test_a_limit_that_is_not_kept_is_a_warning(memory_path: Path) -> None:
+    desk = Desk(memory_path)
+
+    class WithoutPrices(ScriptedBackend):
+        estimate = None  # type: ignore[assignment]
+
+    desk.client = Client(WithoutPrices(vendor=desk.vendor), ledger=f"sqlite:///{memory_path}/ledger.db")
+    with pytest.raises(PolicyRefused, match="cannot be kept, because scripted reports no prices"):
+        desk.client.plan(desk.spec(cap=5.0))
+    plan = desk.client.plan(desk.spec(cap=5.0), accept_unknown_cost=True)
+    assert [one.code for one in plan.warnings if one.field == CAP] == ["unknown_cost"]
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.soak)])
@@ -279,3 +307,11 @@ def test_a_wrong_budget_is_refused(memory_path: Path, line: str, message: str) -
     with pytest.raises(ConfigError, match=message) as caught:
         Desk(memory_path, config=f"[budgets.search]\n{line}\n")
     assert caught.value.problems[0].field == "budgets.search"
+
+
+def test_a_budget_of_an_unknown_back_end_is_refused(memory_path: Path) -> None:
+    """It would apply to no job."""
+    with pytest.raises(ConfigError, match="unknown back end") as caught:
+        Desk(memory_path, config='[budgets.search]\nusd = 1\nbackend = "opneai"\n')
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.fix) == ("budgets.search.backend", "did you mean openai?")

@@ -51,6 +51,8 @@ def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> li
         if fault := budget_fault(name, budget):
             fix = 'for example: usd = 100, per = "month", tags = {team = "search"}'
             found.append(_problem(document, (*above, "budgets", name), "budget", fault, fix))
+        elif "backend" in budget:
+            found += _unknown_backend(document, (*above, "budgets", name, "backend"), budget["backend"])
     backends = values.get("backends", {})
     for name, settings in backends.items() if isinstance(backends, dict) else ():
         if not isinstance(settings, dict):

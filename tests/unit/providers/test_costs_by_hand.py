@@ -9,9 +9,13 @@ import pytest
 from tests.local.backend.submitting import request
 
 from cloudtune.catalog import load
+from cloudtune.clock import SystemClock
 from cloudtune.cost import Measured
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import SplitInfo, TokenCount
 from cloudtune.pricing import by_tokens
+from cloudtune.spec import Limits
+from cloudtune.spending import estimated
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 
@@ -62,6 +66,18 @@ def test_local_bills_hours_at_the_price_in_the_settings(tmp_path: Path, processe
     )  # fmt: skip
     assert backend.estimate(wanted).usd == usd
     assert backend.estimate(msgspec.structs.replace(wanted, measured=None)).unknown == ("the run time",)
+
+
+def test_a_price_of_zero_is_a_known_cost(memory_path: Path) -> None:
+    backend = LocalBackend(Options(root=memory_path, usd_per_cpu_hour=0))
+    wanted = request(backend, "job")
+    spec = wanted.spec.model_copy(update={"limits": Limits(max_cost_usd=1)})
+    wanted = msgspec.structs.replace(wanted, spec=spec)
+    ledger = Ledger.open(f"{memory_path}/ledger.db", SystemClock())
+    kept, cost, problems = estimated(wanted, backend, ledger, accept_unknown=False)
+    assert cost is not None
+    assert (cost.usd, cost.at_most_usd, cost.unknown) == (0, 0, ())
+    assert (kept.run_seconds, problems) == (None, [])
 
 
 def test_every_price_has_a_source_and_a_date() -> None:

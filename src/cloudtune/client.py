@@ -529,6 +529,7 @@ class Client:
         guard: Source | str | None = None,
         options: EvaluateOptions | None = None,
         spec: JobSpec | None = None,
+        store: bool = True,
         trust_remote_code: bool = False,
         trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
@@ -536,7 +537,7 @@ class Client:
         """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
         Answers are stored next to the ledger. A repeated call asks no model again. After a crash, at most the
-        answers in flight are asked for again. The result is stored as the job's last one: see `evaluation`.
+        answers in flight are asked for again.
 
         Args:
             model: A job, or what `attach` takes; a folder with a model, for the local back end (with a slash in its
@@ -547,6 +548,7 @@ class Client:
             guard: General rows that show what the model has forgotten, in ``guard`` of the result.
             options: Metrics, baselines and settings.
             spec: Has the evaluation, if there is no ``data``. Default: the spec with which the job was submitted.
+            store: Store the result as the job's last evaluation: see `evaluation`.
             trust_remote_code: See `Job.model`.
             trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those in
                 files that its spec names, on this machine and unless a file has changed.
@@ -563,7 +565,7 @@ class Client:
         from cloudtune.spec import Source
 
         if data is None:
-            return self._evaluate_as_planned(model, spec, trust_remote_code=trust_remote_code,
+            return self._evaluate_as_planned(model, spec, store=store, trust_remote_code=trust_remote_code,
                                              trust_reward=trust_reward, on_progress=on_progress)  # fmt: skip
         subjects = [self._subject(one) for one in (model, *against)]
         if twice := [
@@ -577,7 +579,7 @@ class Client:
             subjects[0], subjects[1:], Source(path=data) if isinstance(data, str) else data,
             options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
         )  # fmt: skip
-        if isinstance(subjects[0], Job):
+        if store and isinstance(subjects[0], Job):
             save(self.ledger, subjects[0].ref, found)
         return found
 

@@ -11,7 +11,7 @@ import msgspec
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
 from cloudtune.ledger.costs import has_cost
-from cloudtune.ledger.evaluations import evaluation_file
+from cloudtune.ledger.evaluations import forget_evaluation
 from cloudtune.optional import (
     Exporter,
     GenerateOptions,
@@ -217,7 +217,7 @@ class Job:
         return self
 
     def delete(self) -> None:
-        """Delete a job that has ended, with its contents, its encoded rows and its evaluation.
+        """Delete a job that has ended, with its contents, its encoded rows, its evaluation and stored answers.
 
         Succeeds if the job no longer exists.
         """
@@ -228,10 +228,10 @@ class Job:
         with suppress(JobNotFound):
             reading(self._client.clock, self._backend.delete, self.ref)
         ledger = self._client.ledger
+        forget_evaluation(ledger, self.ref)
         made = ledger.of_ref(self.ref)
         if made is not None:
             ledger.gone(self.ref)
-            evaluation_file(ledger, self.ref).unlink(missing_ok=True)  # it has rows
             if not self._client.unfinished():  # otherwise another process may be about to upload these rows
                 Spool(ledger.folder / "spool").forget(made.plan)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,6 +150,7 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
     data = with_answers(f" says {model_of(desk, job)}")
     done = desk.run("compare", "job", "other", "--data", data, "--metric", "exact_match", "--max-tokens", "200")
     assert "Helped: exact_match of job against other" in done.out
+    assert not (desk.home / "evaluations").exists()  # only `evaluate` stores its result
     against = desk.run("evaluate", job, "--data", data, "--against", "other", "--no-baselines", "--json").json
     assert [model["name"] for model in against["models"]] == ["job", "other"]
     for words in (("compare", "job", "job"), ("evaluate", job, "--against", "other", "--against", "job")):
@@ -276,8 +279,12 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
     stored.write_text("{")
     shown = desk.run("show", job)
     assert (shown.code, "is damaged" in shown.err) == (0, True)
+    desk.run("evaluate", "scripted=base-1", "--data", "test.jsonl")
+    answers = desk.home / "answers" / "answers.db"
     assert desk.run("delete", job, "--yes").code == 0
     assert not stored.exists()
+    with closing(sqlite3.connect(answers)) as db:  # those of a model without a job remain
+        assert db.execute("SELECT DISTINCT asked_for FROM answers").fetchall() == [("scripted=base-1",)]
 
 
 def test_models_without_a_job_are_evaluated(desk: Desk, job: str) -> None:
@@ -295,8 +302,9 @@ def test_models_without_a_job_are_evaluated(desk: Desk, job: str) -> None:
     assert found["same_answers"] == len(ROWS)
     for wrong in ((), (job, "--model", "base-1"), (job, "--backend", "scripted")):
         assert desk.run("evaluate", *wrong, "--data", data).code == 2
-    done = desk.run("evaluate", job, "--seed", "1")
-    assert (done.code, "decides about all options" in done.err) == (2, True)
+    for options in (("--seed", "1"), ("--kind", "chat")):
+        done = desk.run("evaluate", job, *options)
+        assert (done.code, "decides about all options" in done.err) == (2, True)
 
 
 def test_near_duplicates_of_training_rows_are_listed(desk: Desk) -> None:

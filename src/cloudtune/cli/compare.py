@@ -19,8 +19,11 @@ if TYPE_CHECKING:
               "answers.")  # fmt: skip
 @evaluation_options
 def compare(session: Session, models: tuple[str, ...], data: str, **settings: Any) -> None:
-    """Compare the first model with the others, on held-out rows."""
+    """Compare the first model with the others, on held-out rows.
+
+    The evaluation of the first model that `show` and `report` print is not replaced.
+    """
     if len(models) < 2:
         raise click.UsageError("name at least two models")
     options = options_of(settings, baselines=False)
-    put_evaluation(session, models, data, options, **settings)
+    put_evaluation(session, models, data, options, store=False, **settings)

@@ -86,18 +86,18 @@ def options_of(settings: dict[str, Any], **more: Any) -> EvaluateOptions:
 
 def put_evaluation(
     session: Session, models: Sequence[str], data: str | None, options: EvaluateOptions, *, kind: str,
-    trust_remote_code: bool, trust_reward: bool, guard: str | None = None,
+    trust_remote_code: bool, trust_reward: bool, guard: str | None = None, store: bool = True,
 ) -> None:  # fmt: skip
     """Evaluate the first model against the others, and print the result."""
     from cloudtune.cli.data_options import source_of
     from cloudtune.evaluation.result import EvaluateOptions
     from cloudtune.state import to_json
 
-    if data is None and (options != EvaluateOptions() or guard is not None or len(models) > 1):
+    if data is None and (options != EvaluateOptions() or guard is not None or len(models) > 1 or kind != "auto"):
         raise click.UsageError("without --data, the evaluation in the job's spec decides about all options")
     found = session.client.evaluate(
         models[0], None if data is None else source_of((data,), kind), against=models[1:], guard=guard, options=options,
-        trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+        store=store, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
         on_progress=functools.partial(say_progress, session),
     )  # fmt: skip
     session.result(to_json(found))

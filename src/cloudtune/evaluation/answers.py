@@ -13,6 +13,7 @@ import msgspec
 from cloudtune.errors import BackendError, InputError, LedgerError, Problem
 from cloudtune.evaluation.asking import Questions
 from cloudtune.files.private_files import narrow_database, open_private, private_folder
+from cloudtune.ledger.evaluations import BUSY_TIMEOUT_S
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.asking import Ask
     from cloudtune.optional import GenerateOptions, Input, Prompt
 
-_BUSY_TIMEOUT_S = 60.0
-_TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID"
+_TABLE = """
+CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, asked_for TEXT NOT NULL, answer BLOB NOT NULL) WITHOUT ROWID
+"""
 _FORMAT = 1
 """Part of every key. Increase it when the same options begin to mean other answers."""
 
@@ -38,7 +40,8 @@ class Answers:
 
     def get_or_generate(
         self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions, ask: Ask,
-        progress: Callable[[int, int], None] = lambda done, count: None, *, parallel: int | None = None,
+        progress: Callable[[int, int], None] = lambda done, count: None, *, asked_for: str = "",
+        parallel: int | None = None,
     ) -> list[Generation]:  # fmt: skip
         """The answers of a model in the order of the prompts. Asks for those that are not stored, each prompt once.
 
@@ -50,6 +53,7 @@ class Answers:
             options: Part of what an answer is stored under.
             ask: Generates answers for prompts, in order.
             progress: Called with the number of prompts that have an answer, and of all of them.
+            asked_for: The job whose deletion deletes these answers, or the model if it has no job.
             parallel: Prompts that are asked at a time, each in a call of its own. None asks all in one call, which may
                 then use batches; prompts of similar length follow each other.
 
@@ -64,7 +68,9 @@ class Answers:
             with closing(self._connected()) as db:
                 known = {key: found for key in dict.fromkeys(keys) if (found := _stored(db, key)) is not None}
                 missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
-                questions = Questions(missing, len(known), ask, functools.partial(_store, db, known), progress)
+                questions = Questions(
+                    missing, len(known), ask, functools.partial(_store, db, asked_for, known), progress
+                )
                 if parallel is None:
                     questions.ask_in_order(self._clock)
                 else:
@@ -81,16 +87,18 @@ class Answers:
             narrow_database(self._path)
         except OSError as error:
             raise LedgerError(f"cannot write {self._path}: {error.strerror}") from error
-        db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
+        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(_TABLE)
         return db
 
 
-def _store(db: sqlite3.Connection, known: dict[bytes, Generation], key: bytes, answer: Generation) -> None:
+def _store(
+    db: sqlite3.Connection, asked_for: str, known: dict[bytes, Generation], key: bytes, answer: Generation
+) -> None:
     """Store an answer. It is on disk when this returns."""
     with db:
-        db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _encoded(answer)))
+        db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, asked_for, _encoded(answer)))
     known[key] = answer
 
 

@@ -19,6 +19,7 @@ from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model
 from cloudtune.evaluation.prepared import guard_options, prepare
 from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
 from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
+from cloudtune.ledger.evaluations import answers_file
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Evaluator:
         trust_remote_code: bool = False, trust_reward: bool = False,
     ) -> None:  # fmt: skip
         self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
-        self._answers = Answers(ledger.folder / "answers" / "answers.db", clock)
+        self._answers = Answers(answers_file(ledger), clock)
         self._progress = progress
         self._trust, self._trust_reward = trust_remote_code, trust_reward
 
@@ -169,6 +170,7 @@ class _Asking:
             run.model.base_identity if run.base else run.model.identity, run.prompts, options,
             lambda prompts: _answers_of(run, prompts, options),
             lambda done, count: self._progress(run.name, done, count),
+            asked_for=run.model.address,
             parallel=self._parallel if run.model.backend.capabilities.remote else None,
         )  # fmt: skip
         if cut := sum(answer.finish_reason == "length" for answer in answers):

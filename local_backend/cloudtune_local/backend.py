@@ -337,6 +337,10 @@ class LocalBackend:
         run = self._run(ref)
         return tuned_model(ref, run, run.run_status())
 
+    def scope(self) -> str:
+        """The folder of the runs."""
+        return str(self.root)
+
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:

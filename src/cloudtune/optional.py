@@ -148,6 +148,12 @@ def _of_prompt(number: int, prompt: Prompt | Input) -> Problem | None:
 class Generator(Protocol):
     """A back end whose tuned models generate text, deployed or not."""
 
+    def scope(self) -> str:
+        """Return the account, region, project or folder in use, and the endpoint if it is not the vendor's own.
+
+        It is the scope of new jobs. The same id of a model in another scope is another model.
+        """
+
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:

@@ -223,6 +223,8 @@ def test_the_spec_asks_for_an_evaluation_after_the_job(desk: Desk) -> None:
     assert (plan["rows"], plan["guard_rows"], plan["answers"], plan["models"]) == (
         30, 20, 100, ["tuned model", "base model"]
     )  # fmt: skip
+    alone = desk.run("plan", "job.yaml", "--set", "evaluation.baselines=false", "--json").json["evaluation"]
+    assert (alone["answers"], alone["models"]) == (50, ["tuned model"])
     done = desk.run("run", "job.yaml", "--yes")
     assert done.code == 0, done.err
     assert "at most 100 answers of at most 200 tokens" in done.err

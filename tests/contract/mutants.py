@@ -674,7 +674,7 @@ class TakesLongRows(ScriptedBackend):
     def resolve(self, spec: Any) -> Any:
         from cloudtune.plan import Resolved
 
-        return Resolved(scope=self._scope())
+        return Resolved(scope=self.scope())
 
 
 class CostsNothing(ScriptedBackend):

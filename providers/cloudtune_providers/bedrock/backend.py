@@ -354,6 +354,10 @@ class BedrockBackend:
         """See `Host`. On demand and provisioned."""
         return self._hosted.listed()
 
+    def scope(self) -> str:
+        """See `Generator`."""
+        return self._clients.scope()
+
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:

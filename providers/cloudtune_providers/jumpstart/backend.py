@@ -258,6 +258,10 @@ class JumpStartBackend:
         """See `Host`."""
         return self._hosts.listed(self._clients.scope(), hourly.hosting_prices(self._clients.region))
 
+    def scope(self) -> str:
+        """See `Generator`."""
+        return self._clients.scope()
+
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:

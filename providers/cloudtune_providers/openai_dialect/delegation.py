@@ -82,6 +82,10 @@ class DelegatingBackend:
         """See `Backend`."""
         return self._capabilities
 
+    def scope(self) -> str:
+        """See `Generator`."""
+        return self._scope
+
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. No lookup is needed, because the settings define the scope."""
         return Resolved(scope=self._scope)

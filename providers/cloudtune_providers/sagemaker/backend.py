@@ -152,9 +152,8 @@ class SageMakerBackend:
         code = self._code()
         facts: dict[str, Any] = {"model": model, "code": {"sha256": code.sha256, "bytes": len(code.content)}}
         facts |= {"image": self._image(own), "base": self._base()}
-        scope = str(self._root) if self._is_here else self._clients.scope()
         limit = row_limit(spec, model)
-        return Resolved(scope=scope, facts=facts, identity={"model": model["fingerprint"]}, row_limit=limit)
+        return Resolved(scope=self.scope(), facts=facts, identity={"model": model["fingerprint"]}, row_limit=limit)
 
     def _recipe(self, spec: JobSpec, own: SageMakerOverrides) -> Resolved:
         technique, peft = serverless.technique_of(spec, own)
@@ -331,6 +330,10 @@ class SageMakerBackend:
         if self._is_here:
             return ()
         return self._hosts.listed(self._clients.scope(), hourly.hosting_prices(self._clients.region))
+
+    def scope(self) -> str:
+        """See `Generator`."""
+        return str(self._root) if self._is_here else self._clients.scope()
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None

@@ -261,23 +261,6 @@ def _same_number(answer: str, right: str) -> bool:
     return exact_number(answer) == exact_number(right)
 
 
-def _same_json(answer: str, right: str) -> bool:
-    found = json_value(answer)
-    try:
-        return found is not None and _is_same_value(found, json_value(right))
-    except RecursionError:
-        return False
-
-
-def _is_same_value(one: object, other: object) -> bool:
-    """Whether two JSON values are equal. Unlike in Python, true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same_value(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_is_same_value, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
-
-
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     share("accuracy", ("labels",), _is_equal),
     _of_labels("f1_macro", "macro", "f1"),
@@ -294,7 +277,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     share("number_match", ("numbers",), _same_number),
     Metric("mean_absolute_error", ("numbers",), _errors, _mean, span=None, higher_is_better=False),
     Metric("spearman", ("numbers",), _with_median, _spearman, lowest=-1.0),
-    share("json_match", ("json",), _same_json),
+    share("json_match", ("json",), text_metrics.same_json),
     share("json_valid", ("json",), lambda answer, _: json_value(answer) is not None),
     share("tool_call_match", ("json", "text"), tool_calls.match),
     Metric("chrf", ("text",), text_metrics.chrf_counts, text_metrics.chrf, span=100.0),

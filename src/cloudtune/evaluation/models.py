@@ -1,4 +1,4 @@
-"""Models that can be evaluated: of a job, in a folder, or what a vendor's id or a deployment's name stands for."""
+"""Models that can be evaluated: the model of a job, in a folder, of a deployment, or with a vendor's id."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ def model_at(address: str, backend: Backend, clock: Clock, *, trust_remote_code:
                 tuned = _direct(backend, one.model, scope=one.scope, needs_deploy=True)
                 made = f"{one.id} {one.created_at}"
                 return EvaluatedModel(address, backend, tuned, f"deployment {backend.name} {one.scope} {made}")
-    return EvaluatedModel(address, backend, _direct(backend, address), f"model {backend.name} {address}")
+    scope = reading(clock, backend.scope) if isinstance(backend, Generator) else ""
+    return EvaluatedModel(address, backend, _direct(backend, address), f"model {backend.name} {scope} {address}")
 
 
 def _direct(backend: Backend, address: str, *, scope: str = "", **more: Any) -> TunedModel:

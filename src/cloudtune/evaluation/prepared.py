@@ -99,8 +99,8 @@ def prepare(
 
 def guard_options(options: EvaluateOptions) -> EvaluateOptions:
     """The options for guard rows, whose task can be another one: their metrics follow from the rows."""
-    return EvaluateOptions(max_rows=options.max_rows, max_tokens=options.max_tokens, seed=options.seed,
-                           parallel=options.parallel)  # fmt: skip
+    return EvaluateOptions(baselines=options.baselines, max_rows=options.max_rows, max_tokens=options.max_tokens,
+                           seed=options.seed, parallel=options.parallel)  # fmt: skip
 
 
 def need_numpy() -> None:
@@ -132,16 +132,31 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
     check_files(asked.options.metrics)
     test = prepare(asked.data, asked.options, spec, load=False)
     options = asked.options
-    base = not predicts([test.rows[0].prompt])
     models = [
-        "tuned model", *(["base model"] if base and options.baselines else []),
-        *([f"base model, {options.few_shot} examples"] if base and options.few_shot else []), *asked.against,
-    ]  # fmt: skip
+        *_tuned_and_base(test, options),
+        *([f"base model, {options.few_shot} examples"] if options.few_shot and _asks_base(test) else []),
+        *asked.against,
+    ]
     guard = None if asked.guard is None else prepare(asked.guard, guard_options(options), spec, load=False)
-    rows = len({row.prompt_text for row in test.rows})
+    answers = _prompts(test) * len(models)
+    if guard is not None:
+        answers += _prompts(guard) * len(_tuned_and_base(guard, options))
     return PlannedEvaluation(
         rows=len(test.rows), metrics=tuple(one.name for one in test.metrics), models=tuple(models),
         guard_rows=0 if guard is None else len(guard.rows),
-        answers=rows * len(models) + (0 if guard is None else 2 * len(guard.rows)),
-        max_tokens=test.options.max_tokens,
+        answers=answers, max_tokens=test.options.max_tokens,
     )  # fmt: skip
+
+
+def _asks_base(test: Prepared) -> bool:
+    """Whether a base model can answer: it is not trained to predict."""
+    return not predicts([test.rows[0].prompt])
+
+
+def _tuned_and_base(test: Prepared, options: EvaluateOptions) -> list[str]:
+    return ["tuned model", *(["base model"] if options.baselines and _asks_base(test) else [])]
+
+
+def _prompts(test: Prepared) -> int:
+    """The number of different prompts: each is asked once."""
+    return len({row.prompt_text for row in test.rows})

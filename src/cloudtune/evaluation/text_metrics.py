@@ -178,6 +178,24 @@ def json_value(text: str) -> Any:
         return None
 
 
+def same_json(answer: str, right: str) -> bool:
+    """Whether both texts are the same JSON value."""
+    found = json_value(answer)
+    try:
+        return found is not None and is_same_value(found, json_value(right))
+    except RecursionError:
+        return False
+
+
+def is_same_value(one: object, other: object) -> bool:
+    """Whether two JSON values are equal. Unlike in Python, true is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_same_value(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same_value, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
 # -- edit distances ----------------------------------------------------------------------------------------------------
 # Our own: jiwer brings rapidfuzz and click for what is one function here.
 

@@ -5,36 +5,44 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
-from cloudtune.evaluation.text_metrics import json_value
+from cloudtune.evaluation.text_metrics import is_same_value, json_value
 
 _TAGGED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_CALL = frozenset({"name", "function"})
+"""An object with one of these fields is a call, or a malformed one."""
 
 
 def match(answer: str, expected: str) -> bool:
-    """Whether both call the same tools with the same arguments, in any order. Without a call, there is no match."""
-    found = _calls(answer)
-    return bool(found) and found == _calls(expected)
+    """Whether both call the same tools with the same arguments, in any order, or both call none."""
+    found, wanted = _calls(answer), _calls(expected) or []
+    if found is None or len(found) != len(wanted):
+        return False
+    for call in found:
+        same = next((place for place, other in enumerate(wanted) if is_same_value(call, other)), None)
+        if same is None:
+            return False
+        del wanted[same]
+    return True
 
 
-def _calls(text: str) -> list[bytes]:
-    """The calls in a text, sorted, each as JSON of its name and arguments; none if one of them is no call.
+def _calls(text: str) -> list[list[Any]] | None:
+    """The calls in a text, each as its name and arguments. None if one of them is malformed.
 
     Read are ``{"name": ..., "arguments": ...}``, with ``parameters`` or ``input`` for the arguments or within
     ``function``; a list of them, also as ``tool_calls``; and each within ``<tool_call>``.
     """
     tagged = _TAGGED.findall(text)
     values = [json_value(one) for one in tagged] if tagged else [json_value(text)]
-    calls: list[bytes] = []
+    calls: list[list[Any]] = []
     for value in values:
         listed = value.get("tool_calls", value) if isinstance(value, dict) else value
         for one in listed if isinstance(listed, list) else [listed]:
             call = _call(one)
-            if call is None:
-                return []
-            calls.append(msgspec.json.encode(call, order="deterministic"))
-    return sorted(calls)
+            if call is not None:
+                calls.append(call)
+            elif tagged or isinstance(listed, list) or (isinstance(one, dict) and not one.keys().isdisjoint(_CALL)):
+                return None
+    return calls
 
 
 def _call(value: Any) -> list[Any] | None:

@@ -49,7 +49,7 @@ VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
 })  # fmt: skip
 """Calls whose results are shown and stored as text: values in use and shapes are masked."""
-FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
+FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate", "scope"})
 """Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
 LOCAL: Final = frozenset(
     {

@@ -90,7 +90,7 @@ class ScriptedBackend:
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. Asks whose key it is, and looks for rows that are over the model's limit."""
         translation.refuse_long_rows(spec)
-        return Resolved(scope=self._scope())
+        return Resolved(scope=self.scope())
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
@@ -340,13 +340,13 @@ class ScriptedBackend:
         return self._hosting("remove", deployment.id, deployment.scope, {"name": deployment.id})
 
     def _hosting(self, purpose: Literal["deploy", "remove"], about: str, scope: str, body: dict[str, Any]) -> Plan:
-        if scope != self._scope():
-            raise InvalidRequest(f"{about} belongs to another account than the key in use, {self._scope()}")
+        if scope != self.scope():
+            raise InvalidRequest(f"{about} belongs to another account than the key in use, {self.scope()}")
         return translation.hosting_plan(purpose, about, self.name, scope, body)
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`."""
-        scope = self._scope()
+        scope = self.scope()
         return [
             Deployment(
                 id=entry["name"], backend=self.name, scope=scope, model=entry["model"], state="ready",
@@ -366,17 +366,17 @@ class ScriptedBackend:
             body = {"model": model_id, "prompt": text, "max_tokens": options.max_tokens}
             yield Generation(text=self._ask("generate", body)["text"], finish_reason="stop", model=model_id)
 
-    # -- the wire --------------------------------------------------------------------------------------------------
-
-    def _scope(self) -> str:
-        """The key's account and region; they do not change, so they are read once."""
+    def scope(self) -> str:
+        """See `Generator`. The key's account and region; they do not change, so they are read once."""
         if self._owner is None:
             self._owner = str(self._ask("whoami", {})["owner"])
         return self._owner
 
+    # -- the wire --------------------------------------------------------------------------------------------------
+
     def _id(self, ref: JobRef) -> str:
-        if ref.scope != self._scope():  # the same id in another account is another job
-            raise JobNotFound(f"{ref} belongs to another account than the key in use, {self._scope()}")
+        if ref.scope != self.scope():  # the same id in another account is another job
+            raise JobNotFound(f"{ref} belongs to another account than the key in use, {self.scope()}")
         return ref.id
 
     def _ask(self, call: str, body: dict[str, Any], payload: bytes = b"") -> Any:

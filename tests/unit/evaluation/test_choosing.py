@@ -85,6 +85,7 @@ OTHER = {"name": "time", "arguments": {}}
     ]}),
     f"Let me see. <tool_call>\n{json.dumps(CALL)}</tool_call><tool_call>{json.dumps(OTHER)}</tool_call>",
     json.dumps([{"name": "weather", "parameters": CALL["arguments"]}, {"name": "time"}]),
+    json.dumps([{"name": "weather", "arguments": {"city": "Bonn", "days": 2.0}}, OTHER]),
 ])  # fmt: skip
 def test_equal_tool_calls_match_in_every_form(answer: str) -> None:
     assert match(answer, json.dumps([CALL, OTHER]))
@@ -92,8 +93,18 @@ def test_equal_tool_calls_match_in_every_form(answer: str) -> None:
 
 @pytest.mark.parametrize("answer", [
     json.dumps(CALL), json.dumps([CALL, CALL]), json.dumps([CALL, OTHER, OTHER]), "no call", "[]", "null",
-    json.dumps([{**CALL, "arguments": {"city": "Bonn", "days": 3}}, OTHER]), json.dumps([CALL, {"name": 5}]),
+    json.dumps([{**CALL, "arguments": {"city": "Bonn", "days": 3}}, OTHER]),
+    json.dumps([{**CALL, "arguments": {"city": "Bonn", "days": True}}, OTHER]), json.dumps([CALL, {"name": 5}]),
     json.dumps([CALL, {"name": "time", "arguments": "{"}]),
 ])  # fmt: skip
 def test_other_tool_calls_do_not_match(answer: str) -> None:
     assert not match(answer, json.dumps([CALL, OTHER]))
+
+
+@pytest.mark.parametrize("expected", ["It is sunny.", "[]", "null", '{"tool_calls": []}'])
+@pytest.mark.parametrize(("answer", "is_right"), [
+    ("Sunny, I think.", True), ("[]", True), ('{"city": "Bonn"}', True), ("42", True), (json.dumps(CALL), False),
+    ('{"name": "time", "arguments": "{"}', False), ("<tool_call>{</tool_call>", False), ('[{"name": 5}]', False),
+])  # fmt: skip
+def test_a_row_without_a_call_expects_none(expected: str, answer: str, is_right: bool) -> None:
+    assert match(answer, expected) is is_right

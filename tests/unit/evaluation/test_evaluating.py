@@ -10,6 +10,8 @@ import pytest
 from cloudtune.evaluation.compare import Answered
 from cloudtune.evaluation.evaluating import _distinct, _most_frequent
 from cloudtune.evaluation.metrics import tags_of
+from cloudtune.evaluation.prepared import guard_options
+from cloudtune.evaluation.result import EvaluateOptions
 from cloudtune.evaluation.rows import read_rows
 from cloudtune.spec import Data, Source
 
@@ -35,3 +37,8 @@ def test_the_most_frequent_tag_is_that_of_training(tmp_path: Path) -> None:
     _, rows = read_rows(test)
     assert _most_frequent(Data(train=training), rows, tags_of) == "B-X"
     assert _most_frequent(None, rows, tags_of) == "O"
+
+
+@pytest.mark.parametrize("baselines", [True, False])
+def test_guard_rows_have_the_baselines_that_are_asked_for(baselines: bool) -> None:
+    assert guard_options(EvaluateOptions(baselines=baselines)).baselines is baselines

@@ -20,7 +20,7 @@ from cloudtune.errors import (
     UnsupportedError,
     WaitTimeout,
 )
-from cloudtune.optional import Pausable
+from cloudtune.optional import Generator, Pausable
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import faults
 from cloudtune.testing.contract.harness import Harness, ask, needs, submitted
@@ -45,6 +45,8 @@ class LifeClauses(Harness):
         ref = client.submit(plan).ref
         assert JobRef.parse(str(ref)) == ref
         assert (ref.backend, ref.scope) == (backend.name, plan.scope)
+        if isinstance(backend, Generator):
+            assert backend.scope() == ref.scope
         assert backend.get(JobRef.parse(str(ref))).ref == ref
         assert client.attach(str(ref)) == client.attach(ref)
 

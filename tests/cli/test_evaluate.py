@@ -93,7 +93,9 @@ def test_training_rows_in_the_test_file_are_named(desk: Desk, job: str) -> None:
     ]  # fmt: skip
     words = ("evaluate", job, "--data", write("seen.jsonl", rows))
     found = desk.run(*words, "--json").json["overlap"]
-    assert (found["equal"], found["similar"], found["same_prompt"]) == ([1], [2], [3])
+    assert [found[kind] for kind in ("equal", "similar", "same_prompt")] == [
+        [{"file": "seen.jsonl", "line": line}] for line in (1, 2, 3)
+    ]
     out = desk.run(*words).out
     assert "1 of 4 test rows is a training row: line 1" in out
     assert "4 independent rows are few" in out
@@ -317,7 +319,7 @@ def test_near_duplicates_of_training_rows_are_listed(desk: Desk) -> None:
     rows: list[dict[str, object]] = [{"prompt": f"{text} tomorrow", "completion": "yes"},
                                      {"prompt": f"{text[:40]} but nothing else", "completion": "yes"}]  # fmt: skip
     words = ("evaluate", ref, "--data", write("near.jsonl", rows))
-    assert desk.run(*words, "--json").json["overlap"]["near"] == [1]
+    assert desk.run(*words, "--json").json["overlap"]["near"] == [{"file": "near.jsonl", "line": 1}]
     assert "1 of 2 test rows shares most runs of three words with a training row: line 1" in desk.run(*words).out
 
 

@@ -155,29 +155,26 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _overlap_notes(found: Overlap, rows: int) -> list[str]:
+def _overlap_notes(overlap: Overlap, rows: int) -> list[str]:
     """What to know about test rows that are training rows."""
-    if not found.checked:
-        return [f"the test rows were not compared with the training rows: {found.reason}"]
+    from cloudtune.evaluation.contamination import places_text
+
+    if not overlap.checked:
+        return [f"the test rows were not compared with the training rows: {overlap.reason}"]
     of_rows = f"of {rows:,} test row{'s' if rows != 1 else ''}"
     nearly = "most runs of three words with a training row"
     unlike = "from a training row only in case, spaces or punctuation"
     other_answer = "the prompt of a training row with another answer"
     kinds = (
-        (found.equal, "is a training row", "are training rows"),
-        (found.similar, f"differs {unlike}", f"differ {unlike}"),
-        (found.near, f"shares {nearly}", f"share {nearly}"),
-        (found.same_prompt, f"has {other_answer}", f"have {other_answer}"),
+        (overlap.equal, "is a training row", "are training rows"),
+        (overlap.similar, f"differs {unlike}", f"differ {unlike}"),
+        (overlap.near, f"shares {nearly}", f"share {nearly}"),
+        (overlap.same_prompt, f"has {other_answer}", f"have {other_answer}"),
     )
-    notes = [f"{len(lines):,} {of_rows} {one if len(lines) == 1 else many}: {_lines(lines)}"
-             for lines, one, many in kinds if lines]  # fmt: skip
-    if found.validation:
+    notes = [f"{len(found):,} {of_rows} {one if len(found) == 1 else many}: line{'s' if len(found) > 1 else ''} "
+             f"{places_text(found, _LINES_SHOWN)}" for found, one, many in kinds if found]  # fmt: skip
+    if overlap.validation:
         notes.append("the test rows are the validation data of the training, which chose the best checkpoint")
-    if found.seen:
+    if overlap.has_seen:
         notes.append("remove rows that were in training: on them, the metrics measure memory and not generalization")
     return notes
-
-
-def _lines(lines: tuple[int, ...]) -> str:
-    more = ", ..." if len(lines) > _LINES_SHOWN else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:_LINES_SHOWN]))}{more}"

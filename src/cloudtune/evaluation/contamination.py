@@ -7,6 +7,7 @@ Jaccard similarity). It is exact: no sampling, no hashing into sketches. Only th
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections import Counter
 from hashlib import blake2b
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 NEAR = 0.8
 _RUN = 3
 _ROUNDING = 1e-9
+_OPERATOR = re.compile(r"[*/%]|-(?=\s*\d)")
+"""Punctuation with a meaning. Other operators are symbols in Unicode."""
+
+
+class RowPlace(Value, frozen=True, kw_only=True):
+    """Where a test row is."""
+
+    file: str
+    line: int
 
 
 class Overlap(Value, frozen=True, kw_only=True):
@@ -39,21 +49,21 @@ class Overlap(Value, frozen=True, kw_only=True):
     """Whether the training rows are known."""
     reason: str = ""
     """Why they are not."""
-    equal: tuple[int, ...] = ()
-    """Lines of test rows that equal a training row."""
-    similar: tuple[int, ...] = ()
-    """Lines of those that differ from one only in case, spaces and punctuation."""
-    near: tuple[int, ...] = ()
-    """Lines of those that share most of their runs of three words with one."""
-    same_prompt: tuple[int, ...] = ()
-    """Lines of those whose prompt has another answer in training."""
+    equal: tuple[RowPlace, ...] = ()
+    """Test rows that equal a training row."""
+    similar: tuple[RowPlace, ...] = ()
+    """Those that differ from one only in case, spaces and punctuation."""
+    near: tuple[RowPlace, ...] = ()
+    """Those that share most of their runs of three words with one."""
+    same_prompt: tuple[RowPlace, ...] = ()
+    """Those whose prompt has another answer in training."""
     validation: bool = False
     """The file is the validation data of the training."""
 
     @property
-    def seen(self) -> frozenset[int]:
-        """Lines of the rows whose answer was in training."""
-        return frozenset((*self.equal, *self.similar))
+    def has_seen(self) -> bool:
+        """Whether the answer of some row was in training."""
+        return bool(self.equal or self.similar)
 
 
 def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
@@ -72,14 +82,15 @@ def overlap(rows: Sequence[TestRow], training: Data) -> Overlap:
             near.compare(whole)
     in_equal, in_similar, in_near, in_prompts = [], [], [], []
     for number, row in enumerate(rows):
+        place = RowPlace(file=row.file, line=row.line)
         if _hash(canonical(row.record)) in equal:
-            in_equal.append(row.line)
+            in_equal.append(place)
         elif _hash(_plain(f"{row.prompt_text}\n{row.expected}")) in similar:
-            in_similar.append(row.line)
+            in_similar.append(place)
         elif number in near.found:
-            in_near.append(row.line)
+            in_near.append(place)
         elif _hash(_plain(row.prompt_text)) in prompts:
-            in_prompts.append(row.line)
+            in_prompts.append(place)
     return Overlap(checked=True, equal=tuple(in_equal), similar=tuple(in_similar), near=tuple(in_near),
                    same_prompt=tuple(in_prompts), validation=_is_validation(rows, training))  # fmt: skip
 
@@ -129,9 +140,20 @@ def _runs(text: bytes) -> set[int]:
     return {hash(tuple(words[at : at + _RUN])) for at in range(max(1, len(words) - _RUN + 1))}
 
 
+def places_text(places: Sequence[RowPlace], most: int) -> str:
+    """At most that many lines, after their file if there are several files: ``1, 2``, or ``a.jsonl:1, b.jsonl:2``."""
+    several = len({place.file for place in places}) > 1
+    shown = [f"{Path(place.file).name}:{place.line}" if several else str(place.line) for place in places[:most]]
+    return ", ".join([*shown, *(["..."] if len(places) > most else [])])
+
+
 def _plain(text: str) -> bytes:
+    """The text without case, spaces and punctuation. Operators, symbols and combining marks have a meaning."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    operators = {found.start() for found in _OPERATOR.finditer(folded)}
     words = "".join(
-        character if character.isalnum() else " " for character in unicodedata.normalize("NFKC", text).casefold()
+        letter if letter.isalnum() or place in operators or unicodedata.category(letter)[0] in "SM" else " "
+        for place, letter in enumerate(folded)
     )
     return " ".join(words.split()).encode()
 

@@ -181,18 +181,22 @@ def json_value(text: str) -> Any:
 def same_json(answer: str, right: str) -> bool:
     """Whether both texts are the same JSON value."""
     found = json_value(answer)
+    return found is not None and is_same_value(found, json_value(right))
+
+
+def is_same_value(one: object, other: object) -> bool:
+    """Whether two JSON values are equal: 1 is 1.0, and unlike in Python, true is not 1."""
     try:
-        return found is not None and is_same_value(found, json_value(right))
+        return _is_same(one, other)
     except RecursionError:
         return False
 
 
-def is_same_value(one: object, other: object) -> bool:
-    """Whether two JSON values are equal. Unlike in Python, true is not 1."""
+def _is_same(one: object, other: object) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(is_same_value(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(is_same_value, one, other))
+        return len(one) == len(other) and all(map(_is_same, one, other))
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.evaluation.compare import shown_interval
+from cloudtune.evaluation.contamination import places_text
 from cloudtune.report.blocks import (
     Block,
     Code,
@@ -24,7 +25,6 @@ from cloudtune.report.reproduce import commands, spec_text
 from cloudtune.report.rows import metric_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from cloudtune.evaluation.compare import Comparison, Score
@@ -179,16 +179,14 @@ def _overlap(found: Evaluation) -> list[Paragraph]:
         (overlap.near, "nearly equal to a training row"),
         (overlap.same_prompt, "with the prompt of a training row and another answer"),
     )
-    blocks = [Paragraph(f"Test rows {what}: {len(lines):,} of {found.rows:,} (lines {_lines(lines)})", "warning")
-              for lines, what in kinds if lines]  # fmt: skip
+    blocks = [
+        Paragraph(f"Test rows {what}: {len(rows):,} of {found.rows:,} (lines {places_text(rows, _LINES)})", "warning")
+        for rows, what in kinds if rows
+    ]  # fmt: skip
     if overlap.validation:
         text = "The test rows are the validation data of the training, which chose the best checkpoint."
         blocks.append(Paragraph(text, "warning"))
     return blocks or [Paragraph("No test row is in the training data.", "note")]
-
-
-def _lines(lines: Sequence[int]) -> str:
-    return ", ".join(map(str, lines[:_LINES])) + (", ..." if len(lines) > _LINES else "")
 
 
 def _confusion(found: Evaluation) -> tuple[Block, ...]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from functools import singledispatch
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from cloudtune.report.blocks import Code, Curves, Facts, Paragraph, RowTable, Table, WorstRows
 from cloudtune.report.content import outcome, overview, sections
 from cloudtune.report.curves import series_of, summary
-from cloudtune.report.markup import visible
+from cloudtune.report.markup import clipped, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cloudtune.report.document import Report
+    from cloudtune.report.rows import ComparedRow, RowComparison
 
 _MARKUP = re.compile(
     r"[\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w)"
@@ -80,6 +82,7 @@ def _(block: Code) -> str:
 @write.register
 def _(block: RowTable) -> str:
     found = block.comparison
+    place = _place_of(found)
     headers = ["Change", "Line", "Prompt", "Expected", found.model]
     if found.reference is not None:
         headers.append(found.reference)
@@ -89,7 +92,7 @@ def _(block: RowTable) -> str:
         parts.append(f"{len(rows):,} {change} by {plain(found.metric)}" + (
             f", the first {_ROWS_OF_A_KIND}:" if len(rows) > _ROWS_OF_A_KIND else ":" if rows else "."
         ))  # fmt: skip
-        cells = ((row.change, row.line, row.prompt, row.expected, row.answer, row.other) for row in rows)
+        cells = ((row.change, place(row), row.prompt, row.expected, row.answer, row.other) for row in rows)
         if rows:
             parts.append(_table(headers, [one[: len(headers)] for one in cells][:_ROWS_OF_A_KIND], {1}))
     return "\n\n".join(parts)
@@ -98,11 +101,19 @@ def _(block: RowTable) -> str:
 @write.register
 def _(block: WorstRows) -> str:
     headers = ("Line", block.comparison.metric, "Prompt", "Expected", block.comparison.model)
-    rows = [(row.line, f"{row.score:.3g}", row.prompt, row.expected, row.answer) for row in block.rows]
+    place = _place_of(block.comparison)
+    rows = [(place(row), f"{row.score:.3g}", row.prompt, row.expected, row.answer) for row in block.rows]
     return _table(headers, rows, {0, 1})
+
+
+def _place_of(found: RowComparison) -> Callable[[ComparedRow], object]:
+    """How a row is named: by its line, after its file if there are several files."""
+    if len({row.file for row in found.rows}) > 1:
+        return lambda row: f"{PurePath(row.file).name}:{row.line}"
+    return lambda row: row.line
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> str:
     lines = ["---:" if place in set(right) else "---" for place in range(len(headers))]
-    shown = [[plain(str(cell)[:_LONGEST]) for cell in row] for row in rows]
+    shown = [[plain(clipped(str(cell), _LONGEST)) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [list(map(plain, headers)), lines, *shown])

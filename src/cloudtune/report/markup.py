@@ -44,3 +44,8 @@ def tag(name: str, *parts: object, **attributes: object) -> Html:
         for key, value in attributes.items() if value is not None and value is not False
     )  # fmt: skip
     return Html(f"<{name}{given}>{joined(parts)}</{name}>")
+
+
+def clipped(text: str, most: int) -> str:
+    """The first ``most`` characters of the text, and its length if that is not all."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

@@ -10,7 +10,7 @@ from cloudtune.data.write.pages import policy
 from cloudtune.report.blocks import Code, Curves, Facts, Paragraph, RowTable, Table, WorstRows
 from cloudtune.report.content import outcome, overview, sections
 from cloudtune.report.curves import charts
-from cloudtune.report.markup import Html, joined, tag
+from cloudtune.report.markup import Html, clipped, joined, tag
 from cloudtune.report.rows import ORDER
 
 if TYPE_CHECKING:
@@ -206,13 +206,9 @@ def _row(row: ComparedRow, *, is_graded: bool, with_file: bool, hidden: bool) ->
                   data_v=ORDER.index(row.change)),
         tag("td", f"{Path(row.file).name}:{row.line}", class_="n") if with_file
         else tag("td", f"{row.line:,}", class_="n", data_v=row.line),
-        *(tag("td", _clipped(text), class_="text") for text in texts),
+        *(tag("td", clipped(text, _LONGEST_CELL), class_="text") for text in texts),
         *(tag("td", f"{score:.3f}", class_="n") for score in scores), data_change=row.change, hidden=hidden,
     )  # fmt: skip
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}… ({len(text):,} characters)"
 
 
 @write.register
@@ -222,7 +218,7 @@ def _(block: WorstRows) -> Html:
         if row.other is not None:
             pairs.append((str(block.comparison.reference), row.other))
         place = f"{Path(row.file).name}:{row.line}, {block.comparison.metric} {row.score:.3g}"
-        return tag("li", tag("b", place), tag("dl", *(_pair(name, _clipped(text)) for name, text in pairs),
-                                              class_="facts"))  # fmt: skip
+        facts = (_pair(name, clipped(text, _LONGEST_CELL)) for name, text in pairs)
+        return tag("li", tag("b", place), tag("dl", *facts, class_="facts"))
 
     return tag("ol", *map(item, block.rows), class_="worst")

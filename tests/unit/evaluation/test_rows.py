@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloudtune.errors import DataError, InputError
-from cloudtune.evaluation.contamination import overlap
+from cloudtune.evaluation.contamination import overlap, places_text
 from cloudtune.evaluation.prepared import is_regression
 from cloudtune.evaluation.rows import examples_of, group_names, read_rows, with_examples
 from cloudtune.spec import Data, JobSpec, MixedIn, Source
@@ -115,3 +115,25 @@ def test_other_formats_are_refused_once_for_groups(tmp_path: Path, suffix: str) 
     with pytest.raises(InputError, match="groups need an uncompressed JSONL file") as refused:
         group_names(rows, "doc")
     assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize(("trained", "tested", "is_similar"), [
+    ("Well-known: «yes»!", "well known yes", True), ("What is 2 + 3?", "what is 2 + 3", True),
+    ("2 + 3", "2 * 3", False), ("2 * 3", "2 / 3", False), ("2 - 3", "2 % 3", False), ("-5 + 3", "5 + 3", False),
+    ("2 < 3", "2 > 3", False), ("I feel \U0001f600", "I feel \U0001f622", False), ("5 $", "5 €", False),
+    ("\u0939\u093f", "\u0939\u0940", False), ("e\u0301te\u0301", "\u00e9t\u00e9", True),
+])  # fmt: skip
+def test_rows_are_similar_only_with_equal_symbols(tmp_path: Path, trained: str, tested: str, is_similar: bool) -> None:
+    training = source(tmp_path, "train.jsonl", [{"source": trained, "target": "t"}])
+    _, rows = read_rows(source(tmp_path, "test.jsonl", [{"source": tested, "target": "t"}]))
+    assert bool(overlap(rows, Data(train=training)).similar) is is_similar
+
+
+def test_rows_of_several_files_are_named_with_their_file(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"source": f"s{n}", "target": "t"} for n in range(4)]
+    training = Data(train=source(tmp_path, "train.jsonl", rows))
+    files = [source(tmp_path, "a.jsonl", rows[:2]), source(tmp_path, "b.jsonl", rows[2:])]
+    _, tested = read_rows(Source(path=tuple(one.paths[0] for one in files)))
+    found = overlap(tested, training).equal
+    assert places_text(found, 3) == "a.jsonl:1, a.jsonl:2, b.jsonl:1, ..."
+    assert places_text(found[:2], 3) == "1, 2"

@@ -11,7 +11,7 @@ import pytest
 from cloudtune.client import Client
 from cloudtune.evaluation.choosing import chosen_metrics
 from cloudtune.evaluation.compare import Answered, Measured, sentence
-from cloudtune.evaluation.contamination import Overlap
+from cloudtune.evaluation.contamination import Overlap, RowPlace
 from cloudtune.evaluation.metrics import confusion
 from cloudtune.evaluation.result import Evaluation
 from cloudtune.evaluation.statistics import Groups
@@ -46,7 +46,7 @@ def evaluation_of(
         rows=len(expected), groups=len(expected), kind="text_label", task=task,
         metrics=tuple(metric.name for metric in chosen), models=measured.scores(), comparisons=comparisons,
         verdict="\n".join(sentence(chosen[0], one, len(expected)) for one in comparisons) or "Nothing to compare with.",
-        overlap=Overlap(checked=True, equal=(3, 5)),
+        overlap=Overlap(checked=True, equal=tuple(RowPlace(file="test.jsonl", line=line) for line in (3, 5))),
         confusion={"labels": labels, "counts": counts} if task == "labels" else None,
         answers=tuple(
             {"file": "test.jsonl", "line": number + 1, "prompt": (prompts or expected)[number], "expected": right,

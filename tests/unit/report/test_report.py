@@ -152,6 +152,14 @@ def test_long_rows_are_left_out_of_the_page_and_counted(job: Job) -> None:
     assert len(report.rows.rows) == 1100
 
 
+def test_markdown_marks_cut_cells_and_names_files(job: Job) -> None:
+    found = evaluation_of(["a", "b"], ["b", "b"], ["a", "a"], ["x" * 300, "y"])
+    assert "x… (300 characters) |" in job.report(evaluation=found).markdown()
+    assert "| worse | 1 |" in job.report(evaluation=found).markdown()
+    rows = ({**found.answers[0], "file": "more/other.jsonl"}, found.answers[1])
+    assert "| worse | other.jsonl:1 |" in job.report(evaluation=msgspec.structs.replace(found, answers=rows)).markdown()
+
+
 def test_secrets_in_use_are_in_no_format(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "correct-horse-battery-staple"
     monkeypatch.setenv("SERVICE_API_KEY", secret)

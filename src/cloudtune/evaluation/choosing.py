@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import runpy
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, InputError, Problem
 from cloudtune.evaluation.metrics import ANY, DEFAULTS, LARGEST, METRICS, Metric, average, share
+from cloudtune.evaluation.patterns import has_unlimited_search, searcher, with_limited_patterns
 from cloudtune.evaluation.text_metrics import json_value
 from cloudtune.files.regular_file import read_regular
 from cloudtune.trust import is_function
@@ -87,10 +87,10 @@ def _never(answer: str, expected: str) -> Any:
 
 def _of_pattern(name: str) -> Metric:
     try:
-        pattern = re.compile(name.removeprefix("regex:"))
-    except re.error as error:
+        search = searcher(name.removeprefix("regex:"))
+    except ValueError as error:
         raise _problem(f"{name!r} is not valid: {error}") from error
-    return share(name, ANY, lambda answer, _: pattern.search(answer) is not None)
+    return share(name, ANY, lambda answer, _: search(answer))
 
 
 def _schema_check(path: str) -> Callable[[str, str], bool]:
@@ -113,7 +113,10 @@ def _schema_check(path: str) -> Callable[[str, str], bool]:
         checker.check_schema(schema)
     except SchemaError as error:
         raise _problem(f"{path} is not a JSON Schema: {error.message}") from error
-    validator = checker(schema, registry=Registry())
+    if has_unlimited_search(schema):
+        message = f"{path} has unevaluatedProperties and patternProperties, and such a check can take very long"
+        raise _problem(message, "use additionalProperties")
+    validator = with_limited_patterns(checker)(schema, registry=Registry())
 
     def matches(answer: str, _: str) -> bool:
         found = json_value(answer)
@@ -121,6 +124,8 @@ def _schema_check(path: str) -> Callable[[str, str], bool]:
             return (found is not None or answer.strip() == "null") and bool(validator.is_valid(found))
         except Unresolvable as error:
             raise _problem(f"{path} refers to a document that is not in it: {error}") from error
+        except ValueError as error:
+            raise _problem(f"{path} has a pattern that is not valid: {error}") from error
 
     return matches
 

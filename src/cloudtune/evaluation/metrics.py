@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cloudtune.errors import InputError, Problem
 from cloudtune.evaluation import probabilities, text_metrics, tool_calls
+from cloudtune.evaluation.patterns import SlowPattern
 from cloudtune.evaluation.statistics import ranks
 from cloudtune.evaluation.text_metrics import exact_number, json_value, number_of
 
@@ -65,7 +67,15 @@ def share(name: str, tasks: tuple[Task, ...], is_right: Callable[[str, str], boo
     """The share of rows whose answer is right."""
 
     def rows(answers: Sequence[str], expected: Sequence[str]) -> Array:
-        return _column([float(is_right(answer, right)) for answer, right in zip(answers, expected, strict=True)])
+        found: list[float] = []
+        for answer, right in zip(answers, expected, strict=True):
+            try:
+                found.append(float(is_right(answer, right)))
+            except SlowPattern as error:
+                message = f"{name}: {error} in the answer to row {len(found) + 1}, {answer[:60]!r}"
+                fix = "use a pattern without nested repetition"
+                raise InputError([Problem(code="slow_pattern", field="metric", message=message, fix=fix)]) from error
+        return _column(found)
 
     return Metric(name, tasks, rows, _mean, is_share=True)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cloudtune.errors import BackendError, InputError
+from cloudtune.evaluation import patterns
 from cloudtune.evaluation.choosing import chosen_metrics
 from cloudtune.evaluation.function_trust import are_functions_trusted, trust_functions
 from cloudtune.evaluation.tool_calls import match
@@ -31,6 +32,7 @@ def test_answers_are_checked_against_a_json_schema(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "message"), [
     ("{", "is not a JSON Schema"), ('{"type": "shape"}', "is not a JSON Schema: 'shape'"),
+    ('{"unevaluatedProperties": false, "anyOf": [{"patternProperties": {}}]}', "use additionalProperties"),
     (None, "No such file"), ('{"$ref": "http://127.0.0.1:9/other.json"}', "refers to a document that is not in it"),
 ])  # fmt: skip
 def test_a_wrong_schema_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
@@ -39,6 +41,40 @@ def test_a_wrong_schema_is_refused(tmp_path: Path, content: str | None, message:
         path.write_text(content)
     with pytest.raises(InputError, match=message):
         value(f"json_schema:{path}", ["{}"], [""])
+
+
+SLOW = "^(a|aa)+$"
+
+
+@pytest.mark.parametrize("schema", [
+    None, {"properties": {"x": {"pattern": SLOW}}}, {"patternProperties": {SLOW: False}},
+    {"patternProperties": {SLOW: {}}, "additionalProperties": False},
+    {"properties": {"x": {}}, "additionalProperties": False, "patternProperties": {SLOW: {}}},
+    {"properties": {"x": {"$ref": "#/$defs/y"}}, "$defs": {"y": {"anyOf": [{"pattern": SLOW}]}}},
+    {"$schema": "http://json-schema.org/draft-04/schema#", "properties": {"x": {"pattern": SLOW}}},
+])  # fmt: skip
+def test_a_slow_pattern_is_an_error_and_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema: dict[str, object] | None
+) -> None:
+    monkeypatch.setattr(patterns, "SEARCH_S", 0.05)
+    name, text = f"regex:{SLOW}", "a" * 200 + "!"
+    if schema is not None:
+        (tmp_path / "schema.json").write_text(json.dumps(schema))
+        name, text = f"json_schema:{tmp_path}/schema.json", json.dumps({"x": text, text: 1})
+    with pytest.raises(InputError) as refused:
+        value(name, ["{}", text], ["", ""])
+    assert f"the pattern {SLOW!r} takes more than 0.05 s in the answer to row 2" in str(refused.value)
+
+
+def test_limited_keywords_are_those_of_json_schema(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps({
+        "properties": {"a": {"pattern": "^x"}}, "patternProperties": {"^n": {"type": "integer"}},
+        "additionalProperties": {"type": "boolean"},
+    }))  # fmt: skip
+    right = ['{"a": "xy", "n1": 2, "other": true}', '{"a": 5}', "[]"]
+    wrong = ['{"a": "yx"}', '{"n1": "2"}', '{"other": 1}', '{"a": "x", "n": true}']
+    assert value(f"json_schema:{path}", [*right, *wrong], [""] * 7) == 3 / 7
 
 
 def test_a_function_is_a_metric(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
     from cloudtune.evaluation.models import Address
+    from cloudtune.evaluation.prepared import Requested
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.report.document import Report
@@ -564,10 +565,11 @@ class Client:
         from cloudtune.evaluation.result import EvaluateOptions, save
         from cloudtune.spec import Source
 
+        subject = self._subject(model)
+        from_spec = data is None
         if data is None:
-            return self._evaluate_as_planned(model, spec, store=store, trust_remote_code=trust_remote_code,
-                                             trust_reward=trust_reward, on_progress=on_progress)  # fmt: skip
-        subjects = [self._subject(one) for one in (model, *against)]
+            (data, against, guard, options), trust_reward = self._evaluation_in_spec(subject, spec, trust_reward)
+        subjects = [subject, *map(self._subject, against)]
         if twice := [
             str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
         ]:
@@ -576,21 +578,22 @@ class Client:
         evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
                               trust_reward=trust_reward)  # fmt: skip
         found = evaluator.evaluate(
-            subjects[0], subjects[1:], Source(path=data) if isinstance(data, str) else data,
+            subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
             options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
         )  # fmt: skip
-        if store and isinstance(subjects[0], Job):
-            save(self.ledger, subjects[0].ref, found)
+        found = msgspec.structs.replace(found, from_spec=from_spec)
+        if store and isinstance(subject, Job):
+            save(self.ledger, subject.ref, found)
         return found
 
-    def _evaluate_as_planned(
-        self, model: Job | JobRef | str, spec: JobSpec | None, *, trust_reward: bool, **settings: Any
-    ) -> Evaluation:
+    def _evaluation_in_spec(
+        self, subject: Job | Address, spec: JobSpec | None, trust_reward: bool
+    ) -> tuple[Requested, bool]:
+        """The evaluation that the spec asks for, and whether its functions can run."""
         from cloudtune.evaluation.function_trust import are_functions_trusted
         from cloudtune.evaluation.models import trained_with
         from cloudtune.evaluation.prepared import requested
 
-        subject = self._subject(model)
         if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
             spec = trained_with(made)
             trust_reward = trust_reward or are_functions_trusted(made.plan.spec)  # confirmed at the submission
@@ -598,10 +601,7 @@ class Client:
         if asked is None:
             raise InputError("no rows are given, and the spec of the model has no evaluation",
                              hint="name the file with the held-out rows")  # fmt: skip
-        return self.evaluate(
-            model, asked.data, against=asked.against, guard=asked.guard, options=asked.options,
-            trust_reward=trust_reward, **settings,
-        )  # fmt: skip
+        return asked, trust_reward
 
     def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
         """The last evaluation of a job that is stored next to this ledger, or None. Asks no model."""

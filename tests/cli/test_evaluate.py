@@ -153,7 +153,10 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
     done = desk.run("compare", "job", "other", "--data", data, "--metric", "exact_match", "--max-tokens", "200")
     assert "Helped: exact_match of job against other" in done.out
     assert not (desk.home / "evaluations").exists()  # only `evaluate` stores its result
-    against = desk.run("evaluate", job, "--data", data, "--against", "other", "--no-baselines", "--json").json
+    more = write("more.jsonl", [{"prompt": "one more", "completion": "row"}])
+    words = ("evaluate", job, "--data", data, "--data", more, "--against", "other", "--no-baselines", "--json")
+    against = desk.run(*words).json
+    assert (against["data"], against["against"], against["from_spec"]) == ([data, more], [other], False)
     assert [model["name"] for model in against["models"]] == ["job", "other"]
     for words in (("compare", "job", "job"), ("evaluate", job, "--against", "other", "--against", "job")):
         done = desk.run(*words, "--data", data)
@@ -237,7 +240,8 @@ def test_the_spec_asks_for_an_evaluation_after_the_job(desk: Desk) -> None:
     assert "Worse: exact_match of job against base model" in desk.run("show", "job").out
     calls = desk.vendor.calls("generate")
     assert desk.run("watch", "job", "--json").json["evaluation"]["verdict"] == shown["verdict"]
-    assert desk.run("evaluate", "job", "--json").json["verdict"] == shown["verdict"]
+    again = desk.run("evaluate", "job", "--json").json
+    assert (again["verdict"], again["from_spec"]) == (shown["verdict"], True)
     assert desk.vendor.calls("generate") == calls
 
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @command("compare", without=("backend",))
 @click.argument("models", nargs=-1, required=True, metavar="JOB|FOLDER|BACKEND=MODEL...")
-@click.option("--data", required=True, metavar="FILE", help="Held-out rows in any supported format, with the expected "
-              "answers.")  # fmt: skip
+@click.option("--data", required=True, multiple=True, metavar="FILE", help="Held-out rows in any supported format, "
+              "with the expected answers. Repeatable.")  # fmt: skip
 @evaluation_options
-def compare(session: Session, models: tuple[str, ...], data: str, **settings: Any) -> None:
+def compare(session: Session, models: tuple[str, ...], data: tuple[str, ...], **settings: Any) -> None:
     """Compare the first model with the others, on held-out rows.
 
     The evaluation of the first model that `show` and `report` print is not replaced.

@@ -47,8 +47,9 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @command("evaluate")
 @click.argument("model", metavar="[JOB|FOLDER|BACKEND=MODEL]", required=False)
-@click.option("--data", metavar="FILE", help="Held-out rows in any supported format, with the expected answers. "
-              "Default: the evaluation in the job's spec, which then decides about all options.")  # fmt: skip
+@click.option("--data", multiple=True, metavar="FILE", help="Held-out rows in any supported format, with the expected "
+              "answers. Repeatable. Default: the evaluation in the job's spec, which then decides about all "
+              "options.")  # fmt: skip
 @evaluation_options
 @click.option("--model", "vendor_model", metavar="ID", help="A deployment, or a vendor's id of a model, of --backend.")
 @click.option("--against", multiple=True, metavar="JOB|FOLDER|BACKEND=MODEL", help="Also compare with this model. "
@@ -58,7 +59,7 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--guard", metavar="FILE", help="General rows that show what the model has forgotten.")
 @click.option("--no-baselines", is_flag=True, help="Leave out the base model and the simple baselines.")
 def evaluate(
-    session: Session, model: str | None, vendor_model: str | None, data: str | None, against: tuple[str, ...],
+    session: Session, model: str | None, vendor_model: str | None, data: tuple[str, ...], against: tuple[str, ...],
     few_shot: int, guard: str | None, no_baselines: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Measure on held-out rows whether tuning helped.
@@ -85,7 +86,7 @@ def options_of(settings: dict[str, Any], **more: Any) -> EvaluateOptions:
 
 
 def put_evaluation(
-    session: Session, models: Sequence[str], data: str | None, options: EvaluateOptions, *, kind: str,
+    session: Session, models: Sequence[str], data: tuple[str, ...], options: EvaluateOptions, *, kind: str,
     trust_remote_code: bool, trust_reward: bool, guard: str | None = None, store: bool = True,
 ) -> None:  # fmt: skip
     """Evaluate the first model against the others, and print the result."""
@@ -93,10 +94,10 @@ def put_evaluation(
     from cloudtune.evaluation.result import EvaluateOptions
     from cloudtune.state import to_json
 
-    if data is None and (options != EvaluateOptions() or guard is not None or len(models) > 1 or kind != "auto"):
+    if not data and (options != EvaluateOptions() or guard is not None or len(models) > 1 or kind != "auto"):
         raise click.UsageError("without --data, the evaluation in the job's spec decides about all options")
     found = session.client.evaluate(
-        models[0], None if data is None else source_of((data,), kind), against=models[1:], guard=guard, options=options,
+        models[0], source_of(data, kind) if data else None, against=models[1:], guard=guard, options=options,
         store=store, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
         on_progress=functools.partial(say_progress, session),
     )  # fmt: skip

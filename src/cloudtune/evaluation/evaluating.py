@@ -119,7 +119,8 @@ class Evaluator:
         comparisons = measured.comparisons()
         return Evaluation(
             ref=model.address,
-            data=tuple(dict.fromkeys(row.file for row in test.rows)), made_at=self._clock.now(), options=options,
+            data=tuple(dict.fromkeys(row.file for row in test.rows)),
+            against=tuple(one.address for one in others), made_at=self._clock.now(), options=options,
             rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
             metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,
             verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=_overlap(test.rows, training),

@@ -62,6 +62,10 @@ class Evaluation(Value, frozen=True, kw_only=True):
     """The job, or ``backend=id`` of the evaluated model."""
     data: tuple[str, ...] = ()
     """The files of the rows."""
+    against: tuple[str, ...] = ()
+    """The other models, as `Client.evaluate` takes them."""
+    from_spec: bool = False
+    """The spec of the job decided about rows, models and options."""
     made_at: datetime | None = None
     options: EvaluateOptions = EvaluateOptions()
     rows: int

@@ -40,7 +40,7 @@ def commands(report: Report, *, only_evaluate: bool = False) -> str:
     ref = shlex.quote(str(report.ref))
     found, plan = report.evaluation, report.plan
     options = " --data test.jsonl"
-    if plan is not None and plan.spec.get("evaluation"):
+    if plan is not None and plan.spec.get("evaluation") and (found is None or found.from_spec):
         options = ""
     elif found is not None:
         options = "".join(f" {name} {shlex.quote(str(value))}" for name, value in _options(found) if value)
@@ -57,7 +57,8 @@ def _options(found: Evaluation) -> list[tuple[str, object]]:
     """The options of ``cloudtune evaluate`` that make the evaluation."""
     given = found.options
     return [
-        ("--data", found.data[0] if found.data else "test.jsonl"), *(("--metric", name) for name in given.metrics),
+        *(("--data", file) for file in found.data or ("test.jsonl",)), *(("--metric", name) for name in given.metrics),
+        *(("--against", model) for model in found.against),
         ("--guard", found.guard.data[0] if found.guard is not None and found.guard.data else None),
         ("--few-shot", given.few_shot), ("--max-rows", given.max_rows), ("--max-tokens", given.max_tokens),
         ("--group", given.group), ("--seed", given.seed),

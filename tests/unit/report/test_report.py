@@ -186,11 +186,23 @@ def test_the_spec_in_the_report_is_that_of_the_job(job: Job) -> None:
 
 def test_the_commands_repeat_the_evaluation(job: Job) -> None:
     options = EvaluateOptions(metrics=("accuracy", "regex:a b"), few_shot=5, max_rows=60, group="site", baselines=False)
-    found = msgspec.structs.replace(labeled(4), options=options, guard=labeled(4))
+    found = msgspec.structs.replace(labeled(4), options=options, guard=labeled(4), data=("test.jsonl", "b.jsonl"),
+                                    against=("openai=m",))  # fmt: skip
     assert (
-        f"cloudtune evaluate {job.ref} --data test.jsonl --metric accuracy --metric 'regex:a b' --guard test.jsonl"
+        f"cloudtune evaluate {job.ref} --data test.jsonl --data b.jsonl --metric accuracy --metric 'regex:a b'"
+        " --against openai=m --guard test.jsonl"
         " --few-shot 5 --max-rows 60 --group site --no-baselines\n" in commands(job.report(evaluation=found))
     )
+
+
+@pytest.mark.parametrize(("from_spec", "options"), [(True, ""), (False, " --data test.jsonl --few-shot 5")])
+def test_the_commands_name_options_that_the_spec_lacks(job: Job, from_spec: bool, options: str) -> None:
+    report = job.report(
+        evaluation=msgspec.structs.replace(labeled(4), from_spec=from_spec, options=EvaluateOptions(few_shot=5))
+    )
+    assert report.plan is not None
+    plan = msgspec.structs.replace(report.plan, spec={**report.plan.spec, "evaluation": {"data": "other.jsonl"}})
+    assert f"cloudtune evaluate {job.ref}{options}\n" in commands(msgspec.structs.replace(report, plan=plan))
 
 
 def test_what_the_back_end_cannot_return_is_named(tmp_path: Path) -> None:

@@ -65,13 +65,11 @@ def estimated(
     cost = backend.estimate(request)
     if cap is None:
         return request, cost, []
-    if request.parent is None:
-        return _limited(request, backend, cost, cap, f"{FIELD} of {_usd(cap)} USD", accept_unknown=accept_unknown)
-    spent, limit = _cost_with_parents(ledger, request.parent), f"{FIELD} of {_usd(cap)} USD"
-    problems = []
-    if spent is None:
+    problems, limit = [], f"{FIELD} of {_usd(cap)} USD"
+    spent = None if request.parent is None else _cost_with_parents(ledger, request.parent)
+    if request.parent is not None and spent is None:
         problems.append(_not_kept(f"the cost of {request.parent} is unknown", accept_unknown=accept_unknown))
-    elif spent:
+    if spent:
         if spent >= cap:
             raise PolicyRefused(
                 f"{request.parent} and the jobs before it cost {_usd(spent)} USD, and {FIELD} is {_usd(cap)} USD",
@@ -79,25 +77,24 @@ def estimated(
             )
         cap -= spent
         limit = f"the {_usd(cap)} USD that {request.parent} left of {FIELD}"
-    request, cost, found = _limited(request, backend, cost, cap, limit, accept_unknown=accept_unknown)
+    request, cost, found = _limited(request, backend, backend.name, cost, cap, limit, accept_unknown=accept_unknown)
     return request, cost, [*problems, *found]
 
 
 def _cost_with_parents(ledger: Ledger, ref: JobRef) -> float | None:
     """What a job and those that it continued cost, or the most that they can have cost. None if that is unknown."""
-    total, parent = 0.0, str(ref)
-    while parent is not None:
-        made = ledger.of_ref(JobRef.parse(parent))
-        cost = None if made is None else _most(made.plan, recorded_cost(ledger, JobRef.parse(parent)))
-        if made is None or cost is None:
-            return None
-        total, parent = total + cost, made.plan.parent
-    return total
+    made = ledger.of_ref(ref)
+    own = None if made is None else _most(made.plan, recorded_cost(ledger, ref))
+    if made is None or own is None or made.plan.parent is None:
+        return own
+    before = _cost_with_parents(ledger, JobRef.parse(made.plan.parent))
+    return None if before is None else own + before
 
 
 def _limited(
-    request: PlanRequest, backend: Priced, cost: CostEstimate, cap: float, limit: str, *, accept_unknown: bool
-) -> tuple[PlanRequest, CostEstimate, list[Problem]]:
+    request: PlanRequest, priced: Priced, backend: str, cost: CostEstimate, cap: float, limit: str, *,
+    accept_unknown: bool,
+) -> tuple[PlanRequest, CostEstimate, list[Problem]]:  # fmt: skip
     """Apply a limit, which ``limit`` describes, to an estimate. See `estimated`."""
     if (floor := cost.usd if cost.usd is not None else cost.at_least_usd) is not None and floor > cap:
         raise PolicyRefused(
@@ -109,17 +106,17 @@ def _limited(
             return request, cost, []
         seconds = max(0.0, cap / cost.usd_per_hour * 3600 - cost.billed_after_s)
         request = msgspec.structs.replace(request, run_seconds=seconds)
-        cost = backend.estimate(request) if seconds else cost
+        cost = priced.estimate(request) if seconds else cost
         if cost.at_most_usd is None or cost.at_most_usd > cap + _ROUNDED_USD:
             raise PolicyRefused(
-                f"{limit} pays for {seconds:.3g} s, and {backend.name} cannot limit a job to that: {cost.basis}",
+                f"{limit} pays for {seconds:.3g} s, and {backend} cannot limit a job to that: {cost.basis}",
                 hint=f"raise {FIELD}",
             )
-        return request, cost, [_announced(backend.name, cost, cap, seconds)]
+        return request, cost, [_announced(backend, cost, cap, seconds)]
     if cost.at_most_usd is not None and not cost.unknown:
         if cost.at_most_usd > cap:
             raise PolicyRefused(
-                f"the job may cost up to {_usd(cost.at_most_usd)} USD, more than {limit}, and {backend.name} cannot "
+                f"the job may cost up to {_usd(cost.at_most_usd)} USD, more than {limit}, and {backend} cannot "
                 f"stop a job there with a usable model: {cost.basis}",
                 hint=f"raise {FIELD}, or train on fewer rows or epochs",
             )

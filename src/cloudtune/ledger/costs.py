@@ -96,9 +96,9 @@ def read_cost(row: Mapping[str, Any]) -> ActualCost | DamagedRow:
     """Return the cost of a row with ``token`` and ``cost``."""
     try:
         cost = msgspec.json.decode(str(row["cost"]), type=ActualCost)
-        problem = "" if not cost.ended_at or datetime.fromisoformat(cost.ended_at).tzinfo else "ended_at has no zone"
+        if not cost.ended_at or datetime.fromisoformat(cost.ended_at).tzinfo is not None:
+            return cost
+        problem = "ended_at has no zone"
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         problem = str(error).encode("ascii", "backslashreplace").decode()
-    if problem:
-        return DamagedRow(table="costs", row=ascii(row["token"]), name="", problems=(f"cost: {problem}",))
-    return cost
+    return DamagedRow(table="costs", row=ascii(row["token"]), name="", problems=(f"cost: {problem}",))

@@ -82,9 +82,9 @@ def estimate(request: PlanRequest, options: Options) -> CostEstimate:
     hyper = _spec_document(request, own, Choices(NAME))["hyperparameters"]
     count = own.processes if on_gpu else 1
     return by_time(
-        f"{count} x {'GPU' if on_gpu else 'CPU'}", count * price, f"backends.{NAME}.{setting}; queue time is free",
-        train=request.data.splits["train"], epochs=hyper["epochs"] if hyper["max_steps"] is None else None,
-        measured=request.measured, limit_s=request.run_seconds,
+        request, f"{count} x {'GPU' if on_gpu else 'CPU'}", count * price,
+        f"backends.{NAME}.{setting}; queue time is free",
+        epochs=hyper["epochs"] if hyper["max_steps"] is None else None, limit_s=request.run_seconds,
     )  # fmt: skip
 
 

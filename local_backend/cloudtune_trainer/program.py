@@ -42,7 +42,8 @@ def import_libraries(spec: RunSpec) -> None:
 def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> tuple[str, str]:
     """Train, and write the model. Returns the outcome and its message; the caller writes them.
 
-    The outcome is a final state, or ``interrupted`` if ``stopping`` ended the run without a request to cancel.
+    The outcome is a final state, or ``interrupted`` if ``stopping`` ended the run and neither cancel nor expire is
+    requested.
     """
     from transformers.utils import logging
 
@@ -56,7 +57,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     try:
         loaded = load(run, spec, report, devices, lambda: stopping() or run.requested("cancel"))
     except Cancelled:
-        return ("cancelled", "") if run.requested("cancel") else ("interrupted", "before the first step")
+        return ("cancelled", "") if run.requested("cancel") else _interrupted(run, "before the first step")
     job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout starts from here, independent of loading; each process of a group has its own state
     torch.manual_seed(spec.seed + devices.rank)
@@ -75,8 +76,15 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
         limit = "the external time limit" if run.requested("expire") else f"max_time of {spec.limits.max_time:g} s"
         return outcome, f"{limit} was reached at step {job.progress.step}"
     if outcome == "interrupted":
-        return outcome, f"at step {job.progress.step}, and saved a checkpoint"
+        return _interrupted(run, f"at step {job.progress.step}, and saved a checkpoint")
     return outcome, ""
+
+
+def _interrupted(run: RunFolder, where: str) -> tuple[str, str]:
+    """The outcome of a run that a signal ended: after the request to expire, this is the limit's signal."""
+    if run.requested("expire"):
+        return "expired", f"the external time limit was reached; the trainer was stopped {where}"
+    return "interrupted", where
 
 
 def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:

@@ -35,7 +35,7 @@ from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
-from cloudtune.spending import check_budgets, estimated, settle
+from cloudtune.spending import check_budgets, estimated, is_awaited, settle
 from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
 from cloudtune.watch import watch_many
@@ -193,6 +193,9 @@ class Client:
             spec=fitted.spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
             parent=parent,
         )  # fmt: skip
+        is_limited = fitted.spec.limits.max_cost_usd is not None
+        if is_limited and parent is not None and (ended := self._runner(backend).snapshot(parent)) is not None:
+            settle(self.ledger, backend, ended, self._clock.now())  # its cost counts for the limit
         request, cost, limits = estimated(request, backend, self.ledger, accept_unknown=accept_unknown_cost)
         plan = backend.plan(request)
         warnings = (*data.problems, *fitted.advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings, *limits)
@@ -511,12 +514,17 @@ class Client:
     def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
         """Return every job of the ledger with its estimate and its cost, newest first.
 
-        The cost of a job that has ended is recorded first, if it is not yet: this reads the job's state.
+        The cost of a job that has ended is recorded first, if it is not yet: this reads the job's state. A cost that
+        the vendor has not reported is read again for a week.
         """
-        waiting = [one.attempt.ref for one in job_costs(self.ledger, backend=backend) if one.actual is None]
-        for job in self.snapshots(ref for ref in waiting if ref is not None):
+        now = self._clock.now()
+        waiting = [
+            one.attempt.ref for one in job_costs(self.ledger, backend=backend)
+            if one.attempt.ref is not None and one.attempt.gone_at is None and is_awaited(one.actual, now)
+        ]  # fmt: skip
+        for job in self.snapshots(waiting):
             if job.has_ended:
-                settle(self.ledger, self.backend(job.ref.backend), job)
+                settle(self.ledger, self.backend(job.ref.backend), job, now)
         return job_costs(self.ledger, backend=backend)
 
     # -- evaluating ------------------------------------------------------------------------------------------------

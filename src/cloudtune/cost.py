@@ -27,6 +27,8 @@ class CostEstimate(Value, frozen=True, kw_only=True):
     """The price, if the job is billed by its tokens."""
     usd_per_hour: float | None = None
     """The price, if the job is billed by its run time."""
+    billed_after_s: float = 0.0
+    """How long machines are kept after the job at most, at ``usd_per_hour``. Included in ``at_most_usd``."""
     time_limit: Literal["none", "stops", "keeps_model"] = "none"
     """Whether the back end stops a job at ``PlanRequest.run_seconds``, and whether a usable model is left then."""
 
@@ -46,6 +48,8 @@ class Usage(Value, frozen=True, kw_only=True):
     tokens: int | None = None
     seconds: float | None = None
     """Seconds of one machine: the price of an hour already includes their number."""
+    seconds_after: float = 0.0
+    """Seconds for which machines were kept after the job, billed like ``seconds``."""
     note: str = ""
     """Why both are None, or what else is known about the bill."""
 

@@ -10,7 +10,7 @@ import msgspec
 
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
-from cloudtune.ledger.costs import has_cost
+from cloudtune.ledger.costs import recorded_cost
 from cloudtune.ledger.evaluations import forget_evaluation
 from cloudtune.optional import (
     Exporter,
@@ -23,7 +23,7 @@ from cloudtune.optional import (
     check_inputs,
 )
 from cloudtune.retry import reading
-from cloudtune.spending import settle
+from cloudtune.spending import is_awaited, settle
 from cloudtune.trust import trust_fields
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
 
@@ -159,8 +159,11 @@ class Job:
         ):  # fmt: skip
             if update.snapshot.has_ended:
                 with suppress(LedgerError):  # `cloudtune cost` records it later
-                    settle(self._client.ledger, self._backend, update.snapshot)
+                    self._settle(update.snapshot)
             yield update
+
+    def _settle(self, snapshot: JobSnapshot) -> None:
+        settle(self._client.ledger, self._backend, snapshot, self._client.clock.now())
 
     def _over(self, limit: float, snapshot: JobSnapshot) -> str | None:
         made = snapshot.created_at
@@ -222,12 +225,13 @@ class Job:
         Succeeds if the job no longer exists.
         """
         self._need("verb:delete")
+        ledger = self._client.ledger
         with suppress(JobNotFound, LedgerError):
-            if not has_cost(self._client.ledger, self.ref):  # it cannot be read later
-                settle(self._client.ledger, self._backend, self.snapshot())
+            cost = recorded_cost(ledger, self.ref)
+            if ledger.of_ref(self.ref) is not None and is_awaited(cost, self._client.clock.now()):
+                self._settle(self.snapshot())  # it cannot be read later
         with suppress(JobNotFound):
             reading(self._client.clock, self._backend.delete, self.ref)
-        ledger = self._client.ledger
         forget_evaluation(ledger, self.ref)
         made = ledger.of_ref(self.ref)
         if made is not None:

@@ -13,8 +13,8 @@ from cloudtune.cost import ActualCost, CostEstimate
 
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog, Price
-    from cloudtune.cost import Measured, Usage
-    from cloudtune.plan import SplitInfo, TokenCount
+    from cloudtune.cost import Usage
+    from cloudtune.plan import PlanRequest, SplitInfo, TokenCount
     from cloudtune.state import JobSnapshot
 
 _TOKENS = {"1M tokens": 1e6, "1K tokens": 1e3}
@@ -91,21 +91,21 @@ def _later(catalog: Catalog, model: str, tier: str) -> tuple[str, ...]:
 
 
 def by_time(
-    what: str, usd_per_hour: float, cited: str, *, as_of: str | None = None, train: SplitInfo | None = None,
-    epochs: float | None = None, measured: Measured | None = None, limit_s: float | None = None,
-    time_limit: Literal["none", "stops", "keeps_model"] = "keeps_model",
+    request: PlanRequest, what: str, usd_per_hour: float, cited: str, *, as_of: str | None = None,
+    epochs: float | None = None, limit_s: float | None = None,
+    billed_after_s: float = 0.0, time_limit: Literal["none", "stops", "keeps_model"] = "keeps_model",
 ) -> CostEstimate:  # fmt: skip
     """The cost of a job that is billed by its run time.
 
     Args:
+        request: The job, with the speed of earlier jobs with the same settings.
         what: What is billed, such as ``2 x ml.g5.2xlarge``.
         usd_per_hour: The price of an hour of all of it.
         cited: What the price excludes, and its source.
         as_of: The date of the price.
-        train: The training rows.
         epochs: The number of epochs. None if it is unknown.
-        measured: The speed of earlier jobs with the same settings.
         limit_s: The run time at which the job is stopped.
+        billed_after_s: How long the machines are kept after the job at most. Only the maximum includes it.
         time_limit: See `CostEstimate`.
     """
     if usd_per_hour == 0:
@@ -114,21 +114,30 @@ def by_time(
             usd_per_hour=0.0, time_limit=time_limit,
         )  # fmt: skip
     hours: tuple[float | None, float | None, float | None] = (None, None, None)
-    how = "how long it runs is unknown: no earlier job with these settings has ended"
-    if measured is not None and train is not None and epochs is not None:
-        work = train.bytes * epochs / 1e6 / 3600
+    measured = request.measured
+    if request.parent is not None:
+        why = f"how much {request.parent} left to train is only known at the start"
+    elif epochs is None:
+        why = "it is not limited by epochs"
+    else:
+        why = "no earlier job with these settings was measured"
+    how = f"how long it runs is unknown: {why}"
+    if measured is not None and epochs is not None:
+        work = request.data.splits["train"].bytes * epochs / 1e6 / 3600
         hours = (measured.least_s * work, measured.median_s * work, measured.most_s * work)
         how = f"about {hours[1]:.3g} h, as measured in {measured.jobs} earlier job{'s'[: measured.jobs > 1]}"
     limit = None if limit_s is None else limit_s / 3600
     least, likely, _ = ((None if hour is None else min(hour, limit or hour)) for hour in hours)
     if limit is not None:
         how += f", and at most {limit:g} h"
+    if billed_after_s:
+        how += f", and up to {billed_after_s / 3600:g} h that the machines are kept after it"
     return CostEstimate(
         usd=None if likely is None else round(likely * usd_per_hour, 4),
         at_least_usd=None if least is None else round(least * usd_per_hour, 4),
-        at_most_usd=None if limit is None else round(limit * usd_per_hour, 4),
+        at_most_usd=None if limit is None else round((limit + billed_after_s / 3600) * usd_per_hour, 4),
         basis=f"{what} at {usd_per_hour:g} USD per hour: {how}; {cited}",
-        prices_as_of=as_of, usd_per_hour=usd_per_hour, time_limit=time_limit,
+        prices_as_of=as_of, usd_per_hour=usd_per_hour, billed_after_s=billed_after_s, time_limit=time_limit,
         unknown=() if likely is not None or limit is not None else ("the run time",),
     )  # fmt: skip
 
@@ -141,8 +150,9 @@ def actual(cost: CostEstimate | None, usage: Usage, job: JobSnapshot) -> ActualC
         usd = None if each is None else usd_of(usage.tokens, each)
         basis = f"{usage.tokens:,} tokens" + (f" at {each:g} USD per 1M tokens" if each is not None else "")
     elif usage.seconds is not None:
-        usd = None if hour is None else round(usage.seconds / 3600 * hour, 4)
-        basis = f"{usage.seconds:,.0f} s" + (f" at {hour:g} USD per hour" if hour is not None else "")
+        usd = None if hour is None else round((usage.seconds + usage.seconds_after) / 3600 * hour, 4)
+        after = f" and {usage.seconds_after:,.0f} s after it" if usage.seconds_after else ""
+        basis = f"{usage.seconds:,.0f} s{after}" + (f" at {hour:g} USD per hour" if hour is not None else "")
     if usd is None and (usage.tokens is not None or usage.seconds is not None):
         basis += "; the price is unknown"
     ended = job.finished_at.isoformat() if job.finished_at is not None else ""

@@ -6,13 +6,13 @@ from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 from cloudtune.catalog import load, vendors
-from cloudtune.state import Value
+from cloudtune.state import JobState, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cloudtune.catalog import Catalog, Model, Notice
-    from cloudtune.ledger.rows import Attempt
+    from cloudtune.ledger.costs import JobCost
 
 _SERVICE = ("no_new_jobs", "service_ends")
 
@@ -42,9 +42,12 @@ def of_catalogs(names: Iterable[str] | None = None) -> Iterator[Retirement]:
             yield from _of_model(catalog, model, "model", model.id)
 
 
-def of_jobs(jobs: Iterable[Attempt]) -> Iterator[Retirement]:
-    """When the tuned models of jobs stop working."""
-    for made in jobs:
+def of_jobs(jobs: Iterable[JobCost]) -> Iterator[Retirement]:
+    """When the tuned models of jobs stop working. Jobs that are recorded as failed or cancelled have none."""
+    for job in jobs:
+        if job.actual is not None and job.actual.state in (JobState.FAILED, JobState.CANCELLED):
+            continue
+        made = job.attempt
         catalog = _catalog(made.backend)
         if catalog is None or made.ref is None or made.gone_at is not None:
             continue

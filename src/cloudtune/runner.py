@@ -39,7 +39,8 @@ _NOT_IDENTITY = {"backend", "data", "evaluation", "model", "overrides", "unsuppo
 def job_key(spec: JobSpec, data: DataReport, backend: str, resolved: Resolved) -> str:
     """Return 32 hex digits. The same spec and rows on the same back end and account give the same key."""
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True, exclude=_NOT_IDENTITY)
-    document.get("limits", {}).pop("stall_after", None)
+    for name in ("stall_after", "max_cost_usd"):  # a job can continue with a higher limit
+        document.get("limits", {}).pop(name, None)
     return _digest(
         {
             "spec": document,

@@ -6,7 +6,7 @@ stops it. Any other job is refused if it may cost more. A cost that is unknown i
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +14,17 @@ import msgspec
 
 from cloudtune.cost import Measured
 from cloudtune.errors import PolicyRefused, Problem
-from cloudtune.ledger.costs import has_cost, job_costs, record_cost
+from cloudtune.ledger.costs import job_costs, record_cost, recorded_cost
 from cloudtune.optional import Priced
 from cloudtune.pricing import actual
-from cloudtune.state import JobState
+from cloudtune.state import JobRef, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from cloudtune.backend import Backend
     from cloudtune.config.budgets import Budget
-    from cloudtune.cost import CostEstimate
-    from cloudtune.ledger.costs import JobCost
+    from cloudtune.cost import ActualCost, CostEstimate
     from cloudtune.ledger.ledger import Ledger
     from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
@@ -39,6 +37,8 @@ _NEWEST = 50
 """How many earlier jobs of a back end are searched for their speed."""
 _SUBMITTING = timedelta(minutes=1)
 """An attempt that began before that has a job, or a step that a process works on, or was refused."""
+_REPORTED_LATE = timedelta(days=7)
+"""How long after a job's end the vendor may still report what it is billed for."""
 _ACCEPT = "pass --accept-unknown-cost to submit it without a limit"
 _SAME_SPEED = ("epochs", "max_steps", "learning_rate", "scheduler", "warmup_steps", "warmup_ratio", "weight_decay",
                "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "neftune_alpha")  # fmt: skip
@@ -65,29 +65,59 @@ def estimated(
     cost = backend.estimate(request)
     if cap is None:
         return request, cost, []
+    problems, limit = [], f"{FIELD} of {_usd(cap)} USD"
+    spent = None if request.parent is None else _cost_with_parents(ledger, request.parent)
+    if request.parent is not None and spent is None:
+        problems.append(_not_kept(f"the cost of {request.parent} is unknown", accept_unknown=accept_unknown))
+    if spent:
+        if spent >= cap:
+            raise PolicyRefused(
+                f"{request.parent} and the jobs before it cost {_usd(spent)} USD, and {FIELD} is {_usd(cap)} USD",
+                hint=f"raise {FIELD} in the spec file, and submit it with --resume",
+            )
+        cap -= spent
+        limit = f"the {_usd(cap)} USD that {request.parent} left of {FIELD}"
+    request, cost, found = _limited(request, backend, backend.name, cost, cap, limit, accept_unknown=accept_unknown)
+    return request, cost, [*problems, *found]
+
+
+def _cost_with_parents(ledger: Ledger, ref: JobRef) -> float | None:
+    """What a job and those that it continued cost, or the most that they can have cost. None if that is unknown."""
+    made = ledger.of_ref(ref)
+    own = None if made is None else _most(made.plan, recorded_cost(ledger, ref))
+    if made is None or own is None or made.plan.parent is None:
+        return own
+    before = _cost_with_parents(ledger, JobRef.parse(made.plan.parent))
+    return None if before is None else own + before
+
+
+def _limited(
+    request: PlanRequest, priced: Priced, backend: str, cost: CostEstimate, cap: float, limit: str, *,
+    accept_unknown: bool,
+) -> tuple[PlanRequest, CostEstimate, list[Problem]]:  # fmt: skip
+    """Apply a limit, which ``limit`` describes, to an estimate. See `estimated`."""
     if (floor := cost.usd if cost.usd is not None else cost.at_least_usd) is not None and floor > cap:
         raise PolicyRefused(
-            f"the job would cost about {_usd(floor)} USD, more than {FIELD} of {_usd(cap)} USD: {cost.basis}",
+            f"the job would cost about {_usd(floor)} USD, more than {limit}: {cost.basis}",
             hint=f"raise {FIELD}, or train on fewer rows or epochs",
         )
     if cost.usd_per_hour and cost.time_limit != "none":
         if cost.at_most_usd is not None and cost.at_most_usd <= cap:
             return request, cost, []
-        seconds = cap / cost.usd_per_hour * 3600
+        seconds = max(0.0, cap / cost.usd_per_hour * 3600 - cost.billed_after_s)
         request = msgspec.structs.replace(request, run_seconds=seconds)
-        cost = backend.estimate(request)
+        cost = priced.estimate(request) if seconds else cost
         if cost.at_most_usd is None or cost.at_most_usd > cap + _ROUNDED_USD:
             raise PolicyRefused(
-                f"{FIELD} of {_usd(cap)} USD pays for {seconds:.3g} s, and {backend.name} cannot limit a job to that: "
-                f"{cost.basis}",
+                f"{limit} pays for {seconds:.3g} s, and {backend} cannot limit a job to that: {cost.basis}",
                 hint=f"raise {FIELD}",
             )
-        return request, cost, [_announced(backend.name, cost, cap, seconds)]
+        return request, cost, [_announced(backend, cost, cap, seconds)]
     if cost.at_most_usd is not None and not cost.unknown:
         if cost.at_most_usd > cap:
             raise PolicyRefused(
-                f"the job may cost up to {_usd(cost.at_most_usd)} USD, more than {FIELD} of {_usd(cap)} USD, and "
-                f"{backend.name} cannot stop a job there with a usable model: {cost.basis}",
+                f"the job may cost up to {_usd(cost.at_most_usd)} USD, more than {limit}, and {backend} cannot "
+                f"stop a job there with a usable model: {cost.basis}",
                 hint=f"raise {FIELD}, or train on fewer rows or epochs",
             )
         return request, cost, []
@@ -148,29 +178,46 @@ def _settings_of_speed(spec: dict[str, Any], backend: str) -> dict[str, Any]:
     }
 
 
-def settle(ledger: Ledger, backend: Backend, job: JobSnapshot) -> None:
-    """Record the cost of a job that has ended, if it is not recorded yet."""
-    if not job.has_ended or not isinstance(backend, Priced) or has_cost(ledger, job.ref):
+def is_awaited(cost: ActualCost | None, now: datetime) -> bool:
+    """Whether the cost of a job is not recorded, or was not reported and may still be."""
+    if cost is None:
+        return True
+    is_reported = cost.usage.tokens is not None or cost.usage.seconds is not None
+    return not is_reported and bool(cost.ended_at) and now - datetime.fromisoformat(cost.ended_at) < _REPORTED_LATE
+
+
+def settle(ledger: Ledger, backend: Backend, job: JobSnapshot, now: datetime) -> None:
+    """Record the cost of a job that has ended, if it is awaited."""
+    if not job.has_ended or not isinstance(backend, Priced):
         return
     made = ledger.of_ref(job.ref)
-    if made is not None:
+    if made is not None and is_awaited(recorded_cost(ledger, job.ref), now):
         record_cost(ledger, job.ref, actual(made.plan.cost, backend.usage(job), job))
 
 
-def committed(plan: Plan, recorded: JobCost | None = None) -> float | None:
-    """The cost of a job for a budget: what it cost, or the most that it can. None if that is unknown."""
-    if recorded is not None and recorded.actual is not None and recorded.actual.usd is not None:
-        return recorded.actual.usd
-    limits = plan.spec.get("limits", {})
-    known = [] if plan.cost is None or plan.cost.unknown else [plan.cost.at_most_usd, plan.cost.usd]
-    known += [limits.get("max_cost_usd")]
+def _most(plan: Plan, recorded: ActualCost | None) -> float | None:
+    """What a job cost, or the most that it can. None if that is unknown."""
+    if recorded is not None and recorded.usd is not None:
+        return recorded.usd
+    return None if plan.cost is None or plan.cost.unknown else plan.cost.at_most_usd
+
+
+def committed(plan: Plan, recorded: ActualCost | None = None) -> float | None:
+    """The cost of a job for a budget: what it cost or at most can; else its limit; else the likely cost; else None."""
+    likely = None if plan.cost is None or plan.cost.unknown else plan.cost.usd
+    known = (_most(plan, recorded), plan.spec.get("limits", {}).get("max_cost_usd"), likely)
     return next((value for value in known if value is not None), None)
 
 
 def check_budgets(
     budgets: Sequence[Budget], ledger: Ledger, plan: Plan, now: datetime, *, accept_unknown: bool
 ) -> None:  # fmt: skip
-    """Raises PolicyRefused if the plan's job would exceed a budget, or has an unknown cost and a budget."""
+    """Check the plan's job against the budgets that cover it.
+
+    Raises:
+        PolicyRefused: The job would exceed a budget, or its cost is unknown and not accepted.
+        LedgerError: A row of the ledger is damaged: what was spent is unknown.
+    """
     applying = [budget for budget in budgets if budget.covers(plan)]
     if not applying:
         return
@@ -181,14 +228,19 @@ def check_budgets(
             hint=f"set {FIELD}, or {_ACCEPT.replace('without a limit', 'anyway')}",
         )
     known = job_costs(ledger, submitting_since=now - _SUBMITTING)
+    if known.damaged:
+        raise known.damaged[0].error()
     jobs = [one for one in known if one.attempt.token != plan.token]
     for budget in applying:
         since = budget.since(now)
         counted = [one for one in jobs if budget.covers(one.attempt.plan) and one.attempt.begun_at >= since]
-        spent = sum(committed(one.attempt.plan, one) or 0.0 for one in counted)
+        costs = [committed(one.attempt.plan, one.actual) for one in counted]
+        spent, unknown = sum(cost or 0.0 for cost in costs), costs.count(None)
         if spent + (wanted or 0.0) > budget.usd:
+            job = "the cost of the job is unknown" if wanted is None else f"the job may cost {_usd(wanted)} USD"
+            others = f"; not counted: jobs with an unknown cost, {unknown}" if unknown else ""
             raise PolicyRefused(
-                f"the job may cost {_usd(wanted or 0.0)} USD, and {_usd(max(0.0, budget.usd - spent))} USD of the "
-                f"budget {budget.name} are left ({_usd(budget.usd)} USD per {budget.per})",
+                f"{job}, and {_usd(max(0.0, budget.usd - spent))} USD of the budget {budget.name} are left "
+                f"({_usd(budget.usd)} USD per {budget.per}{others})",
                 hint="run `cloudtune cost` to see what was spent, or raise the budget",
             )

@@ -226,6 +226,8 @@ def test_spot_networks_and_keys_are_sent(world: JumpStartWorld) -> None:
     assert body["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
     assert body["OutputDataConfig"]["KmsKeyId"] == body["ResourceConfig"]["VolumeKmsKeyId"] == "alias/mine"
     assert body["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 300
+    assert plan.cost is not None
+    assert plan.cost.billed_after_s == 300
     assert {"Key": "team", "Value": "red"} in body["Tags"]
     assert "spot" in [problem.code for problem in plan.warnings]
 

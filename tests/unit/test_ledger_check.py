@@ -13,16 +13,20 @@ import pytest
 from tests.unit.test_ledger_stores import plan, server, url  # noqa: F401 - fixtures
 
 from cloudtune.clock import SystemClock
+from cloudtune.cost import ActualCost, Usage
 from cloudtune.errors import LedgerError
 from cloudtune.ledger.check import check_ledger, repair_ledger
+from cloudtune.ledger.costs import record_cost, recorded_cost
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef
 
+COST = ActualCost(usd=1.0, usage=Usage(tokens=5), basis="", state="succeeded", ended_at="")
 DAMAGE = [
     ("attempts", "plan", "{"), ("attempts", "plan", '{"name": 1}'), ("attempts", "ref", "nonsense"),
     ("attempts", "begun_at", "yesterday"), ("attempts", "purpose", "other"), ("steps", "outputs", "[]"),
     ("steps", "notes", "null"), ("steps", "touched_at", ""), ("steps", "owner", "{}"), ("steps", "sends", -1),
+    ("costs", "cost", "{"), ("costs", "cost", '{"usd": 1}'),
 ]  # fmt: skip
 
 
@@ -54,8 +58,8 @@ def test_a_damaged_row_is_found_and_moved(
         ledger.begin(plan(key=key, name=key))
         ledger.claim(f"{key}-1", "create", owner)
     ledger.done("b-1", "create", {}, JobRef("toy", "acct", "job_b"))
-    key = "token" if table == "steps" else "key"
-    row = "a-1" if table == "steps" else "a"
+    record_cost(ledger, JobRef("toy", "acct", "job_b"), COST)
+    key, row = {"attempts": ("key", "a"), "steps": ("token", "a-1"), "costs": ("token", "b-1")}[table]
     change(url, f"UPDATE {table} SET {column} = ? WHERE {key} = ?", value, row)
 
     report = check_ledger(ledger)
@@ -63,8 +67,12 @@ def test_a_damaged_row_is_found_and_moved(
     assert not report.ok
     assert [attempt.key for attempt in ledger.attempts()] == (["b"] if table == "attempts" else ["b", "a"])
     assert len(ledger.attempts().damaged) == (table == "attempts")
+    reads = {
+        "attempts": lambda: ledger.latest("a"), "steps": lambda: ledger.claim("a-1", "create", owner),
+        "costs": lambda: recorded_cost(ledger, JobRef("toy", "acct", "job_b")),
+    }  # fmt: skip
     with pytest.raises(LedgerError, match="ledger check"):
-        ledger.claim("a-1", "create", owner) if table == "steps" else ledger.latest("a")
+        reads[table]()
 
     repaired = repair_ledger(ledger, clock)
     assert repaired.ok

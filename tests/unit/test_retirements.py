@@ -12,8 +12,13 @@ from click.testing import CliRunner
 
 from cloudtune.catalog import load, vendors
 from cloudtune.cli.main import cli
-from cloudtune.retirements import of_catalogs, of_spec
+from cloudtune.cost import ActualCost, Usage
+from cloudtune.ledger.costs import JobCost
+from cloudtune.ledger.rows import Attempt
+from cloudtune.plan import DataReport, Plan, Resolved
+from cloudtune.retirements import of_catalogs, of_jobs, of_spec
 from cloudtune.spec import JobSpec
+from cloudtune.state import JobRef, JobState
 from cloudtune.testing import FakeClock
 from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
@@ -73,6 +78,22 @@ def test_specs_with_tuned_and_short_names_are_found() -> None:
     short = list(of_spec("a.yaml", "bedrock", "anthropic.claude-3-haiku-20240307-v1:0", "sft"))
     assert [one.on for one in short] == [date(2026, 9, 10)]
     assert list(of_spec("a.yaml", "local", "./model", "sft")) == []
+
+
+def test_jobs_that_failed_have_no_tuned_model() -> None:
+    plan = Plan(
+        name="a", backend="openai", scope="s", key="k", attempt=1, token="t", steps=(),
+        spec={"model": "gpt-4.1-mini-2025-04-14"}, data=DataReport(splits={}, fingerprint=""),
+        resolved=Resolved(scope="s"),
+    )  # fmt: skip
+    made = Attempt(
+        key="k", attempt=1, token="t", name="a", backend="openai", scope="s", model="m", gone_at=None, begun_at="",
+        ref=JobRef("openai", "s", "j"), plan=plan,
+    )  # fmt: skip
+    for state in (*JobState, None):
+        cost = None if state is None else ActualCost(usd=None, usage=Usage(), basis="", state=state, ended_at="")
+        found = list(of_jobs([JobCost(attempt=made, actual=cost)]))
+        assert bool(found) == (state not in ("failed", "cancelled")), state
 
 
 def test_the_command_lists_by_date(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

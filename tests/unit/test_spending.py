@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cloudtune.client import Client
 from cloudtune.config.config import load_config
 from cloudtune.config.trust import trust
-from cloudtune.errors import ConfigError, PolicyRefused
+from cloudtune.cost import CostEstimate, Usage
+from cloudtune.errors import ConfigError, LedgerError, PolicyRefused
 from cloudtune.execute import StepUpdate
+from cloudtune.ledger.check import repair_ledger
 from cloudtune.ledger.costs import job_costs
 from cloudtune.processes.identity import Owner
 from cloudtune.spec import JobSpec
+from cloudtune.spending import committed
 from cloudtune.testing import FakeClock, ScriptedBackend, ScriptedVendor
 from cloudtune.testing.job_timeline import Script
 from cloudtune.testing.scripted_options import ScriptedOptions
@@ -89,8 +93,10 @@ def test_a_resumed_job_is_neither_estimated_nor_measured(desk: Desk) -> None:
     assert job.state == "expired"
     desk.run(99, 2)
     desk.vendor.follow(Script(steps=20))
-    child = job.resume()  # an estimate for all epochs would be above the limit
-    assert child.ref != job.ref
+    child = desk.client.submit(desk.spec(cap=0.08), resume=True)  # an estimate for all epochs would be above the limit
+    plan = desk.client.ledger.of_ref(child.ref).plan
+    assert plan.parent == str(job.ref)
+    assert f"how much {job.ref} left to train" in plan.cost.basis
     desk.clock.advance(10_000)
     assert all(one.actual is not None for one in desk.client.costs())
     cost = desk.client.plan(desk.spec(1)).cost
@@ -134,6 +140,24 @@ def test_an_unknown_price_is_not_zero(memory_path: Path) -> None:
     assert one.actual is not None
     assert (one.actual.usd, one.actual.usage.seconds) == (None, 60.0)
     assert "the price is unknown" in one.actual.basis
+
+
+def test_a_cost_that_was_not_reported_is_read_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = desk.client.backend("scripted")
+    reported = backend.usage
+    monkeypatch.setattr(backend, "usage", lambda _: Usage(note="not yet"))
+    desk.run(59)
+    late = desk.run(59, 1)
+    monkeypatch.setattr(backend, "usage", reported)
+    assert [one.actual.usd for one in desk.client.costs()] == [0.06, 0.06]
+    record = desk.client.ledger.store
+    with record.write() as db:
+        db.execute("DELETE FROM costs WHERE token = ?", (desk.client.ledger.of_ref(late.ref).token,))
+    monkeypatch.setattr(backend, "usage", lambda _: Usage(note="not yet"))
+    desk.client.costs()
+    monkeypatch.setattr(backend, "usage", reported)
+    desk.clock.advance(timedelta(days=8).total_seconds())
+    assert [one.actual.usd for one in desk.client.costs()] == [None, 0.06], "after a week it stays unknown"
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
@@ -182,6 +206,30 @@ def test_a_limit_that_is_not_kept_is_a_warning(memory_path: Path) -> None:
         desk.client.plan(desk.spec(cap=5.0))
     plan = desk.client.plan(desk.spec(cap=5.0), accept_unknown_cost=True)
     assert [one.code for one in plan.warnings if one.field == CAP] == ["unknown_cost"]
+
+
+def test_a_limit_counts_what_the_continued_jobs_cost(desk: Desk) -> None:
+    desk.vendor.follow(Script(steps=99))
+    first = desk.client.submit(desk.spec(cap=0.05))
+    desk.clock.advance(10_000)  # nobody has recorded its cost
+    with pytest.raises(PolicyRefused, match=r"cost 0.05 USD, and limits.max_cost_usd is 0.05 USD"):
+        first.resume()
+    second = desk.client.submit(desk.spec(cap=0.08), resume=True)
+    desk.clock.advance(10_000)
+    third = desk.client.submit(desk.spec(cap=0.1), resume=True)
+    desk.clock.advance(10_000)
+    costs = {one.attempt.ref: one.actual for one in desk.client.costs()}
+    assert [costs[job.ref].usd for job in (first, second, third)] == pytest.approx([0.05, 0.03, 0.02], abs=1e-3)
+
+
+def test_an_unknown_cost_of_a_continued_job_is_a_warning(memory_path: Path) -> None:
+    desk = Desk(memory_path, usd_per_hour=None)
+    desk.vendor.follow(Script(steps=99, fails="no memory"))
+    job = desk.client.submit(desk.spec(cap=0.05), accept_unknown_cost=True)
+    desk.clock.advance(10_000)
+    child = job.resume()
+    warnings = [one.message for one in desk.client.ledger.of_ref(child.ref).plan.warnings if one.field == CAP]
+    assert any(f"the cost of {job.ref} is unknown" in one for one in warnings)
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.soak)])
@@ -280,6 +328,39 @@ def test_a_submission_that_was_refused_does_not_count(memory_path: Path) -> None
         desk.client.plan(other)
 
 
+def test_a_budget_counts_the_most_not_the_likely_cost(memory_path: Path) -> None:
+    plan = Desk(memory_path).client.plan(ScriptedWorld(memory_path).spec(0))
+    cost = CostEstimate(usd=1.0, at_most_usd=3.0, basis="")
+    for known, limit, expected in [
+        (cost, 5.0, 3.0), (replace(cost, at_most_usd=None), 5.0, 5.0), (replace(cost, at_most_usd=None), None, 1.0),
+        (replace(cost, unknown=("it",)), 5.0, 5.0), (replace(cost, unknown=("it",)), None, None), (None, None, None),
+    ]:  # fmt: skip
+        assert committed(replace(plan, cost=known, spec={**plan.spec, "limits": {"max_cost_usd": limit}})) == expected
+
+
+def test_a_refusal_counts_jobs_with_an_unknown_cost(memory_path: Path) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    desk.client.submit(desk.spec(tags={"team": "search"}), accept_unknown_cost=True)
+    with pytest.raises(PolicyRefused, match=r"per day; not counted: jobs with an unknown cost, 1\)"):
+        desk.client.plan(desk.spec(1, tags={"team": "search"}, cap=0.2))
+
+
+@pytest.mark.parametrize("table", ["attempts", "costs"])
+def test_a_budget_needs_every_row_of_the_ledger(memory_path: Path, table: str) -> None:
+    desk = Desk(memory_path, config=BUDGET)
+    desk.run(59, tags={"team": "search"}, cap=0.08)
+    column = {"attempts": "plan", "costs": "cost"}[table]
+    with desk.client.ledger.store.write() as db:
+        db.execute(f"UPDATE {table} SET {column} = '{{'")
+    with pytest.raises(LedgerError, match=f"the ledger's table {table} is damaged") as caught:
+        desk.client.plan(desk.spec(1, tags={"team": "search"}, cap=0.01))
+    assert caught.value.hint == "run: cloudtune ledger check"
+    repair_ledger(desk.client.ledger, desk.clock)
+    assert desk.client.plan(desk.spec(1, tags={"team": "search"}, cap=0.01))
+    costs = desk.client.costs()
+    assert [one.actual and one.actual.usd for one in costs] == ([0.06] if table == "costs" else [])
+
+
 def test_an_unknown_cost_with_a_budget_is_refused(memory_path: Path) -> None:
     desk = Desk(memory_path, config=BUDGET)
     with pytest.raises(PolicyRefused, match=r"the cost of the job is unknown, and the budget search allows"):
@@ -301,12 +382,18 @@ def test_a_budget_of_a_file_that_is_not_trusted_is_refused(memory_path: Path) ->
         ('usd = "many"', "Expected `float`, got `str`"), ("per = 'day'", "required field `usd`"),
         ("usd = -1", "usd cannot be negative"), ("usd = 1\nper = 'hour'", "Invalid enum value 'hour'"),
         ("usd = 1\nteam = 'x'", "unknown field `team`"),
+        ("usd = 1\nname = 'x'", "unknown field `name`: the name of the budget is that of the table, search"),
     ],
 )  # fmt: skip
 def test_a_wrong_budget_is_refused(memory_path: Path, line: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         Desk(memory_path, config=f"[budgets.search]\n{line}\n")
     assert caught.value.problems[0].field == "budgets.search"
+
+
+def test_a_budget_that_is_no_table_is_refused(memory_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must be a table: write \[budgets.search\] above its settings"):
+        Desk(memory_path, config="[budgets]\nsearch = 100\n")
 
 
 def test_a_budget_of_an_unknown_back_end_is_refused(memory_path: Path) -> None:

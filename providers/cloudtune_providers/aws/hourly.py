@@ -29,9 +29,12 @@ def rate_of(use: str, kind: str, region: str) -> Rate | None:
 
 def training(
     kind: str, count: int, seconds: float, request: PlanRequest, *, spot: bool, epochs: float | None = None,
-    time_limit: Literal["stops", "keeps_model"],
+    kept_s: float = 0.0, time_limit: Literal["stops", "keeps_model"],
 ) -> CostEstimate:  # fmt: skip
-    """The cost of a job on instances, and its maximum: its maximum run time at the on-demand price."""
+    """The cost of a job on instances, and its maximum: its maximum run time at the on-demand price.
+
+    ``kept_s`` is how long the instances are kept for the next job, and billed. Their maximum includes it.
+    """
     region = region_of(request.resolved.scope)
     cheaper = "; less on spot instances, which bill fewer seconds" if spot else ""
     rate = rate_of("training", kind, region)
@@ -40,16 +43,22 @@ def training(
         return CostEstimate(usd=None, basis=basis, unknown=("the price of an hour",))
     cited = f"prices of {region}{cheaper}; billed per second, excluding disks and storage; {rate.cited}"
     return by_time(
-        f"{count} x {kind}", count * rate.usd, cited, as_of=rate.as_of, train=request.data.splits["train"],
-        epochs=epochs, measured=request.measured, limit_s=seconds, time_limit=time_limit,
+        request, f"{count} x {kind}", count * rate.usd, cited, as_of=rate.as_of, epochs=epochs, limit_s=seconds,
+        billed_after_s=kept_s, time_limit=time_limit,
     )  # fmt: skip
 
 
 def usage(job: JobSnapshot) -> Usage:
-    """The billed seconds or tokens that SageMaker reports for a job that has ended."""
+    """The billed seconds or tokens that SageMaker reports for a job that has ended.
+
+    Instances that are kept for the next job count with their whole time, until SageMaker reports what it bills.
+    """
     tokens, seconds = job.raw.get("BillableTokenCount"), job.raw.get("BillableTimeInSeconds")
     if tokens is not None or seconds is not None:
-        return Usage(tokens=tokens, seconds=seconds)
+        kept = (job.raw.get("ResourceConfig") or {}).get("KeepAlivePeriodInSeconds", 0)
+        pool = job.raw.get("WarmPoolStatus")
+        kept = 0 if pool is None else pool.get("ResourceRetainedBillableTimeInSeconds", kept)
+        return Usage(tokens=tokens, seconds=seconds, seconds_after=kept)
     return Usage(note="SageMaker reports no billed time for this job")
 
 

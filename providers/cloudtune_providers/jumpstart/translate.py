@@ -89,9 +89,11 @@ def plan(request: PlanRequest, options: JumpStartOptions) -> Plan:
 def estimate(request: PlanRequest, options: JumpStartOptions) -> CostEstimate:
     """The cost of the job on the chosen instances. A job that its time limit stops has no model."""
     chosen = choices.choose(request.spec, request.resolved, options, request.run_seconds)
+    hyper = request.spec.hyperparameters
     return hourly.training(
-        chosen.instance_type, chosen.instances, chosen.seconds, request, spot=chosen.spot, time_limit="stops"
-    )
+        chosen.instance_type, chosen.instances, chosen.seconds, request, spot=chosen.spot,
+        epochs=hyper.epochs if hyper.max_steps is None else None, kept_s=options.keep_alive, time_limit="stops",
+    )  # fmt: skip
 
 
 def _advice(request: PlanRequest, chosen: choices.Choices) -> Iterator[Problem]:

@@ -253,12 +253,14 @@ class _Planning:
         why = "settings" if options.volume_gb else "derived: the model's size"
         self.choices.note(f"backends.{NAME}.volume_gb", volume, why)
         found = {"InstanceType": self.type, "InstanceCount": self.count, "VolumeSizeInGB": volume}
-        kept = self.own.keep_alive if self.own.keep_alive is not None else options.keep_alive
-        if kept:
+        if kept := self._kept_s():
             found["KeepAlivePeriodInSeconds"] = kept
             message = f"the instances stay for {kept} s after the job and are billed as if they ran"
             self.problems.append(warning("warm_pool", f"backends.{NAME}.keep_alive", message, "set it to 0"))
         return found
+
+    def _kept_s(self) -> int:
+        return (self.own.keep_alive if self.own.keep_alive is not None else self.options.keep_alive) or 0
 
     def _spot(self) -> bool:
         return self.options.spot if self.own.spot is None else self.own.spot
@@ -303,7 +305,8 @@ class _Planning:
         hyper = self.document["hyperparameters"]
         return hourly.training(
             self.type, self.count, self._runtime_s(), self.request, spot=self._spot(),
-            epochs=hyper["epochs"] if hyper["max_steps"] is None else None, time_limit="keeps_model",
+            epochs=hyper["epochs"] if hyper["max_steps"] is None else None, kept_s=self._kept_s(),
+            time_limit="keeps_model",
         )  # fmt: skip
 
     # -- steps -------------------------------------------------------------------------------------------------------

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 def retirements(session: Session, specs: tuple[str, ...], everything: bool, within: float | None) -> None:
     """List by date which tuned models and specs stop working.
 
-    Tuned models are those of the ledger's jobs. SPEC is a spec file.
+    Tuned models are those of the ledger's jobs, except jobs that are recorded as failed or cancelled. SPEC is a spec
+    file.
     """
     from cloudtune.cli.render import table
+    from cloudtune.ledger.costs import job_costs
     from cloudtune.retirements import of_catalogs, of_jobs, of_spec
     from cloudtune.state import to_json
 
     client, today = session.client, session.client.clock.now().date()
-    jobs = client.ledger.attempts(backend=session.backend)
+    jobs = job_costs(client.ledger, backend=session.backend)
     found = list(of_jobs(jobs))
     for path in specs:
         spec = session.open_spec(path, (), None).spec

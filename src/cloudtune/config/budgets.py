@@ -45,9 +45,13 @@ class Budget(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def budget_fault(name: str, values: Any) -> str | None:
     """Return what is wrong with a budget, or None."""
+    if not isinstance(values, dict):
+        return f"must be a table: write [budgets.{name}] above its settings"
+    if "name" in values:
+        return f"it has unknown field `name`: the name of the budget is that of the table, {name}"
     try:
         budget = msgspec.convert({"name": name, **values}, Budget)
-    except (msgspec.ValidationError, TypeError) as error:
+    except msgspec.ValidationError as error:
         return str(error).replace("Object contains", "it has").split(" - at")[0]
     return None if budget.usd >= 0 else "usd cannot be negative"
 

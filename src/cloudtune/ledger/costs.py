@@ -1,18 +1,18 @@
-"""What jobs cost, in the ledger: recorded once, when a job has ended."""
+"""What jobs cost, in the ledger: recorded when a job has ended."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cloudtune.cost import ActualCost
-from cloudtune.errors import LedgerError
-from cloudtune.ledger.rows import ATTEMPT_COLUMNS, Attempt, DamagedRow, Rows, read_attempt, sorted_out
+from cloudtune.ledger.rows import ATTEMPT_COLUMNS, Attempt, DamagedRow, Rows, read_attempt, sorted_out, whole
 from cloudtune.state import JobRef, Value
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Mapping
 
     from cloudtune.ledger.ledger import Ledger
 
@@ -26,30 +26,23 @@ class JobCost(Value, frozen=True, kw_only=True):
 
 
 def record_cost(ledger: Ledger, ref: JobRef, cost: ActualCost) -> None:
-    """Record what a job cost. Has no effect if that is recorded, or the job is not in the ledger."""
+    """Record what a job cost. A known cost replaces a recorded one, an unknown cost does not.
+
+    Has no effect if the job is not in the ledger.
+    """
+    conflict = "DO NOTHING" if cost.usd is None else "DO UPDATE SET cost = excluded.cost"
     with ledger.store.write() as db:
         db.execute(
-            "INSERT INTO costs (token, cost) SELECT token, ? FROM attempts WHERE ref = ?"
-            " ON CONFLICT (token) DO NOTHING",
+            f"INSERT INTO costs (token, cost) SELECT token, ? FROM attempts WHERE ref = ? ON CONFLICT (token) {conflict}",  # noqa: S608, E501
             (msgspec.json.encode(cost).decode(), str(ref)),
         )
 
 
-def has_cost(ledger: Ledger, ref: JobRef) -> bool:
-    """Return whether the job's cost is recorded, or the job is not in the ledger."""
-    query = "SELECT 1 FROM attempts LEFT JOIN costs ON costs.token = attempts.token WHERE ref = ? AND cost IS NULL"
-    return not ledger.store.read(query, (str(ref),))
-
-
 def recorded_cost(ledger: Ledger, ref: JobRef) -> ActualCost | None:
     """Return the recorded cost of a job. Raises LedgerError if it is damaged."""
-    query = "SELECT cost FROM attempts JOIN costs ON costs.token = attempts.token WHERE ref = ?"
-    for row in ledger.store.read(query, (str(ref),)):
-        try:
-            return msgspec.json.decode(str(row["cost"]), type=ActualCost)
-        except (ValueError, msgspec.MsgspecError) as error:
-            raise LedgerError(f"the cost of {ref} is damaged in the ledger: {error}") from error
-    return None
+    query = "SELECT costs.token, cost FROM attempts JOIN costs ON costs.token = attempts.token WHERE ref = ?"
+    rows = ledger.store.read(query, (str(ref),))
+    return whole(read_cost(rows[0])) if rows else None
 
 
 def job_costs(
@@ -95,8 +88,17 @@ def _read(row: dict[str, object]) -> JobCost | DamagedRow:
     attempt = read_attempt(row)
     if isinstance(attempt, DamagedRow):
         return attempt
+    actual = None if text is None else read_cost({"token": attempt.token, "cost": text})
+    return actual if isinstance(actual, DamagedRow) else JobCost(attempt=attempt, actual=actual)
+
+
+def read_cost(row: Mapping[str, Any]) -> ActualCost | DamagedRow:
+    """Return the cost of a row with ``token`` and ``cost``."""
     try:
-        actual = None if text is None else msgspec.json.decode(str(text), type=ActualCost)
-    except (ValueError, msgspec.MsgspecError) as error:
-        return DamagedRow(table="attempts", row=str(row["seq"]), name=attempt.name, problems=(f"cost: {error}",))
-    return JobCost(attempt=attempt, actual=actual)
+        cost = msgspec.json.decode(str(row["cost"]), type=ActualCost)
+        if not cost.ended_at or datetime.fromisoformat(cost.ended_at).tzinfo is not None:
+            return cost
+        problem = "ended_at has no zone"
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        problem = str(error).encode("ascii", "backslashreplace").decode()
+    return DamagedRow(table="costs", row=ascii(row["token"]), name="", problems=(f"cost: {problem}",))

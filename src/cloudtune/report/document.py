@@ -93,7 +93,7 @@ def make_report(job: Job, backend: Backend, ledger: Ledger, now: datetime, evalu
         missing.append("plan: the job was not submitted with this ledger")
     metrics = known("metrics", job.metrics) if snapshot is not None else None
     if snapshot is not None:
-        known("cost", lambda: settle(ledger, backend, snapshot))
+        known("cost", lambda: settle(ledger, backend, snapshot, now))
     cost = known("cost", lambda: recorded_cost(ledger, job.ref))
     model = known("model", job.model) if snapshot is not None and snapshot.has_ended else None
     if evaluation is None:

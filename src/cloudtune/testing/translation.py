@@ -242,16 +242,10 @@ def _plain(value: Any) -> Any:
 def estimate(request: PlanRequest, usd_per_hour: float | None) -> CostEstimate:
     """The price of the training time."""
     if usd_per_hour is None:
-        return CostEstimate(usd=None, basis="unknown: it has no price", unknown=("the price of training",))
+        return CostEstimate(usd=None, basis="unknown: usd_per_hour is not set", unknown=("the price of training",))
     epochs = request.spec.hyperparameters.epochs or DEFAULTS["hyperparameters.epochs"]
     return by_time(
-        "1 x machine",
-        usd_per_hour,
-        "the price in the options",
-        train=request.data.splits["train"],
-        epochs=epochs,
-        measured=request.measured,
-        limit_s=request.run_seconds,
+        request, "1 x machine", usd_per_hour, "the price in the options", epochs=epochs, limit_s=request.run_seconds
     )
 
 

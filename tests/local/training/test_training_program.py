@@ -16,6 +16,9 @@ from cloudtune_trainer import checkpoints
 from cloudtune_trainer.__main__ import main
 from cloudtune_trainer.folder import FINAL_STATES, SPEC_VERSION, RunFolder, read_json, read_lines
 from cloudtune_trainer.problems import classify
+from cloudtune_trainer.program import run_training
+from cloudtune_trainer.reporting import Report
+from cloudtune_trainer.run_spec import read_spec
 
 from .conftest import Runs, events, metrics, same_bits, sums, weights
 
@@ -98,6 +101,22 @@ def test_sigterm_saves_and_sigkill_loses_only_what_was_not_saved(runs: Runs) -> 
     unbroken = runs.make("unbroken", hyperparameters={"max_steps": end}, **spec)
     assert runs.train(unbroken) == "succeeded"
     assert same_bits(weights(unbroken.model), weights(run.model))
+
+
+def test_a_signal_at_the_limit_expires_the_run(runs: Runs) -> None:
+    run = runs.make("limited", hyperparameters={"max_steps": 100_000})
+
+    def stopping() -> bool:
+        if last_step(run) < 3:
+            return False
+        run.ask("expire")
+        return True
+
+    outcome, detail = run_training(run, read_spec(read_json(run.spec)), Report(run), stopping)
+    assert (outcome, detail) == (
+        "expired", "the external time limit was reached; the trainer was stopped at step 3, and saved a checkpoint",
+    )  # fmt: skip
+    assert checkpoints.newest_good(run.checkpoints).step == 3
 
 
 def test_status_is_always_whole(runs: Runs) -> None:

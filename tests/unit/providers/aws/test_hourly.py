@@ -10,7 +10,9 @@ import pytest
 from cloudtune.catalog import load
 from cloudtune.cost import CostEstimate, Measured
 from cloudtune.plan import DataReport, PlanRequest, Resolved, SplitInfo
+from cloudtune.pricing import actual
 from cloudtune.spec import JobSpec
+from cloudtune.state import JobRef, JobSnapshot, JobState
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.instances import accelerators
 
@@ -23,7 +25,14 @@ def training(kind: str, count: int, seconds: float, region: str, *, spot: bool =
         key="k", attempt=1, token="t", measured=more.get("measured"),
     )  # fmt: skip
     return hourly.training(
-        kind, count, seconds, request, spot=spot, epochs=more.get("epochs"), time_limit="keeps_model"
+        kind,
+        count,
+        seconds,
+        request,
+        spot=spot,
+        epochs=more.get("epochs"),
+        kept_s=more.get("kept_s", 0.0),
+        time_limit="keeps_model",
     )
 
 
@@ -44,6 +53,22 @@ def test_measured_runs_by_hand() -> None:
     cost = training("ml.g5.12xlarge", 2, 5400, "us-west-2", measured=measured, epochs=3.0)
     assert (cost.usd, cost.at_least_usd, cost.at_most_usd) == (7.09, 6.381, 21.27)
     assert "about 0.5 h, as measured in 4 earlier jobs" in cost.basis
+
+
+def test_the_most_includes_instances_that_are_kept() -> None:
+    # 1 h at most, and 0.5 h kept: 1.5 h x 1.515 USD = 2.2725 USD; 1200 s billed and 600 s kept: 0.5 h = 0.7575 USD.
+    cost = training("ml.g5.2xlarge", 1, 3600, "us-east-1", kept_s=1800)
+    assert (cost.at_most_usd, cost.billed_after_s) == (2.2725, 1800)
+    assert "at most 1 h, and up to 0.5 h that the machines are kept after it" in cost.basis
+    ref = JobRef("sagemaker", "123456789012/us-east-1", "j")
+    raw = {"BillableTimeInSeconds": 1200, "ResourceConfig": {"KeepAlivePeriodInSeconds": 1800}}
+    for pool, usd in [
+        (None, 0.505), ({"Status": "Available"}, 1.2625),
+        ({"Status": "Reused", "ResourceRetainedBillableTimeInSeconds": 600}, 0.7575),
+    ]:  # fmt: skip
+        shown = raw if pool is None else raw | {"WarmPoolStatus": pool}
+        job = JobSnapshot(ref=ref, state=JobState.SUCCEEDED, native_state="", raw=shown)
+        assert actual(cost, hourly.usage(job), job).usd == usd
 
 
 def test_spot_is_told_and_counted_as_if_it_were_not() -> None:

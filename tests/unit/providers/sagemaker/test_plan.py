@@ -7,12 +7,16 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 
-from cloudtune.errors import Problem, SpecError
+from cloudtune.clock import SystemClock
+from cloudtune.errors import PolicyRefused, Problem, SpecError
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, SplitInfo
-from cloudtune.spec import JobSpec
+from cloudtune.spec import JobSpec, Limits
 from cloudtune.spec_trained import Layers
+from cloudtune.spending import estimated
 from cloudtune.state import JobRef
 from cloudtune_providers.sagemaker import serverless
 from cloudtune_providers.sagemaker.backend import SageMakerBackend
@@ -38,19 +42,25 @@ ACCOUNT: dict[str, Any] = {
 IMAGES = {"gpu": "the/gpu:image", "cpu": "the/cpu:image"}
 
 
-def planned(
-    *, model: dict[str, Any] | None = None, parent: JobRef | None = None, options: dict[str, Any] | None = None,
-    **spec: Any,
-) -> Plan:  # fmt: skip
+def requested(
+    *, model: dict[str, Any] | None = None, parent: JobRef | None = None, region: str = "eu-west-1", **spec: Any
+) -> PlanRequest:
     facts = {"model": model or HUB, "code": {"sha256": "c" * 64, "bytes": 9}, "image": IMAGES, "base": "s3://a-bucket"}
     split = SplitInfo(rows=12, bytes=900, sha256="d" * 64, kind="chat", longest_chars=40)
     given = {"name": "small", "model": "org/model-1b", "data": {"train": "rows.jsonl"}} | spec
-    request = PlanRequest(
+    return PlanRequest(
         spec=JobSpec.model_validate(given), data=DataReport(splits={"train": split}, fingerprint="x"),
-        resolved=Resolved(scope="123456789012/eu-west-1", facts=facts), key="k" * 32, attempt=1, token="0123456789" * 3,
+        resolved=Resolved(scope=f"123456789012/{region}", facts=facts), key="k" * 32, attempt=1, token="0123456789" * 3,
         parent=parent,
     )  # fmt: skip
-    return SageMakerBackend(SageMakerOptions.model_validate(ACCOUNT | (options or {}))).plan(request)
+
+
+def backend_of(options: dict[str, Any] | None = None) -> SageMakerBackend:
+    return SageMakerBackend(SageMakerOptions.model_validate(ACCOUNT | (options or {})))
+
+
+def planned(*, options: dict[str, Any] | None = None, **given: Any) -> Plan:
+    return backend_of(options).plan(requested(**given))
 
 
 def body_of(plan: Plan) -> dict[str, Any]:
@@ -177,6 +187,20 @@ def test_spot_instances_and_a_warm_pool() -> None:
     kept = planned(options={"keep_alive": 600})
     assert body_of(kept)["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
     assert "billed as if they ran" in warnings(kept)["warm_pool"].message
+
+
+def test_a_cost_limit_pays_for_instances_that_are_kept(memory_path: Path) -> None:
+    # ml.g5.2xlarge costs 1.515 USD per hour: 3.03 USD pay for 2 h, of which 0.5 h are for keeping it.
+    own = {"sagemaker": {"instance_type": "ml.g5.2xlarge", "keep_alive": 1800}}
+    request = requested(region="us-east-1", limits={"max_cost_usd": 3.03}, overrides=own)
+    ledger = Ledger.open(f"{memory_path}/ledger.db", SystemClock())
+    limited, cost, _ = estimated(request, backend_of(), ledger, accept_unknown=False)
+    assert limited.run_seconds == pytest.approx(5400)
+    assert cost is not None
+    assert (cost.at_most_usd, cost.billed_after_s) == (pytest.approx(3.03, abs=0.001), 1800)
+    small = msgspec.structs.replace(request, spec=request.spec.model_copy(update={"limits": Limits(max_cost_usd=0.5)}))
+    with pytest.raises(PolicyRefused, match="pays for 0 s, and sagemaker cannot limit a job to that"):
+        estimated(small, backend_of(), ledger, accept_unknown=False)
 
 
 def test_network_and_keys() -> None:

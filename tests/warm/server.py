@@ -181,7 +181,7 @@ def _live(order: dict[str, Any], fds: list[int]) -> NoReturn:
 
 
 def _take_descriptors(numbers: list[int], fds: list[int]) -> None:
-    """Close all other descriptors and give these their numbers. Needs no high ones, because ``ulimit -n`` can be low."""
+    """Close all other descriptors and give these their numbers. It needs no high ones: ``ulimit -n`` can be low."""
     for other in {int(name) for name in os.listdir("/proc/self/fd")}.difference(fds):
         with contextlib.suppress(OSError):  # the one that lists them
             os.close(other)

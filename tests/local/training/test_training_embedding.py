@@ -245,7 +245,9 @@ def test_a_merged_export_gives_the_vectors_in_plain_transformers(
     assert runs.train(run) == "succeeded"
     export(run.model, to := tmp_path / "merged", merged=True)
     text = "What is 3 plus 4?"
-    model, tokenizer = AutoModel.from_pretrained(to).eval(), AutoTokenizer.from_pretrained(to)
+    model, report = AutoModel.from_pretrained(to, add_pooling_layer=False, output_loading_info=True)
+    assert not any(report.values())
+    model, tokenizer = model.eval(), AutoTokenizer.from_pretrained(to)
     (found,) = open_model(to).predict([text])
     expected = F.normalize(vectors_of(model, tokenizer, [text]))[0].tolist()
     assert found.vector == pytest.approx(expected, abs=1e-5)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 os.environ.setdefault("TQDM_DISABLE", "1")  # disables progress bars; read when transformers is imported
 
 import baselines
+import results
 import sources
 
 import cloudtune
@@ -31,7 +32,6 @@ from cloudtune_local.options import Options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RESULTS = Path(__file__).resolve().parent / "results.json"
 QUICK = os.environ.get("QUICK") == "1"
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "0")) or None
 
@@ -94,6 +94,7 @@ def run(name: str) -> dict[str, Any]:
             mark = _trained(root, model, entry, still)[entry.metric]
         else:
             mark = entry.mark(train, test) if callable(entry.mark) else entry.mark
+    # All words count: the trainer divides a long sentence instead of truncating it.
     units = sum(len(row["tokens"]) for row in test) if "tokens" in test[0] else len(test)
     found = wilson(round(values[entry.metric] * units), units)
     return {
@@ -132,8 +133,7 @@ def main() -> None:
         raise SystemExit(f"no entry {', '.join(sorted(unknown))}; there are {', '.join(ENTRIES)}")
     for name in names:
         found = run(name)
-        every = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(every | {name: found}, indent=1) + "\n", encoding="utf-8")
+        results.store(name, found)
         low, high = found["interval"]
         verdict = "reached" if found["value"] >= found["mark"] else "missed"
         print(f"{name}: {found['metric']} {found['value']:.3f} [{low:.3f}, {high:.3f}], mark {found['mark']:.3f} "

@@ -46,7 +46,7 @@ def ratings(rows: list[dict[str, str]], seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def files() -> dict[str, list[dict[str, Any]]]:
+def rows() -> dict[str, list[dict[str, Any]]]:
     """The rows of each file."""
     found: dict[str, list[dict[str, Any]]] = {}
     for number, (split, rows) in enumerate(pairs().items()):
@@ -56,6 +56,6 @@ def files() -> dict[str, list[dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    for name, content in files().items():
+    for name, content in rows().items():
         lines = "".join(json.dumps(row) + "\n" for row in content)
         (Path(__file__).parent / f"{name}.jsonl").write_text(lines, encoding="utf-8")

@@ -81,7 +81,7 @@ class LocalBackend:
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`."""
-        return rows.TARGET
+        return rows.target_of(spec)
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """The problems of the spec's values."""

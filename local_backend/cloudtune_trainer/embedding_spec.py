@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cloudtune_trainer.spec_values import SMALLEST
+
 POOLINGS = ("mean", "cls", "last")
 CONTRASTIVE = ("multiple_negatives_ranking", "triplet")
 """Losses of rows with an anchor and a positive. The other losses are of two sentences with a score."""
@@ -32,7 +34,7 @@ def embedding_faults(terms: Embedding) -> list[str]:
     """Checks beyond the types."""
     numbers = {"temperature": terms.temperature, "margin": terms.margin}
     return [
-        f"embedding.{name} must be at least 0.001 and finite, not {number}"
+        f"embedding.{name} must be at least {SMALLEST} and finite, not {number}"
         for name, number in numbers.items()
-        if not 1e-3 <= number < float("inf")
+        if not SMALLEST <= number < float("inf")
     ]

@@ -74,9 +74,10 @@ class _Divergence(torch.autograd.Function):
         gradient = _gradient_of(logits) if ctx.needs_input_grad[0] else None
         for cells in _chunks(logits):
             found, target = (torch.log_softmax(one[cells].float() / temperature, -1) for one in (logits, wanted))
-            loss += F.kl_div(found, target, reduction="sum", log_target=True)
+            shares = target.exp_()
+            loss += F.kl_div(found.masked_fill(shares == 0, 0), shares, reduction="sum")  # 0 * -inf would be NaN
             if gradient is not None:
-                gradient[cells] = found.exp_().sub_(target.exp_())
+                gradient[cells] = found.exp_().sub_(shares)
         ctx.gradient, ctx.dtype, ctx.temperature = gradient, logits.dtype, temperature
         return loss
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cloudtune_trainer.spec_values import SMALLEST
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reward:
@@ -52,7 +54,7 @@ class Policy:
 def policy_faults(terms: Policy, *, one_each: bool) -> list[str]:
     """Checks beyond the types. ``one_each``: a prompt may have a single completion."""
     numbers: dict[str, tuple[float, float]] = {
-        "temperature": (terms.temperature, 1e-3), "max_new_tokens": (terms.max_new_tokens, 1),
+        "temperature": (terms.temperature, SMALLEST), "max_new_tokens": (terms.max_new_tokens, 1),
         "steps_per_batch": (terms.steps_per_batch, 1), "num_generations": (terms.num_generations, 1 if one_each else 2),
         "beta": (terms.beta, 0.0), "clip_range": (terms.clip_range, 1e-6),
         "reward.timeout": (terms.reward.timeout, 1e-3), "discount": (terms.discount, 0.0), "decay": (terms.decay, 0.0),

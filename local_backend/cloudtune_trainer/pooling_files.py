@@ -6,6 +6,7 @@ https://sbert.net/docs/sentence_transformer/usage/custom_models.html, read 2026-
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Literal
 
@@ -43,6 +44,19 @@ def read_pooling(path: Path) -> Pooling:
         what = f"{path}: the pooling {', '.join(others) or 'of no tokens'} is not supported"
         raise TrainingProblem("bad_spec", what, f"Set method.pooling to {', '.join(MODES)}.")
     return chosen[0]
+
+
+def check_modules(path: Path) -> None:
+    """Raise ``bad_spec`` for a ``modules.json`` that names a module other than those that `write_pooling` writes."""
+    try:
+        modules = json.loads(path.read_bytes())
+        kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise TrainingProblem("bad_spec", f"{path}: it is not a list of modules", "Repair or remove it.") from error
+    if others := [kind for kind in kinds if kind not in _STEPS.values()]:
+        what = f"{path}: the module {', '.join(others)} is not supported"
+        fix = "Use another base model, or train without the module: remove it from a copy of the model."
+        raise TrainingProblem("bad_spec", what, fix)
 
 
 def write_pooling(folder: Path, pooling: str, size: int, max_length: int) -> None:

@@ -17,7 +17,7 @@ from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.policy_spec import Policy, policy_faults
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.spec_trained import Adapter, Layers, faults_of_layers
-from cloudtune_trainer.spec_values import read_values
+from cloudtune_trainer.spec_values import SMALLEST, read_values
 
 TASKS = {
     "sft": "causal_lm", "cpt": "causal_lm",
@@ -327,8 +327,8 @@ def _faults_of_teacher(spec: RunSpec) -> list[str]:
     needed = TASKS[spec.method] == "distillation"
     if (spec.teacher is not None) is not needed:
         return [f"teacher: the method {spec.method} {'requires it' if needed else 'does not use it'}"]
-    if spec.teacher is not None and not 1e-3 <= spec.teacher.temperature < float("inf"):
-        return [f"teacher.temperature must be at least 0.001 and finite, not {spec.teacher.temperature}"]
+    if spec.teacher is not None and not SMALLEST <= spec.teacher.temperature < float("inf"):
+        return [f"teacher.temperature must be at least {SMALLEST} and finite, not {spec.teacher.temperature}"]
     return []
 
 

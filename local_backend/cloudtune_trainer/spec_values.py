@@ -6,6 +6,9 @@ import dataclasses
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+SMALLEST = 1e-3
+"""The smallest temperature, and the smallest margin."""
+
 
 def read_values(cls: type, document: Any, where: str, faults: list[str]) -> Any:
     """The values of that dataclass, or None. Errors are added to ``faults``, with their place below ``where``."""

@@ -157,7 +157,11 @@ ROW_KINDS = PluginTable(
 """Names of `cloudtune.data.read.kinds.Kind` objects, in the order in which rows are compared with them."""
 
 ROW_CHECKS = PluginTable(
-    "cloudtune.row_checks", {"chat-template": "cloudtune_trainer.submit.template_check:TemplateCheck"}
+    "cloudtune.row_checks",
+    {
+        "chat-template": "cloudtune_trainer.submit.template_check:TemplateCheck",
+        "embedding-loss": "cloudtune_trainer.submit.embedding:LossCheck",
+    },
 )
 """Names of classes that are made with a `Target.row_check`'s argument. Calling them returns a record's problems."""
 

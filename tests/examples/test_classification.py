@@ -1,10 +1,9 @@
-"""The classification example: its rows, and its job through the command line."""
+"""The classification example: its job through the command line."""
 
 from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +11,6 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "classification"
-
-
-def rows(split: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (EXAMPLE / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def test_the_rows_are_those_that_the_script_writes() -> None:
-    made = runpy.run_path(str(EXAMPLE / "make_rows.py"))["rows"]()
-    assert {split: rows(split) for split in made} == made
-    texts = [row["text"] for split in made for row in rows(split)]
-    assert len(set(texts)) == len(texts)
 
 
 @pytest.mark.starts_trainer

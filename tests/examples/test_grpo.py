@@ -1,4 +1,4 @@
-"""The example of a reward function: its rows, its reward, and its job through the command line."""
+"""The example of a reward function: its reward, and its job through the command line."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grpo"
-
-
-def rows(split: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (EXAMPLE / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def test_the_rows_are_those_that_the_script_writes() -> None:
-    made = runpy.run_path(str(EXAMPLE / "make_rows.py"))["rows"]()
-    assert {split: rows(split) for split in made} == made
-    prompts = [row["messages"][0]["content"] for split in made for row in rows(split)]
-    assert len(set(prompts)) == len(prompts)
 
 
 def test_the_reward_is_highest_for_the_right_number() -> None:

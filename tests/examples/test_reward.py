@@ -1,9 +1,8 @@
-"""The example of reward models and rated answers: its rows, and its jobs."""
+"""The example of reward models and rated answers: its jobs."""
 
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "reward"
-
-
-def test_the_rows_are_those_that_the_script_writes() -> None:
-    made = runpy.run_path(str(EXAMPLE / "make_rows.py"))["files"]()
-    for name, rows in made.items():
-        lines = (EXAMPLE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        assert [json.loads(line) for line in lines] == rows
 
 
 @pytest.mark.starts_trainer

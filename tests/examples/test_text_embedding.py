@@ -1,9 +1,7 @@
-"""The example of text embedding: its rows, and its job."""
+"""The example of text embedding."""
 
 from __future__ import annotations
 
-import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -15,15 +13,6 @@ from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "text_embedding"
-
-
-def test_the_rows_are_those_that_the_script_writes() -> None:
-    made = runpy.run_path(str(EXAMPLE / "make_rows.py"))["rows"]()
-    stored = {
-        split: [json.loads(line) for line in (EXAMPLE / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-        for split in made
-    }
-    assert stored == made
 
 
 @pytest.mark.starts_trainer

@@ -1,9 +1,7 @@
-"""The example of tags, answers and translations: its rows, and its jobs."""
+"""The example of tags, answers and translations: its jobs."""
 
 from __future__ import annotations
 
-import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -17,15 +15,6 @@ from cloudtune_local.options import Options
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "understanding"
 NAMES = ("tags", "questions", "pairs")
 CONTEXT = "Grace has a red box . Alan has a blue box ."
-
-
-def test_the_rows_are_those_that_the_script_writes() -> None:
-    made = runpy.run_path(str(EXAMPLE / "make_rows.py"))["rows"]()
-    stored = {
-        name: [json.loads(line) for line in (EXAMPLE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        for name in made
-    }
-    assert stored == made
 
 
 @pytest.mark.starts_trainer

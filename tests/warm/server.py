@@ -181,20 +181,19 @@ def _live(order: dict[str, Any], fds: list[int]) -> NoReturn:
 
 
 def _take_descriptors(numbers: list[int], fds: list[int]) -> None:
-    high = 1000
-    held = []
-    for fd in fds:
-        os.dup2(fd, high + len(held))
-        held.append(high + len(held))
-    for number in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if number < high:
-            try:
-                os.close(number)
-            except OSError:
-                continue
-    for number, fd in zip(numbers, held, strict=True):
-        os.dup2(fd, number)
-        os.close(fd)
+    """Close all other descriptors and give these their numbers. It needs no high ones: ``ulimit -n`` can be low."""
+    for other in {int(name) for name in os.listdir("/proc/self/fd")}.difference(fds):
+        with contextlib.suppress(OSError):  # the one that lists them
+            os.close(other)
+    held = list(fds)
+    for place, number in enumerate(numbers):
+        if number in held[place + 1 :]:
+            held[held.index(number, place + 1)] = os.dup(number)
+        if held[place] == number:
+            os.set_inheritable(number, True)
+        else:
+            os.dup2(held[place], number)
+            os.close(held[place])
 
 
 def _run(program: str, kind: str) -> int:

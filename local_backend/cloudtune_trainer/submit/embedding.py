@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.data.records import Contrastive, Similarity
 from cloudtune.errors import Problem
 from cloudtune.methods import METHODS
 from cloudtune_trainer.embedding_spec import CONTRASTIVE, Embedding
@@ -11,6 +12,7 @@ from cloudtune_trainer.embedding_spec import CONTRASTIVE, Embedding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.data.records import Record
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_trainer.submit.plan import Choices
@@ -64,6 +66,25 @@ def row_problems(request: PlanRequest) -> Iterator[Problem]:
             fix = f"use {' or '.join(_LOSSES[kind])}"
             message = f"{loss} does not take rows of the kind {kind}"
             yield Problem(code="wrong_loss", field="method.loss", message=message, fix=fix)
+
+
+class LossCheck:
+    """Returns the problems of a record with a loss."""
+
+    def __init__(self, loss: str) -> None:
+        self._loss = loss
+
+    def __call__(self, record: Record) -> list[Problem]:
+        """The problems of one record, without its line number."""
+        if self._loss == "triplet" and isinstance(record, Contrastive) and not record.negatives:
+            message = "the row has no negatives, which the loss triplet compares with"
+            fix = "add them, or use the loss multiple_negatives_ranking"
+            return [Problem(code="no_negatives", field="negatives", message=message, fix=fix)]
+        if self._loss == "cosine_similarity" and isinstance(record, Similarity) and not -1 <= record.score <= 1:
+            message = f"the score {record.score:g} is no cosine: it is not from -1 to 1"
+            fix = "divide the scores by the highest one, or use the loss cosent"
+            return [Problem(code="score", field="score", message=message, fix=fix)]
+        return []
 
 
 def misused(spec: JobSpec) -> Iterator[Problem]:

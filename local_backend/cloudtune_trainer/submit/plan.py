@@ -16,6 +16,7 @@ from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
+from cloudtune_trainer.spec_values import SMALLEST
 from cloudtune_trainer.submit import distillation, embedding, policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
 from cloudtune_trainer.submit.adapter_problems import DEFAULT_ADAPTER, adapter_problems
@@ -308,6 +309,10 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
     if method.task in HEADS and spec.hyperparameters.packing:
         message = f"rows are not packed for {spec.method.name}: a step is `batch_size` rows"
         yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
+    for name in ("temperature", "margin"):
+        if (number := getattr(spec.method, name)) is not None and number < SMALLEST:
+            fix = f"use at least {SMALLEST}"
+            yield Problem(code="range", field=f"method.{name}", message=f"{number:g} is too small", fix=fix)
     problem = spec.method.label_problem
     for name in ("problem", "class_weights", "label_smoothing"):
         if getattr(spec.method, name) is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from cloudtune_trainer.pooling import pooled, pooling_of
+from cloudtune_trainer.pooling import check_modules_of, pooled, pooling_of
 from cloudtune_trainer.pooling_files import POOLING, read_pooling, write_pooling
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rope import logits_by_length
@@ -68,6 +68,7 @@ class TextEmbedding:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
+        check_modules_of(base)
         network = load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
         if self._pooling == "auto":
             self._pooling, why = pooling_of(base, network.config)
@@ -135,27 +136,31 @@ class Embedder(Predictor):
 
     has_base = True
 
-    _pooling: str
+    pooling: str
+    """See `Embedding.pooling`. `open` sets it."""
 
     @classmethod
     def open(cls, folder: Path | str, **options: Any) -> Self:
         """See `Predictor.open`."""
         opened = super().open(folder, **options)
-        opened._pooling = read_pooling(Path(folder) / POOLING)
+        opened.pooling = read_pooling(Path(folder) / POOLING)
         return opened
 
-    def read(self, given: Input) -> tuple[str, ...]:
-        """See `Predictor.read`: a text, or a row with ``sentence1`` and ``sentence2``."""
+    def read(self, given: Input) -> list[list[int]]:
+        """See `Predictor.read`: the tokens of a text, or of ``sentence1`` and ``sentence2``."""
         if isinstance(given, dict) and all(isinstance(given.get(name), str) for name in _PAIR):
-            return tuple(given[name] for name in _PAIR)
-        return (text_of(given),)
-
-    def predict_batch(self, rows: Sequence[tuple[str, ...]]) -> list[Prediction]:
-        """See `Predictor.predict_batch`."""
-        ids, _ = encoded([text for row in rows for text in row], self.tokenizer, self.max_length)
+            texts = [given[name] for name in _PAIR]
+        else:
+            texts = [text_of(given, rows='"text" or with "sentence1" and "sentence2"')]
+        ids, _ = encoded(texts, self.tokenizer, self.max_length)
         if not all(ids):
             raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
-        vectors = iter(embed(self.network, self.moved(padded(ids, self.padding)), self._pooling).cpu())
+        return ids
+
+    def predict_batch(self, rows: Sequence[list[list[int]]]) -> list[Prediction]:
+        """See `Predictor.predict_batch`."""
+        ids = [tokens for row in rows for tokens in row]
+        vectors = iter(embed(self.network, self.moved(padded(ids, self.padding)), self.pooling).cpu())
         found = []
         for row in rows:
             own = [next(vectors) for _ in row]

@@ -127,12 +127,19 @@ def turns_of(given: Any, name: str = "messages") -> list[dict[str, Any]]:
     return turns
 
 
-def text_of(given: Any, key: str = "text") -> str:
-    """The text of an input: a string, a row, or a conversation with one turn."""
+def text_of(given: Any, key: str = "text", rows: str = '"text"') -> str:
+    """The text of an input: a string, a row, or a conversation with one turn.
+
+    ``rows`` names the keys of all rows that the model takes, for the error.
+    """
     if isinstance(given, str):
         return given
     if isinstance(given, dict) and isinstance(given.get(key), str):
         return str(given[key])
     if isinstance(given, list | tuple) and len(turns := turns_of(given)) == 1:
         return str(turns[0].get("content") or "")
-    raise TrainingProblem("bad_data", f'it takes one text or a row with "{key}", not a conversation')
+    shown = f"{len(given)} turns" if isinstance(given, list | tuple) else "a value of another type"
+    if isinstance(given, dict):
+        shown = f"a row with {', '.join(ascii(name)[:50] for name in list(given)[:5]) or 'no keys'}"
+    takes = f"it takes a text, a row with {rows}, or a conversation with one turn"
+    raise TrainingProblem("bad_data", f"{takes}, not {shown}")

@@ -161,7 +161,7 @@ class Seq2SeqGenerator(Predictor):
             if not turns:
                 raise TrainingProblem("bad_data", "it has no turn before the assistant's", "Add the user's message.")
             given = source_of(turns)
-        ids = list(self.tokenizer(text_of(given, "source"))["input_ids"])
+        ids = list(self.tokenizer(text_of(given, "source", '"source" or "messages"'))["input_ids"])
         limit = getattr(self.network.config, "max_position_embeddings", None)
         if not ids:
             raise TrainingProblem("bad_data", "the text is empty", "Enter at least one word.")

@@ -229,7 +229,7 @@ class Tagger(Predictor):
         """See `Predictor.read`. A text is split at spaces."""
         words = given.get("tokens") if isinstance(given, dict) else None
         if words is None:
-            words = text_of(given).split()
+            words = text_of(given, rows='"tokens" or "text"').split()
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise TrainingProblem("bad_data", '"tokens" is not a list of words')
         if not words:

@@ -141,7 +141,9 @@ class SageMakerBackend:
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`. The trainer, which runs on instances, reads any record."""
-        return self.target_for(spec.model_for(self.name), spec.method.name) if self._is_serverless else rows.TARGET
+        if not self._is_serverless:
+            return rows.target_of(spec)
+        return self.target_for(spec.model_for(self.name), spec.method.name)
 
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. Finds the base model, the image and the account. Raises SpecError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import msgspec
 import pytest
 from tests.local.backend.test_plan import MODEL, errors_of, request, sources, spec_json
 
-from cloudtune.errors import SpecError
+from cloudtune.data import prepare
+from cloudtune.errors import DataError, SpecError
+from cloudtune.spec import JobSpec
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer.run_spec import Embedding, read_spec
@@ -53,6 +56,27 @@ def test_a_step_of_one_row_compares_no_rows(tmp_path: Path) -> None:
     assert planned(tmp_path, "similarity", {"name": "embedding", "loss": "cosine_similarity"}, hyperparameters=one)
 
 
+@pytest.mark.parametrize(("loss", "rows", "message"), [
+    ("triplet", [{"anchor": "a", "positive": "b", "negatives": ["c"]}, {"anchor": "a", "positive": "b"}],
+     "the row has no negatives"),
+    ("cosine_similarity", [{"sentence1": "a", "sentence2": "b", "score": score} for score in (-1, 4.5)],
+     "the score 4.5 is no cosine"),
+])  # fmt: skip
+def test_rows_that_the_loss_cannot_use_are_refused_by_line(
+    tmp_path: Path, loss: str, rows: list[dict[str, Any]], message: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    document = {"model": "m", "data": {"train": str(file)}, "method": {"name": "embedding", "loss": loss}}
+    spec = JobSpec.model_validate(document)
+    target = LocalBackend(Options(root=tmp_path)).data_target(spec)
+    with pytest.raises(DataError) as refused:
+        prepare(spec.data, method="embedding", target=target)
+    (problem,) = refused.value.problems
+    assert (problem.line, problem.severity) == (2, "error")
+    assert message in problem.message
+
+
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="this model is an encoder-decoder"):
         planned(tmp_path, "contrastive", model={**MODEL, "is_encoder_decoder": True})
@@ -67,3 +91,13 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_what_has_no_effect_is_refused(tmp_path: Path, field: str, method: dict[str, Any]) -> None:
     assert set(errors_of(tmp_path, method=method)) == {field}
+
+
+@pytest.mark.parametrize("method", [
+    {"name": "embedding", "temperature": 1e-4}, {"name": "embedding", "loss": "triplet", "margin": 1e-4},
+    {"name": "distill", "temperature": 1e-4},
+    {"name": "grpo", "reward": "rewards.py:score", "temperature": 1e-4},
+])  # fmt: skip
+def test_numbers_below_those_of_the_trainer_are_refused(tmp_path: Path, method: dict[str, Any]) -> None:
+    problem = errors_of(tmp_path, method=method)[f"method.{'margin' if 'margin' in method else 'temperature'}"]
+    assert (problem.code, problem.fix) == ("range", "use at least 0.001")

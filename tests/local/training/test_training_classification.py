@@ -150,7 +150,7 @@ def test_a_trained_classifier_beats_an_untrained_one(runs: Runs, tmp_path: Path)
     assert theirs.config.id2label == {0: "negative", 1: "neutral", 2: "positive"}
     with pytest.raises(TrainingProblem, match="is not trained for classification"):
         open_model(folder, base=True)
-    with pytest.raises(TrainingProblem, match="not a conversation"):
+    with pytest.raises(TrainingProblem, match="not 2 turns"):
         list(classifier.generate([[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]))
 
 

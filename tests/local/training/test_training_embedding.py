@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -244,7 +245,9 @@ def test_a_merged_export_gives_the_vectors_in_plain_transformers(
     assert runs.train(run) == "succeeded"
     export(run.model, to := tmp_path / "merged", merged=True)
     text = "What is 3 plus 4?"
-    model, tokenizer = AutoModel.from_pretrained(to).eval(), AutoTokenizer.from_pretrained(to)
+    model, report = AutoModel.from_pretrained(to, add_pooling_layer=False, output_loading_info=True)
+    assert not any(report.values())
+    model, tokenizer = model.eval(), AutoTokenizer.from_pretrained(to)
     (found,) = open_model(to).predict([text])
     expected = F.normalize(vectors_of(model, tokenizer, [text]))[0].tolist()
     assert found.vector == pytest.approx(expected, abs=1e-5)
@@ -303,6 +306,23 @@ def test_rows_that_the_loss_cannot_use_are_refused(
     with pytest.raises(TrainingProblem) as refused:
         runs.train(runs.make(rows=rows, **spec_of(loss)))
     assert message in refused.value.message
+
+
+@pytest.mark.parametrize("pooling", ["auto", "cls"])
+@pytest.mark.parametrize(("modules", "message"), [
+    ([{"type": "sentence_transformers.models.Pooling"}, {"type": "sentence_transformers.models.Dense"}],
+     "the module Dense is not supported"),
+    ({"type": "Dense"}, "it is not a list of modules"),
+])  # fmt: skip
+def test_a_base_model_with_further_modules_is_refused(
+    runs: Runs, encoder: Path, tmp_path: Path, modules: Any, message: str, pooling: str
+) -> None:
+    runs.base = shutil.copytree(encoder, tmp_path / "base")
+    (runs.base / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    spec = spec_of(LOSSES[0])
+    spec["embedding"] |= {"pooling": pooling}
+    with pytest.raises(TrainingProblem, match=message):
+        runs.train(runs.make(rows=contrastive(2), **spec))
 
 
 def test_an_encoder_decoder_is_refused(runs: Runs, tiny_model: Path, tmp_path: Path) -> None:

@@ -68,6 +68,28 @@ def test_the_divergence_equals_the_plain_one(
     torch.testing.assert_close(pieces.grad, plain.grad, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 100)
 
 
+def test_a_token_that_the_teacher_masks_adds_nothing() -> None:
+    torch.manual_seed(3)
+    values, wanted = torch.randn(5, 11), torch.randn(5, 11)
+    wanted[:, 7:] = -torch.inf
+    plain, pieces = values.clone().requires_grad_(), values.clone().requires_grad_()
+    expected = F.kl_div(torch.log_softmax(plain, -1), torch.softmax(wanted, -1), reduction="sum")
+    expected.backward()
+    loss = summed_divergence(pieces, wanted, 1.0)
+    loss.backward()
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(pieces.grad, plain.grad)
+
+    masked = values.clone().masked_fill_(wanted == -torch.inf, -torch.inf).requires_grad_()  # by the student, too
+    loss = summed_divergence(masked, wanted, 1.0)
+    loss.backward()
+    torch.testing.assert_close(loss, F.kl_div(
+        torch.log_softmax(values[:, :7], -1), torch.softmax(wanted[:, :7], -1), reduction="sum"
+    ))  # fmt: skip
+    assert masked.grad is not None
+    assert masked.grad.isfinite().all()
+
+
 class _LargestInFull(TorchDispatchMode):
     """Counts the cells of the largest tensor in fp32."""
 

@@ -9,6 +9,7 @@ import transformers
 
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.tasks.embedding import Embedder
 from cloudtune_trainer.tasks.question_answering import Answerer
 from cloudtune_trainer.tasks.reward import RewardModel
 from cloudtune_trainer.tasks.seq2seq import Seq2SeqGenerator
@@ -52,6 +53,11 @@ CASES = {
         ("", 5, ["one"], [], {"text": "one"}, [ANSWER], [PARTS], {"messages": "one"}, {"messages": [ANSWER]},
          {"messages": [{"role": "user", "content": ["one"]}]}, "one " * 300),
     ),
+    "embedding": Case(
+        Embedder, "AutoModel", "one",
+        ("", 5, [], {"text": 5}, {"anchor": "a"}, {"sentence1": "a"}, {"sentence1": "a", "sentence2": ""},
+         [USER, ANSWER], [PARTS]),
+    ),
     "reward": Case(
         RewardModel, "AutoModelForSequenceClassification", {"messages": [USER, ANSWER]},
         ("one", 5, [USER, ANSWER], {"messages": [USER]}, {"messages": "one"}, {"messages": ["one"]},
@@ -70,6 +76,7 @@ def predictors(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         network = getattr(transformers, case.auto).from_pretrained(folder)
         tuned = {"labels": ["a", "b"], "max_length": 64, "method": method}
         found[method] = case.kind(network, transformers.AutoTokenizer.from_pretrained(folder), tuned)
+    found["embedding"].pooling = "mean"
     return found
 
 
@@ -79,6 +86,17 @@ def test_a_bad_input_is_named_before_any_prediction(predictors: dict[str, Any], 
     with pytest.raises(TrainingProblem, match=r"^input 2: ") as refused:
         next(found)
     assert refused.value.code == "bad_data"
+
+
+@pytest.mark.parametrize(("method", "rows"), [
+    ("classification", '"text"'), ("token_classification", '"tokens" or "text"'),
+    ("seq2seq", '"source" or "messages"'), ("embedding", '"text" or with "sentence1" and "sentence2"'),
+])  # fmt: skip
+def test_the_error_of_a_row_names_what_the_model_takes(predictors: dict[str, Any], method: str, rows: str) -> None:
+    with pytest.raises(TrainingProblem) as refused:
+        predictors[method].read_all([{"anchor": "a", "positive": "b"}])
+    takes = f"input 1: it takes a text, a row with {rows}, or a conversation with one turn"
+    assert refused.value.message == f"{takes}, not a row with 'anchor', 'positive'"
 
 
 def test_a_good_input_is_predicted(predictors: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from cloudtune.data import check
@@ -26,6 +28,11 @@ TWO = Contrastive("q", "a", ["b", "c"])
     ({"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c"}, TWO),
     ({"anchor": "q", "positive": "a", "negative": "b", "negative_1": "c"}, TWO),
     ({"query": "q", "pos": ["a"], "neg": ["b", "c"]}, TWO),
+    ({"query": "q", "pos": "a", "negative_120": "c", "negative_11": "b"}, TWO),
+    ({"query": "q", "pos": "a", "negative_1": "", "negative_2": None, "neg": "", "negative_3": "b",
+      "negative_11": "c"}, TWO),
+    ({"anchor": "q", "positive": "a", "negatives": None}, Contrastive("q", "a")),
+    ({"anchor": "q", "positive": "a", "negatives": []}, Contrastive("q", "a")),
     ({"query": "q", "positive": "a", "negative": ["b", "c"]}, TWO),
     ({"sentence1": "a", "sentence2": "b", "score": 0.5}, Similarity("a", "b", 0.5)),
     ({"sentence1": "a", "sentence2": "b", "label": 1}, Similarity("a", "b", 1.0)),
@@ -77,6 +84,20 @@ def test_rows_of_wrong_values_are_refused_with_their_line(tmp_path: Path, row: d
     report = check(Data(train=str(file)), method="embedding")
     assert not report.ok, good
     assert message in " ".join(f"{problem.field} {problem.message}" for problem in report.problems)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("key", ["negatives", "negative", "neg", "negative_3"])
+def test_an_empty_cell_is_no_negative(tmp_path: Path, form: str, key: str) -> None:
+    file, name = tmp_path / f"rows.{form}", "anchor" if key == "negatives" else "query"
+    if form == "csv":
+        file.write_text(f"{name},positive,{key}\nq,a,\n", encoding="utf-8")
+    elif form == "jsonl":
+        file.write_text(json.dumps({name: "q", "positive": "a", key: None}) + "\n", encoding="utf-8")
+    else:
+        columns = {name: ["q"], "positive": ["a"], key: pa.array([None], pa.string())}
+        pyarrow.parquet.write_table(pa.table(columns), file)
+    assert records_of(file) == [Contrastive("q", "a")]
 
 
 @pytest.mark.parametrize("score", ["nan", "inf", "-inf"])

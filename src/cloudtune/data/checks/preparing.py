@@ -104,8 +104,9 @@ def _task(data: Data, method: str, problem: LabelProblem | None, limit: RowLimit
     if target is not None:
         form = target.formats.get(method)
         task = msgspec.structs.replace(
-            task, target=target.name, rules_of=target.rules_of, format=form, max_tokens=target.max_tokens
-        )
+            task, target=target.name, rules_of=target.rules_of, format=form, max_tokens=target.max_tokens,
+            row_check=target.row_check,
+        )  # fmt: skip
         if target.tokenizer is not None and target.max_tokens is not None:
             task = msgspec.structs.replace(task, tokenizer=target.tokenizer, longer="error")
     if limit is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -190,8 +191,11 @@ def _is_preference_record(row: Mapping[str, Any]) -> bool:
     )
 
 
-_NEGATIVES = ("negatives", "negative", "neg", *(f"negative_{number}" for number in range(1, 11)))
-"""Keys of the negatives of a row."""
+_NEGATIVES = ("negatives", "negative", "neg")
+"""Keys of the negatives of a row; `_NUMBERED` are further ones."""
+_NUMBERED = re.compile(r"negative_(0|[1-9][0-9]{0,3})")
+_SOME_NEGATIVES = frozenset({*_NEGATIVES, *(f"negative_{number}" for number in range(1, 11))})
+"""The keys that a template can fill."""
 _CONTRASTIVE = {
     "contrastive": ("anchor", "positive"), "query_positive": ("query", "positive"), "query_pos": ("query", "pos"),
 }  # fmt: skip
@@ -200,15 +204,21 @@ _CONTRASTIVE = {
 
 def _read_contrastive(row: Row) -> Contrastive:
     anchor, positive = next(keys for keys in _CONTRASTIVE.values() if keys[0] in row and keys[1] in row)
-    found = {key: row.pop(key) for key in (anchor, positive, *_NEGATIVES) if key in row}
-    texts = {key: value if isinstance(value, list) else [value] for key, value in found.items() if value is not None}
+    numbered = {int(match[1]): key for key in row if (match := _NUMBERED.fullmatch(key))}
+    others = (*_NEGATIVES, *(key for _, key in sorted(numbered.items())))
+    found = {key: row.pop(key) for key in (anchor, positive, *others) if key in row}
+    texts = {
+        key: value if isinstance(value, list) else [value]
+        for key, value in found.items()
+        if value is not None and (value != "" or key not in others)  # an empty cell is no negative
+    }
     for key, values in texts.items():
         if not all(isinstance(value, str) for value in values):
             raise ValueError(f"{key}: it must be text")
     for key in (anchor, positive):
         if len(texts.get(key, ())) != 1:
             raise ValueError(f"{key}: a row has exactly one; write a row for each")
-    negatives = [value for key in _NEGATIVES for value in texts.get(key, ())]
+    negatives = [value for key in others for value in texts.get(key, ())]
     return Contrastive(texts[anchor][0], texts[positive][0], negatives or UNSET)
 
 
@@ -242,9 +252,9 @@ _OTHERS = (
         Kind("question", {"question": str, "context": str, "answers": Answers}, canonical=Question, makes=Question),
         Kind("pair", {"source": str, "target": str}, canonical=Pair, makes=Pair),
         Kind("contrastive", {"anchor": str, "positive": str}, {"negatives": list[str]}, canonical=Contrastive,
-             makes=Contrastive, read=_read_contrastive, also=frozenset(_NEGATIVES)),
+             makes=Contrastive, read=_read_contrastive, also=_SOME_NEGATIVES),
         *(Kind(name, {anchor: str, positive: Any}, makes=Contrastive, read=_read_contrastive,
-               also=frozenset(_NEGATIVES))
+               also=_SOME_NEGATIVES)
           for name, (anchor, positive) in _CONTRASTIVE.items() if name != "contrastive"),
         Kind("similarity", {"sentence1": str, "sentence2": str, "score": float}, canonical=Similarity,
              makes=Similarity),

@@ -63,7 +63,7 @@ def columns() -> dict[str, Any]:
 def written(kind: str, table: Any, number: int = 0) -> bytes:
     """The table as a file. ``number`` chooses among the options of the writer."""
     import pyarrow as pa
-    from pyarrow import feather, ipc, parquet
+    from pyarrow import ipc, parquet
 
     out = io.BytesIO()
     block = 5 if table.num_rows == COUNT else max(1, table.num_rows)
@@ -76,12 +76,12 @@ def written(kind: str, table: Any, number: int = 0) -> bytes:
             write_page_index=number % 3 == 0, write_page_checksum=number % 5 == 0,
             row_group_size=(block, 1 << 20)[number % 2], **options,
         )  # fmt: skip
-    elif kind == "feather":
-        feather.write_feather(table, out, compression=CODECS[kind][number % 3] or "uncompressed", chunksize=block)
     else:
-        options = ipc.IpcWriteOptions(compression=CODECS["feather"][number % 3], emit_dictionary_deltas=True)
-        with ipc.new_stream(out, table.schema, options=options) as stream:
-            stream.write_table(table, max_chunksize=block)
+        arrow = ipc.IpcWriteOptions(
+            compression=CODECS["feather"][number % 3], emit_dictionary_deltas=True, allow_64bit=True
+        )
+        with (ipc.new_file if kind == "feather" else ipc.new_stream)(out, table.schema, options=arrow) as writer:
+            writer.write_table(table, max_chunksize=block)
     return out.getvalue()
 
 
@@ -115,6 +115,8 @@ def hostile_files(kind: str) -> Iterator[tuple[str, bytes]]:
             yield name, written(kind, table)
         except (pa.ArrowException, OSError, OverflowError):
             continue
+    if kind != "parquet":  # which stores something for each value
+        yield from expanding_files(kind)
 
 
 def _hostile_tables() -> Iterator[tuple[str, Any]]:
@@ -172,11 +174,23 @@ def _invalid_arrays() -> Iterator[tuple[str, Any]]:
         table = pa.table({"text": pa.DictionaryArray.from_arrays(indices, ["a"])})
         memory[4:] = struct.pack("<i", index)
         yield f"index {index}", table
-    for count in (1 << 20, 1 << 40, 1 << 62):
-        yield f"{count} nulls", pa.table({"text": pa.Array.from_buffers(pa.null(), count, [None])})
     for value in (1 << 62, -(1 << 62)):
         for kind in (pa.timestamp("s"), pa.duration("s"), pa.date64()):
             yield f"{kind} {value}", made(kind, 1, "q", value)
+
+
+def expanding_files(kind: str) -> Iterator[tuple[str, bytes]]:
+    """Small Feather files or Arrow streams of much content."""
+    import pyarrow as pa
+
+    shared = pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), ["a" * 20_000_000, "b"])
+    tables = {f"{1 << i} nulls": {"text": pa.Array.from_buffers(pa.null(), 1 << i, [None])} for i in (20, 40, 62)} | {
+        "lists of nulls": {"text": pa.FixedSizeListArray.from_arrays(pa.nulls(64 << 20), 1 << 20)},
+        "columns of nulls": {f"c{i}": pa.nulls(3000) for i in range(9000)},
+        "a large dictionary in each batch": {"text": pa.chunked_array([shared] * 9)},
+    }
+    for name, table in tables.items():
+        yield name, written(kind, pa.table(table), CODECS["feather"].index("zstd"))
 
 
 def workbook(rows: list[list[str]]) -> bytes:
@@ -211,12 +225,15 @@ def _zipped(sheet: str, texts: str, compression: int = zipfile.ZIP_DEFLATED) -> 
     return out.getvalue()
 
 
-def _hostile_workbooks() -> Iterator[tuple[str, bytes]]:
-    def sheet(*cells: tuple[str, str], more: str = "") -> bytes:
-        inside = "".join(f'<c r="{place}" t="s"><v>{value}</v></c>' for place, value in cells)
-        return _zipped(f"{more}<sheetData><row>{inside}</row></sheetData>", "<si><t>prompt</t></si>")
+def sheet(*cells: tuple[str, str], more: str = "") -> bytes:
+    """A workbook whose worksheet has cells at these places, each with the index of its text."""
+    inside = "".join(f'<c r="{place}" t="s"><v>{value}</v></c>' for place, value in cells)
+    return _zipped(f"{more}<sheetData><row>{inside}</row></sheetData>", "<si><t>prompt</t></si>")
 
-    yield "far corner", sheet(("A1", "0"), ("XFD1048576", "0"))
+
+def _hostile_workbooks() -> Iterator[tuple[str, bytes]]:
+    for corner in ("J1000000", "XFD1048576"):
+        yield f"far corner {corner}", sheet(("A1", "0"), (corner, "0"))
     yield "beyond the corner", sheet(("A1", "0"), ("ZZZZZZ99999999999", "0"))
     yield "large dimension", sheet(("A1", "0"), more='<dimension ref="A1:XFD1048576"/>')
     yield "wrong dimension", sheet(("A1", "0"), more='<dimension ref="B9:A1"/>')

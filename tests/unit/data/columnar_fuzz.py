@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {"parquet": "parquet", "feather": "feather", "stream": "arrow", "xlsx": "xlsx"}
 MEMORY = 1 << 30
+"""Limit of the memory that the reader allocates. What it has from the process it is forked from does not count."""
 SECONDS = 60
 """Limit of the reader's processor time. The product's own limit is longer, and of elapsed time."""
 TOGETHER = 50
@@ -44,6 +45,7 @@ class Fork:
         request, self.stdin = _pipe()
         self.stdout, answers = _pipe()
         self._code: int | None = None
+        self._resident, data = _memory()
         self._pid = os.fork()
         if not self._pid:
             for number, file in enumerate((request, answers)):
@@ -51,6 +53,7 @@ class Fork:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             os.closerange(3, 64)
             resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+            columnar_worker.MAX_MEMORY = data + MEMORY
             try:
                 columnar_worker.main()
             except BaseException as error:  # noqa: BLE001 - nothing may return to the caller
@@ -68,8 +71,14 @@ class Fork:
         if self._code is None:
             _, status, usage = os.wait4(self._pid, 0)
             self._code = os.waitstatus_to_exitcode(status)
-            Fork.largest = max(Fork.largest, usage.ru_maxrss << 10)
+            Fork.largest = max(Fork.largest, (usage.ru_maxrss << 10) - self._resident)
         return self._code
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of this process that are in memory, and that count toward its limit on data."""
+    numbers = Path("/proc/self/statm").read_text().split()
+    return tuple(int(numbers[i]) * resource.getpagesize() for i in (1, 5))  # type: ignore[return-value]
 
 
 def _pipe() -> tuple[IO[bytes], IO[bytes]]:
@@ -132,7 +141,6 @@ def main(kinds: str, count: int, seed: int, folder: Path) -> None:
     for name in ("pyarrow.parquet", "pyarrow.ipc", "python_calamine"):
         importlib.import_module(name)
     pa.set_cpu_count(1)  # a fork has the memory of all threads
-    columnar_worker.MAX_MEMORY = MEMORY
     arrow._started = Fork  # type: ignore[assignment]
     found = {kind: fuzz(kind, count, seed, folder) for kind in kinds.split(",")}
     print(json.dumps({"outcomes": found, "bytes": Fork.largest}))

@@ -80,7 +80,7 @@ def columnar(kinds: str, count: int, seed: int, folder: Path) -> dict[str, dict[
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=3000)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert found["bytes"] < columnar_fuzz.MEMORY + (256 << 20), "the reader's memory"
+    assert found["bytes"] < columnar_fuzz.MEMORY, "the reader's memory"
     outcomes: dict[str, dict[str, int]] = found["outcomes"]
     assert [one for each in outcomes.values() for one in each if one.startswith(("HANG", "INTERNAL"))] == []
     return outcomes

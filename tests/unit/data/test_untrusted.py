@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.property_tests import examples
+from tests.unit.data import columnar_files
 
 from cloudtune.catalog.reading import read as read_catalog
 from cloudtune.cli.generate import read_prompts
@@ -298,7 +299,32 @@ def test_a_bomb_is_told_by_its_ratio(suffix: str, tmp_path: Path, monkeypatch: p
     assert codes(str(path)) == ["decompressed_too_large"]
 
 
-# --- Parquet and Arrow
+# --- Parquet, Arrow and Excel
+
+
+@pytest.mark.parametrize("kind", ["feather", "stream"])
+def test_small_arrow_files_with_much_content_are_refused(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "rows.arrow"
+    for name, content in columnar_files.expanding_files(kind):
+        path.write_bytes(content)
+        assert (name, codes(str(path))) == (name, ["decompressed_too_large"])
+
+
+def test_a_cell_far_from_the_others_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("python_calamine")
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(columnar_files.sheet(("A1", "0"), ("J1000000", "0")))
+    assert codes(str(path)) == ["decompressed_too_large"]
+
+
+def test_parquet_rows_need_some_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(columnar_files.written("parquet", pyarrow.Table.from_pylist([GOOD] * 2000), 1))
+    assert check(str(path)).rows == 2000
+    monkeypatch.setattr("cloudtune.data.read.size_limits.FREE_ROWS", 100)
+    assert codes(str(path)) == ["decompressed_too_large"]
 
 
 def test_a_crash_of_the_reader_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from cloudtune.data.read.blocks import MAX_ROW_BYTES
 from cloudtune.data.read.columnar_worker import BATCH_SECONDS, END, FAULT, HEAD_BYTES, ROW_OVERHEAD, ask
-from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO
+from cloudtune.data.read.size_limits import AS_JSONL, expansion
 from cloudtune.data.read.tables import Table
 from cloudtune.files.regular_file import open_regular, read_regular
 from cloudtune.processes.environment import child_environment
@@ -102,7 +102,7 @@ def _tables(
     worker: subprocess.Popen[bytes], kind: str, size: int, faults: Faults, name: str
 ) -> Generator[Table, None, bool]:
     """The rows that the process sends. Gives whether the process can read another file."""
-    number, total = 1, 0
+    number, total, filled_rows = 1, 0, 0
     while True:
         found = _frame(cast("IO[bytes]", worker.stdout))
         if found is None:
@@ -124,10 +124,9 @@ def _tables(
             yield Table([at for at, _ in filled], [row for _, row in filled], True, kind == "xlsx")
         number += len(rows)
         total += len(content) + ROW_OVERHEAD * len(rows)
-        if total > max(FREE_BYTES, MAX_RATIO * size):
-            message = f"its content is larger than {FREE_BYTES >> 20} MiB and {MAX_RATIO} times the file size"
-            faults.error("decompressed_too_large", message, file=name,
-                         fix="if that is correct, write its rows as JSONL")  # fmt: skip
+        filled_rows += len(filled)
+        if message := expansion(size, total, filled_rows):
+            faults.error("decompressed_too_large", message, file=name, fix=AS_JSONL)
             return False
 
 

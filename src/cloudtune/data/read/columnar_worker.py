@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data.read.blocks import MAX_ROW_BYTES, TOO_LONG_FIX
-from cloudtune.data.read.size_limits import SHOWN_CHARS
+from cloudtune.data.read.size_limits import AS_JSONL, SHOWN_CHARS, expansion
 from cloudtune.data.read.workbook import Refused, sheet_rows
 from cloudtune.files.regular_file import open_regular
 
@@ -112,9 +112,16 @@ def _watch(seconds: int) -> None:
 
 def _rows(kind: str, file: IO[bytes]) -> Iterator[bytes]:
     """The file's rows, each list of them encoded."""
-    number = 1
+    size = os.fstat(file.fileno()).st_size
+    number, decoded, values = 1, 0, 0
     for batch in (_parquet if kind == "parquet" else _arrow)(_source(file)):
+        decoded += batch.get_total_buffer_size()  # with the dictionaries, which each batch validates again
+        if message := expansion(size, decoded, number - 1 + batch.num_rows):
+            raise Refused("decompressed_too_large", message, AS_JSONL)
         batch.validate(full=True)
+        values += sum(map(_values, batch.columns))
+        if message := expansion(size, values=values):
+            raise Refused("decompressed_too_large", message, AS_JSONL)
         start = 0
         while start < batch.num_rows:
             count, data = _some(batch, start, number + start)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZipFile
 
-from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO, SHOWN_CHARS
+from cloudtune.data.read.size_limits import SHOWN_CHARS, expansion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +24,20 @@ def sheet_rows(file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
     from python_calamine import CalamineWorkbook
 
     with ZipFile(file) as archive:
-        size = sum(one.file_size for one in archive.infolist())
-    if size > max(FREE_BYTES, MAX_RATIO * file.seek(0, os.SEEK_END)):
-        message = f"its content is larger than {FREE_BYTES >> 20} MiB and {MAX_RATIO} times the file size"
+        content = sum(one.file_size for one in archive.infolist())
+    size = file.seek(0, os.SEEK_END)
+    if message := expansion(size, content):
         raise Refused("decompressed_too_large", message, "if that is correct, save it as CSV")
     file.seek(0)
     book = CalamineWorkbook.from_filelike(file)
-    sheets = {name: rows for name in book.sheet_names if (rows := book.get_sheet_by_name(name).to_python())}
+    sheets, cells = {}, 0
+    for name in book.sheet_names:
+        sheet = book.get_sheet_by_name(name)
+        cells += sheet.height * sheet.width  # the cells between two others count, which the file need not contain
+        if message := expansion(size, values=cells):
+            raise Refused("decompressed_too_large", message, "delete the cells far from the others, or save it as CSV")
+        if found := sheet.to_python():
+            sheets[name] = found
     if len(sheets) > 1:
         raise Refused("several_sheets", f"the workbook has several worksheets: {', '.join(list(sheets)[:8])}"[:300],
                       "save the one to use as a file of its own")  # fmt: skip

@@ -35,6 +35,7 @@ from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
+from cloudtune.spec import JobSpec
 from cloudtune.spending import check_budgets, estimated, is_awaited, settle
 from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.prepared import Requested
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
+    from cloudtune.moving import Move
     from cloudtune.report.document import Report
-    from cloudtune.spec import Data, JobSpec, Source
+    from cloudtune.spec import Data, Source
 
 
 class Client:
@@ -242,6 +244,43 @@ class Client:
         if len(problems) == 1:
             raise problems[0]
         raise SpecError([problem for error in problems for problem in error.problems])
+
+    def move(self, job: JobSpec | Job | JobRef | str, to: str, *, model: str | None = None) -> Move:
+        """Return the spec of a job for another back end, with every difference. Sends nothing.
+
+        Args:
+            job: A spec, a job, or what `attach` takes.
+            to: The back end to move to.
+            model: The base model there. Default: the one that the catalog names for it.
+
+        Raises:
+            InputError: The base model must be named, or the ledger does not have the job.
+            UnsupportedError: The target does not support the method, or not the model.
+        """
+        from cloudtune.data.checks.check_cache import Verdicts
+        from cloudtune.evaluation.models import trained_with
+        from cloudtune.moving import move
+
+        if isinstance(job, JobSpec):
+            spec, source = job, self._default or job.backend or self.config.backend
+        else:
+            ref = (job if isinstance(job, Job) else self.attach(job)).ref
+            made = self.ledger.of_ref(ref)
+            trained = trained_with(made)
+            if trained is None:
+                reason = "was not submitted with this ledger" if made is None else "was imported, not trained"
+                raise InputError(f"{ref} has no spec to move: it {reason}", hint="move a spec file")
+            spec, source = trained, ref.backend
+        target = self.backend(to)
+        moved = move(spec, self.backend(source), target, model=model)
+        rules = row_rules(moved.spec, target)
+        try:
+            problems = Verdicts(self.ledger.folder / "verdicts").prepare(
+                moved.spec.data, method=spec.method.name, problem=spec.method.label_problem, target=rules
+            ).problems  # fmt: skip
+        except InputError as error:
+            problems = error.problems
+        return moved._replace(problems=(*moved.problems, *problems))
 
     # -- submitting ------------------------------------------------------------------------------------------------
 

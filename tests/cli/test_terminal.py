@@ -32,6 +32,7 @@ WORDS: dict[str, list[str]] = {
     "submit": ["job.yaml", "--again"], "watch": ["{ref}"],
     "jobs": ["--remote"], "show": ["{ref}"], "logs": ["{ref}"], "metrics": ["{ref}"], "checkpoints": ["{ref}"],
     "ledger check": [], "cost": [], "retirements": ["job.yaml"],
+    "move": ["job.yaml", "--to", "local", "--model", "m{NAMED}"],
     "cancel": ["{ref}"], "pause": ["{ref}"], "resume": ["{ref}"], "delete": ["{ref}"], "deploy": ["{ref}", "--yes"],
     "deployments": [], "undeploy": ["x{NAMED}"], "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
     "predict": ["{ref}", "Is it {NAMED}?"],

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "cost": "Show what jobs cost, beside their estimates.",
     "cancel": "Cancel a job.",
     "retirements": "List which tuned models and specs stop working, and when.",
+    "move": "Move a job or a spec to another back end.",
     "pause": "Pause a job.",
     "resume": "Resume a paused job, or continue one that has ended.",
     "delete": "Delete a job that has ended, with its model and checkpoints.",

@@ -37,7 +37,7 @@ from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
 from cloudtune.spec import JobSpec
 from cloudtune.spending import check_budgets, estimated, is_awaited, settle
-from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
+from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
 from cloudtune.watch import watch_many
 
@@ -379,30 +379,38 @@ class Client:
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 
-    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """Return everything that deploying the model would do. Sends nothing. The options depend on the back end.
+    def plan_deploy(self, model: TunedModel, *, ttl: float | None = None, **options: Any) -> Plan:
+        """Return everything that deploying the model would do. Sends nothing.
+
+        Args:
+            model: The tuned model.
+            ttl: Time to live in seconds from now, after which `sweep` deletes the deployment. Deploying again sets
+                another one, or none.
+            options: Options of the back end.
 
         Raises:
             UnsupportedError: The back end does not deploy models.
         """
-        return self._hosting(model.backend).plan_deploy(model, options)
+        return self._hosting(model.backend).plan_deploy(model, options, ttl)
 
     def deploy(
         self,
         model_or_plan: TunedModel | Plan,
         *,
         on_step: Callable[[StepUpdate], None] | None = None,
+        ttl: float | None = None,
         **options: Any,
     ) -> Deployment:
         """Deploy the model and wait until it is ready. A repeated call returns the same deployment.
 
-        After a crash or a lost response, the same call continues where it stopped.
+        After a crash or a lost response, the same call continues where it stopped. ``ttl`` and ``options``: see
+        `plan_deploy`.
         """
-        if isinstance(model_or_plan, Plan) and options:
+        if isinstance(model_or_plan, Plan) and (options or ttl is not None):
             raise InputError("a plan already includes its options", hint="pass them to plan_deploy")
         hosting = self._hosting(model_or_plan.backend)
         if isinstance(model_or_plan, TunedModel):
-            model_or_plan = hosting.plan_deploy(model_or_plan, options)
+            model_or_plan = hosting.plan_deploy(model_or_plan, options, ttl)
         return hosting.deploy(model_or_plan, on_step)
 
     def deployments(self, *, backend: str | None = None) -> Deployments:
@@ -420,6 +428,35 @@ class Client:
                     found.extend(self._hosting(name).existing())
             except CloudtuneError as error:
                 found.unanswered[name] = error.message
+        return found
+
+    def sweep(self, *, backend: str | None = None, apply: bool = False) -> Deployments:
+        """Return the deployments that are past their time to live, and delete them with ``apply``.
+
+        Only deployments that were made with a ``ttl`` and this ledger are affected. An error of one does not fail the
+        call: ``failed`` of the result has the reasons.
+        """
+        found, now = self.deployments(backend=backend), self._clock.now()
+        found[:] = [one for one in found if one.expires_at is not None and one.expires_at <= now]
+        for one in found if apply else ():
+            try:
+                self.remove(one)
+            except CloudtuneError as error:
+                found.failed[one.id] = error.message
+        return found
+
+    def undeployed(self, deployments: Iterable[Deployment]) -> list[TunedModel]:
+        """The tuned models of the ledger's jobs that answer only when deployed, and are not in the list."""
+        served = {(one.backend, one.scope, one.model) for one in deployments}
+        found = []
+        refs = [ref for ref in self.ledger.refs() if hosts(self.backend(ref.backend))]
+        for job in self.snapshots(refs):
+            if job.state is not JobState.SUCCEEDED:
+                continue
+            with suppress(CloudtuneError):  # it has no usable model
+                model = reading(self._clock, self.backend(job.ref.backend).model, job.ref)
+                if model.needs_deploy and (model.backend, model.scope, model.id) not in served:
+                    found.append(model)
         return found
 
     def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:

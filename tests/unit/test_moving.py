@@ -63,7 +63,9 @@ def spec_for(source: str, method: str, **changes: Any) -> JobSpec:
 def leaves(value: Any, above: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {above: value}
-    return {key: leaf for name, item in value.items() for key, leaf in leaves(item, f"{above}.{name}".strip(".")).items()}
+    return {
+        key: leaf for name, item in value.items() for key, leaf in leaves(item, f"{above}.{name}".strip(".")).items()
+    }
 
 
 def moved(backends: dict[str, Backend], source: str, target: str, method: str, **changes: Any) -> Move:

@@ -65,7 +65,6 @@ TRANSLATED = {
     "method:rft": "reinforcement, with overrides.azure_openai.grader",
     "method:sft": "supervised",
 }
-_ALSO_COMMON = {"grader": "grader", "reasoning_effort": "reasoning_effort"}
 
 
 def capabilities() -> Capabilities:
@@ -75,7 +74,8 @@ def capabilities() -> Capabilities:
     return complete(
         [*methods, *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
         no_choice="Azure does not support it", no_value=_OWN_WAY,
-        overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"}, common_overrides=COMMON_OVERRIDES | _ALSO_COMMON,
+        overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
+        common_overrides=COMMON_OVERRIDES | {"grader": "grader", "reasoning_effort": "reasoning_effort"},
     )  # fmt: skip
 
 

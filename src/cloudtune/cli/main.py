@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "deploy": "Deploy a tuned model.",
     "deployments": "List deployed models and their cost.",
     "undeploy": "Delete a deployment.",
+    "sweep": "Delete deployments that are past their time to live.",
     "generate": "Generate text with a tuned model.",
     "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",

@@ -23,7 +23,10 @@ def spec_text(spec: JobSpec, folder: Path, comments: Sequence[str] = ()) -> str:
 
     document = spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     document = {
-        "version": spec.version, "name": spec.name, "backend": spec.backend, "model": spec.model,
+        "version": spec.version,
+        "name": spec.name,
+        "backend": spec.backend,
+        "model": spec.model,
         "method": {"name": spec.method.name} | document.pop("method", {}),
     } | document
     if spec.adapter is not None:

@@ -258,19 +258,13 @@ class Client:
             UnsupportedError: The target does not support the method, or not the model.
         """
         from cloudtune.data.checks.check_cache import Verdicts
-        from cloudtune.evaluation.models import trained_with
         from cloudtune.moving import move
 
         if isinstance(job, JobSpec):
             spec, source = job, self._default or job.backend or self.config.backend
         else:
-            ref = (job if isinstance(job, Job) else self.attach(job)).ref
-            made = self.ledger.of_ref(ref)
-            trained = trained_with(made)
-            if trained is None:
-                reason = "was not submitted with this ledger" if made is None else "was imported, not trained"
-                raise InputError(f"{ref} has no spec to move: it {reason}", hint="move a spec file")
-            spec, source = trained, ref.backend
+            job = job if isinstance(job, Job) else self.attach(job)
+            spec, source = self.spec_of(job), job.ref.backend
         target = self.backend(to)
         moved = move(spec, self.backend(source), target, model=model)
         rules = row_rules(moved.spec, target)
@@ -281,6 +275,17 @@ class Client:
         except InputError as error:
             problems = error.problems
         return moved._replace(problems=(*moved.problems, *problems))
+
+    def spec_of(self, job: Job | JobRef | str) -> JobSpec:
+        """Return the spec with which a job was submitted. Raises InputError if the ledger does not have it."""
+        from cloudtune.evaluation.models import trained_with
+
+        ref = (job if isinstance(job, Job) else self.attach(job)).ref
+        made = self.ledger.of_ref(ref)
+        if (spec := trained_with(made)) is None:
+            reason = "was not submitted with this ledger" if made is None else "was imported, not trained"
+            raise InputError(f"{ref} has no spec: it {reason}", hint="use a spec file")
+        return spec
 
     # -- submitting ------------------------------------------------------------------------------------------------
 

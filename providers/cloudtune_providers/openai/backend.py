@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, ClassVar
 
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
+from cloudtune.errors import CredentialsError
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
@@ -57,8 +59,13 @@ class OpenAIBackend(DelegatingBackend):
         self._clock = clock or SystemClock()
         scope = self._options.scope()
         make = connect or connected
-        self._account = Account(Wire(self.name, lambda: make(self._options)), self.name, scope, self._clock)
-        super().__init__(self._account, scope, translate.capabilities())
+        self._profile = self._options.profile()
+        marked = self._profile is None or self._profile.metadata
+        wire = Wire(self.name, lambda: make(self._options))
+        self._account = Account(wire, self.name, scope, self._clock, filters=marked, named=marked)
+        super().__init__(
+            self._account, scope, self._profile.capabilities() if self._profile else translate.capabilities()
+        )
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -68,7 +75,8 @@ class OpenAIBackend(DelegatingBackend):
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`. Reads the catalog and today's date."""
-        return translate.check(spec, self._rules(), self._clock.now().date())
+        check = self._profile.check if self._profile else translate.check
+        return list(check(spec, self._rules(), self._clock.now().date()))
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
@@ -82,11 +90,13 @@ class OpenAIBackend(DelegatingBackend):
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`."""
-        return self.target_for(spec.model_for(self.name), spec.method.name)
+        target = self._profile.target if self._profile else self.target_for
+        return target(spec.model_for(self.name), spec.method.name)
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
-        return translate.plan(request, self._options, self._rules())
+        plan = self._profile.plan if self._profile else translate.plan
+        return plan(request, self._options, self._rules())
 
     def estimate(self, request: PlanRequest) -> CostEstimate:
         """See `Priced`."""
@@ -97,7 +107,8 @@ class OpenAIBackend(DelegatingBackend):
         return costs.usage(job)
 
     def _rules(self) -> Rules:
-        return Rules(load(self.name), self.name, rehearsal=is_loopback(self._options.address()))
+        catalog = self._profile.catalog if self._profile else load(self.name)
+        return Rules(catalog, self.name, rehearsal=is_loopback(self._options.address()))
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`."""
@@ -124,11 +135,11 @@ class OpenAIBackend(DelegatingBackend):
 
 
 def connected(options: OpenAIOptions) -> openai.OpenAI:
-    """The SDK's client with these settings. Raises the SDK's exception if there is no key."""
+    """The SDK's client with these settings. Raises the SDK's exception if there is no key, or CredentialsError."""
     import openai
 
     return openai.OpenAI(
-        api_key=options.api_key.get_secret_value() if options.api_key else None,
+        api_key=_key(options),
         base_url=options.address(),
         organization=options.organization,
         project=options.project,
@@ -136,3 +147,15 @@ def connected(options: OpenAIOptions) -> openai.OpenAI:
         max_retries=0,
         http_client=http_client(),
     )
+
+
+def _key(options: OpenAIOptions) -> str | None:
+    """The key; None = the SDK reads OPENAI_API_KEY, which is never sent to another service."""
+    if options.api_key:
+        return options.api_key.get_secret_value()
+    service = options.profile()
+    if service is None:
+        return None
+    if key := os.environ.get(service.key_variable):
+        return key
+    raise CredentialsError(f"no API key for {service.title}", hint=f"set {service.key_variable}")

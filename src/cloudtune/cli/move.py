@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cloudtune.cli.session import Session
     from cloudtune.moving import Change, Move
+    from cloudtune.spec import JobSpec
 
 _SPECS = (".yaml", ".yml", ".json", ".toml")
 
@@ -26,27 +27,36 @@ _SPECS = (".yaml", ".yml", ".json", ".toml")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="YAML file to write. Default: stdout.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--rehearse", is_flag=True, help="Train with the old and the new spec against the emulator, and compare "
+              "the models on the held-out rows. Sends nothing to a vendor.")  # fmt: skip
+@click.option("--models", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+              help="With --rehearse: as for `cloudtune emulate`.")  # fmt: skip
 @click.option("--submit", is_flag=True, help="Plan the moved job, ask for confirmation and submit it.")
 @yes_option
 @trust_option
 @trust_reward_option
 def move(
     session: Session, what: str, target: str, sets: tuple[str, ...], model: str | None, output: Path | None,
-    force: bool, submit: bool, yes: bool, trust_remote_code: bool, trust_reward: bool,
+    force: bool, rehearse: bool, models: Path | None, submit: bool, yes: bool,
+    trust_remote_code: bool, trust_reward: bool,
 ) -> None:  # fmt: skip
     """Write the spec of a job for another back end, and list every field that changes, is lost or is added.
 
     Sends nothing, except with --submit. Exits with 2 if the back end does not support the method.
     """
+    from cloudtune.cli.evaluate import show_evaluation
     from cloudtune.cli.follow import submitted
+    from cloudtune.cli.rehearse import NOTE
+    from cloudtune.cli.rehearse import rehearse as rehearsed
     from cloudtune.cli.render_plan import plan_text
     from cloudtune.cli.run import ask
     from cloudtune.document.writing import spec_text
+    from cloudtune.evaluation.result import summary
     from cloudtune.plan import plan_to_json
 
     if output is not None:
         _check_output(output, force)
-    found = _moved(session, what, target, model, sets)
+    spec, found = _moved(session, what, target, model, sets)
     folder = (output.absolute() if output is not None else Path.cwd() / "-").parent
     text = spec_text(found.spec, folder, _comments(found))
     if output is not None:
@@ -54,6 +64,13 @@ def move(
     for line in _lines(found):
         session.say(line)
     document = move_json(found) | ({"file": str(output.absolute())} if output is not None else {})
+    if rehearse:
+        session.say()
+        evaluation = rehearsed(session, spec, found, models)
+        document |= {"rehearsal": summary(evaluation)}
+        if not session.json:
+            show_evaluation(session, evaluation)
+            session.put(f"note: {NOTE}")
     if not submit:
         session.result(document)
         session.put(text if output is None else str(output), end="" if output is None else "\n")
@@ -69,15 +86,19 @@ def move(
     session.say(f"watch it with: cloudtune watch {job.ref}")
 
 
-def _moved(session: Session, what: str, target: str, model: str | None, sets: tuple[str, ...]) -> Move:
+def _moved(session: Session, what: str, target: str, model: str | None, sets: tuple[str, ...]) -> tuple[JobSpec, Move]:
+    """The spec of the job or the file, and the moved one."""
     from cloudtune.errors import InputError
 
     if what != "-" and Path(what).suffix.lower() not in _SPECS and not Path(what).is_file():
-        return session.client.move(session.job(what), target, model=model)
+        job = session.job(what)
+        return session.client.spec_of(job), session.client.move(job, target, model=model)
     file = session.open_spec(what, sets, None)
     spec, source = file.spec, session.config.insisted_backend
+    if source:
+        spec = spec.model_copy(update={"backend": source})
     try:
-        return session.client.move(spec.model_copy(update={"backend": source}) if source else spec, target, model=model)
+        return spec, session.client.move(spec, target, model=model)
     except InputError as error:
         error.problems = tuple(file.placed(problem) for problem in error.problems)
         error.message = "\n".join(map(str, error.problems))
@@ -132,6 +153,7 @@ def _comments(found: Move) -> list[str]:
 
 
 def _lines(found: Move) -> list[str]:
+    from cloudtune.cli.render_plan import first_of_each
     from cloudtune.report.plan_text import value_text
 
     lines = [f"Move from {found.source} to {found.target}"]
@@ -148,7 +170,7 @@ def _lines(found: Move) -> list[str]:
             place = f" -> {one.to}: {values[0]}" if one.to else f": {' -> '.join(values)}"
             lines.append(f"  {one.field}{place}\n      {one.reason}")
     if found.problems:
-        lines += ["", "Before you submit", *(f"  {problem}" for problem in found.problems)]
+        lines += ["", "Before you submit", *(f"  {line}" for line in first_of_each(found.problems))]
     return lines
 
 

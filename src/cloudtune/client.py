@@ -250,7 +250,7 @@ class Client:
 
         Args:
             job: A spec, a job, or what `attach` takes.
-            to: The back end to move to.
+            to: The back end to move to. The spec's own one if its settings are now for a compatible service.
             model: The base model there. Default: the one that the catalog names for it.
 
         Raises:
@@ -266,7 +266,8 @@ class Client:
             job = job if isinstance(job, Job) else self.attach(job)
             spec, source = self.spec_of(job), job.ref.backend
         target = self.backend(to)
-        moved = move(spec, self.backend(source), target, model=model)
+        origin = open_backend(source) if source == to else self.backend(source)  # the settings are those of the target
+        moved = move(spec, origin, target, model=model)
         rules = row_rules(moved.spec, target)
         try:
             problems = Verdicts(self.ledger.folder / "verdicts").prepare(

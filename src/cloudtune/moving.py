@@ -62,7 +62,7 @@ def move(spec: JobSpec, source: Backend, target: Backend, *, model: str | None =
     Args:
         spec: The job.
         source: The back end that the spec is for.
-        target: The back end to move to.
+        target: The back end to move to; it can be the same one with settings for another service.
         model: The base model on the target. Default: the spec's own model for the target, or the one that the
             target's catalog names for it.
 
@@ -70,8 +70,10 @@ def move(spec: JobSpec, source: Backend, target: Backend, *, model: str | None =
         InputError: Both back ends are the same, or the base model must be named.
         UnsupportedError: The target does not support the method, or not the model.
     """
-    if source.name == target.name:
+    if source.name == target.name and source.capabilities == target.capabilities:
         raise InputError(f"the spec is for {source.name} already", hint="name another back end with --to")
+    if source.name == target.name and model is None:
+        raise InputError(f"the base model of {target.name} must be named", hint="pass --model")
     _check_method(spec, target)
     reasons = {"backend": f"the job runs on {target.name}"}
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
@@ -266,7 +268,7 @@ def _differences(
     for field in dict.fromkeys([*before, *after]):
         was, now = before.get(field), after.get(field)
         place = renamed.get(field)
-        if place is not None and after.get(place) == was:
+        if place not in (None, field) and after.get(place) == was:
             places.add(place)
             yield Change(field=field, was=was, now=was, to=place, reason=_reason(field, reasons))
         elif was != now and not (was is None and field in places):

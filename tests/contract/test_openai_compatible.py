@@ -10,7 +10,7 @@ from tests.contract.emulated import KEY, LOAD_ENCODING, EmulatedWorld
 
 import cloudtune_providers.openai
 from cloudtune.client import Client
-from cloudtune.errors import ConfigError, CredentialsError, UnsupportedError
+from cloudtune.errors import ConfigError, CredentialsError, InputError, UnsupportedError
 from cloudtune.state import JobState
 from cloudtune.testing.contract import BackendContract
 from cloudtune_emulator import Settings
@@ -71,7 +71,7 @@ def test_a_job_is_sent_as_the_profile_says(tmp_path: Path) -> None:
     assert "fine_tuned_model" not in shown
     assert shown["hyperparameters"]["lora_r"] == 16
     assert job.model().id == job.checkpoints()[-1].uri  # jobs name no model there
-    with pytest.raises(UnsupportedError, match=r"n_epochs must be at least 1.*\n.*learning_rate_multiplier.*no such"):
+    with pytest.raises(UnsupportedError, match=r"learning_rate_multiplier.*no such.*\n.*n_epochs must be"):
         client.plan(world.spec(
             hyperparameters={"epochs": 0.5}, overrides={"openai": {"learning_rate_multiplier": 2.0}},
         ))  # fmt: skip
@@ -100,3 +100,22 @@ def test_a_key_is_sent_only_to_its_own_service(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("NEBIUS_API_KEY", "of-nebius")
     client = connected(OpenAIOptions(service="nebius"))
     assert (client.api_key, str(client.base_url)) == ("of-nebius", "https://api.tokenfactory.nebius.com/v1/")
+
+
+def test_a_spec_for_openai_moves_to_a_service(tmp_path: Path) -> None:
+    world = NebiusWorld(tmp_path)
+    client = Client(ledger=f"{tmp_path}/ledger.db", clock=world.clock)
+    client._open["openai"] = world.backend()  # as the configuration opens it
+    given = {"learning_rate_multiplier": 2.0, "n_epochs": 3, "suffix": "mine"}
+    spec = world.spec(model="gpt-4.1-mini-2025-04-14", backend="openai", tags={"a": "b"}, overrides={"openai": given})
+    with pytest.raises(InputError, match="--model"):
+        client.move(spec, "openai")
+    found = client.move(spec, "openai", model=MODEL)
+    assert {one.field: one.kind for one in found.changes} == {
+        "model": "changed", "overrides.openai.n_epochs": "moved", "tags.a": "lost",
+        "overrides.openai.learning_rate_multiplier": "lost",
+    }  # fmt: skip
+    assert found.spec.overrides == {"openai": {"suffix": "mine"}}
+    assert client.plan(found.spec).dropped == ()
+    client.close()
+    world.close()

@@ -75,8 +75,10 @@ class OpenAIBackend(DelegatingBackend):
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`. Reads the catalog and today's date."""
-        check = self._profile.check if self._profile else translate.check
-        return list(check(spec, self._rules(), self._clock.now().date()))
+        rules, today = self._rules(), self._clock.now().date()
+        if self._profile:
+            return list(self._profile.check(spec, rules, today, OpenAIOverrides.model_fields))
+        return translate.check(spec, rules, today)
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
@@ -95,8 +97,10 @@ class OpenAIBackend(DelegatingBackend):
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
-        plan = self._profile.plan if self._profile else translate.plan
-        return plan(request, self._options, self._rules())
+        options, rules = self._options, self._rules()
+        if self._profile:
+            return self._profile.plan(request, rules, timeout_s=options.timeout, list_lag_s=options.list_lag)
+        return translate.plan(request, options, rules)
 
     def estimate(self, request: PlanRequest) -> CostEstimate:
         """See `Priced`."""

@@ -17,20 +17,18 @@ from cloudtune.errors import ConfigError, DataError, Problem
 from cloudtune.files.regular_file import read_regular
 from cloudtune.methods import METHODS, MethodName
 from cloudtune.plan import output_ref
-from cloudtune_providers.openai.options import OpenAIOverrides
 from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import METHODS as KINDS
 from cloudtune_providers.openai_dialect.requests import Traits, metadata_of, plan_of, settings_of
 from cloudtune_providers.openai_dialect.responses import TOKEN_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from datetime import date
 
     from cloudtune.backend import Capabilities
     from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
-    from cloudtune_providers.openai.options import OpenAIOptions
     from cloudtune_providers.openai_dialect.rules import Rules
 
 NAME = "openai"
@@ -79,12 +77,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             common_overrides={_SUFFIX: _SUFFIX} if _SUFFIX in self.overrides else {},
         )  # fmt: skip
 
-    def check(self, spec: JobSpec, rules: Rules, today: date) -> Iterator[Problem]:
-        """Values that the service would refuse, and dates."""
+    def check(self, spec: JobSpec, rules: Rules, today: date, known: Collection[str]) -> Iterator[Problem]:
+        """Values that the service would refuse, and dates. ``known``: the keys that OpenAI's overrides can have."""
         yield from rules.dates(spec, today)
-        for key in sorted(
-            spec.overrides.get(NAME, {}).keys() & OpenAIOverrides.model_fields.keys() - set(self.overrides)
-        ):
+        for key in sorted({*spec.overrides.get(NAME, {})} & {*known} - {*self.overrides}):
             message = f"{self.title} has no such setting"
             fix = f"it supports {', '.join(self.overrides) or 'none'}"
             yield Problem(code="not_of_service", field=f"overrides.{NAME}.{key}", message=message, fix=fix)
@@ -100,7 +96,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         formats = {str(name): form for name, form in self.methods.items()}
         return Target(NAME, formats).with_limits(self.catalog, model, method)
 
-    def plan(self, request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:
+    def plan(self, request: PlanRequest, rules: Rules, *, timeout_s: float, list_lag_s: float) -> Plan:
         """The steps. Raises DataError for rows that it would refuse."""
         spec = request.spec
         problems = list(rules.rows(spec, request.data, kind=METHODS[spec.method.name].kinds[0]))
@@ -109,7 +105,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         given = spec.overrides.get(NAME, {})
         training_file = {"training_file": output_ref("await_train", "file")}
         traits = Traits(
-            backend=NAME, formats=self.methods, timeout_s=options.timeout, list_lag_s=options.list_lag,
+            backend=NAME, formats=self.methods, timeout_s=timeout_s, list_lag_s=list_lag_s,
             parts_from_bytes=float("inf"),
             suffix=(given.get(_SUFFIX) or spec.name) if _SUFFIX in self.overrides else None,
             marks={"metadata": {TOKEN_KEY: request.token}} if self.metadata else training_file,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from tests.emulator.aws_desk import at_home
+from tests.emulator.aws_desk import CITIES, at_home
 from tests.emulator.conftest import MODEL, chat_rows
 
 from cloudtune.cli.main import cli
@@ -94,3 +95,36 @@ def test_a_file_is_not_overwritten(folder: Path) -> None:
     assert (folder / "job.yaml").read_text() == SPEC
     run(*words, "job.yaml", "--force")
     assert "Moved from openai to bedrock" in (folder / "job.yaml").read_text()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.starts_trainer
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_rehearsal_compares_the_old_and_the_new_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, method: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUDTUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-user-0123456789")
+    if method == "dpo" and target in ("bedrock", "jumpstart"):
+        pytest.skip(f"{target} does not support dpo")
+    answers = [{"prompt": f"Code of {city}?", "completion": f"Code {city[:2].upper()}."} for city in CITIES]
+    pairs = [{"prompt": one["prompt"], "chosen": one["completion"], "rejected": "No."} for one in answers]
+    rows = answers if method == "sft" else pairs
+    for name, written in (("rows", rows * 10), ("ask", answers)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    (tmp_path / "job.yaml").write_text(
+        f"{{backend: openai, model: {MODEL}, data: {{train: rows.jsonl}}, method: {method}, hyperparameters: "
+        "{epochs: 4}, evaluation: {data: ask.jsonl, max_tokens: 24, baselines: false}}"
+    )
+    named = ("--model", str(TARGETS[target])) if TARGETS[target] else ()
+    terms = ("--set", "overrides.jumpstart.accept_eula=true") if target == "jumpstart" else ()
+    found = run("move", "job.yaml", "--to", target, *named, *terms, "--rehearse")["rehearsal"]
+    assert found["rows"] == len(CITIES)
+    names = [one["name"] for one in found["models"]]
+    assert names == [target.replace("_", "-"), "openai"]
+    assert [one["against"] for one in found["comparisons"]] == ["openai"]
+    assert os.environ["OPENAI_API_KEY"] == "sk-of-the-user-0123456789"

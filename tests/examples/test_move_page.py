@@ -59,7 +59,9 @@ def test_the_page_shows_what_the_commands_print(monkeypatch: pytest.MonkeyPatch)
             printed = output(command)
         if os.environ.get("UPDATE_PAGE"):
             text = PAGE.read_text(encoding="utf-8")
-            PAGE.write_text(text.replace(f"$ {command}\n{expected}```", f"$ {command}\n{printed}```", 1), encoding="utf-8")
+            PAGE.write_text(
+                text.replace(f"$ {command}\n{expected}```", f"$ {command}\n{printed}```", 1), encoding="utf-8"
+            )
             continue
         matches = doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS)
         assert matches, f"$ {command}\n{printed}"

@@ -59,7 +59,7 @@ class Model(Figure, frozen=True, kw_only=True):
 
 
 class Substitute(Entry, frozen=True, kw_only=True):
-    """The model with which a job of another back end goes on. It is cloudtune's choice, not the vendor's."""
+    """The model that replaces one of another back end. It is cloudtune's choice, not the vendor's."""
 
     models: tuple[str, ...]
     """Patterns of the other back ends' models."""

@@ -16,6 +16,7 @@ from tests.cli.conftest import Desk
 from tests.cli.hostile_vendor import EVIL, NAMED
 
 import cloudtune.cli
+from cloudtune import plugins
 from cloudtune.cli import data as data_commands
 from cloudtune.cli.main import COMMANDS, cli
 from cloudtune.cli.terminal import escaped, indented, json_escaped, one_line, styled, write
@@ -56,6 +57,7 @@ def hostile(desk: Desk) -> Desk:
     desk.finish(ref)
     entry = desk.site / "scripted-1.0.dist-info" / "entry_points.txt"
     entry.write_text("[cloudtune.backends]\nscripted = tests.cli.hostile_vendor:HostileBackend\n")
+    plugins._all_entry_points.cache_clear()
     rows, good = desk.folder / f"rows{NAMED}.jsonl", desk.folder / f"good{NAMED}.jsonl"
     kept = [{"prompt": EVIL, "completion": f"{number}{EVIL}"} for number in range(12)]
     good.write_text("".join(json.dumps(row) + "\n" for row in kept))

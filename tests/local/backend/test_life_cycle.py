@@ -35,6 +35,7 @@ from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import read_json
 
 PATIENCE = 60.0
+MEMORY = Path("/dev/shm")  # noqa: S108 - nothing here depends on a disk: a killed process loses no written byte
 BEFORE_A_SEND = 12
 """About how many points a submission has at which it can be killed."""
 picks = st.integers(0, 3)
@@ -52,7 +53,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="life-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="life-", dir=MEMORY if MEMORY.is_dir() else None))
         (self.folder / "tiny.json").write_text('{"model": {"hidden_size": 8}}')
         rows = [{"prompt": f"What is {n}?", "completion": f"{n}"} for n in range(4)]
         (self.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

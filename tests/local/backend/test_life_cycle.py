@@ -35,7 +35,8 @@ from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import read_json
 
 PATIENCE = 60.0
-MEMORY = Path("/dev/shm")  # noqa: S108 - nothing here depends on a disk: a killed process loses no written byte
+MEMORY = Path("/dev/shm")
+"""Where the folders are: nothing here depends on a disk, because a killed process loses no byte it has written."""
 BEFORE_A_SEND = 12
 """About how many points a submission has at which it can be killed."""
 picks = st.integers(0, 3)

@@ -26,6 +26,7 @@ from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
 from cloudtune.ledger.costs import JobCost, job_costs
+from cloudtune.ledger.evaluations import forget_if_deleted
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import Closeable, InPlace, capabilities_of
@@ -589,13 +590,18 @@ class Client:
         progress = on_progress or (lambda name, done, count: None)
         evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
                               trust_reward=trust_reward)  # fmt: skip
-        found = evaluator.evaluate(
-            subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
-            options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
-        )  # fmt: skip
-        found = msgspec.structs.replace(found, from_spec=from_spec)
-        if store and isinstance(subject, Job):
-            save(self.ledger, subject.ref, found)
+        try:
+            found = evaluator.evaluate(
+                subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
+                options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
+            )  # fmt: skip
+            found = msgspec.structs.replace(found, from_spec=from_spec)
+            if store and isinstance(subject, Job):
+                save(self.ledger, subject.ref, found)
+        finally:
+            for one in subjects:
+                if isinstance(one, Job):
+                    forget_if_deleted(self.ledger, one.ref)
         return found
 
     def _evaluation_in_spec(

@@ -211,27 +211,29 @@ class Run:
     def judge(self, about: dict[str, Any], pairs: dict[CodeType, CodeType], items: list[pytest.Item]) -> None:
         """Run one mutant."""
         status, answer = in_child(lambda: self.noticed(pairs, items), 5 * self.options.longest)
-        by = answer or (f"status {status}" if status else "")
-        self.verdicts.add(**about, verdict="killed" if by else "survived", by=by, tests=len(items))
+        by, ran = json.loads(answer) if answer else (f"status {status}", 0)
+        self.verdicts.add(**about, verdict="killed" if by else "survived", by=by, ran=ran, tests=len(items))
 
     def noticed(self, pairs: dict[CodeType, CodeType], items: list[pytest.Item]) -> str:
-        """The first of these tests that fails when the functions have the other code."""
+        """The first of these tests that fails when the functions have the other code, and how many ran, as JSON."""
         for old, new in pairs.items():
             for function in self.functions.get(old, ()):
                 function.__code__ = new
         begun = time.process_time()
+        ran = 0
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            ran += 1
             if self.failed or time.process_time() - begun > self.options.longest:
                 break
-        return self.failed
+        return json.dumps((self.failed, ran))
 
     def show(self, without: int) -> None:
         """Print the survivors and the share that was noticed."""
         last = {(line["file"], line["index"]): line for line in self.verdicts.read()}
         survivors = [line for line in last.values() if line["verdict"] == "survived"]
         for one in sorted(survivors, key=lambda line: (line["file"], line["line"])):
-            text = f"{one['file']}:{one['line']}: {one['kind']}: {one['source']} ({one['tests']} tests)"
+            text = f"{one['file']}:{one['line']}: {one['kind']}: {one['source']} ({one['ran']} of {one['tests']} tests)"
             print(text, file=sys.__stderr__)
         summary = f"{len(last) - len(survivors)} of {len(last)} noticed; {without} more in functions that no test calls"
         print(summary, file=sys.__stderr__)

@@ -17,6 +17,7 @@ from cloudtune_trainer.layer_schedule import LayerSchedule
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
 from cloudtune_trainer.quiet import ignore_warnings
+from cloudtune_trainer.rate_range import range_test
 from cloudtune_trainer.tasks.task import OnlineTask
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
         if loaded.start.path.parent != run.checkpoints:
             job.progress = replace(job.progress, seconds=0.0)
             _bring(job, loaded.start)
+    if spec.learning_rate_range is not None:
+        outcome = range_test(job)
+        devices.leave()
+        return outcome
     outcome = loop.train(job)
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)

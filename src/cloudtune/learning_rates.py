@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.client import Client
-from cloudtune.errors import InputError
+from cloudtune.errors import CloudtuneError, InputError
 from cloudtune.registry import open_backend
 from cloudtune.spec import JobSpec
 
@@ -77,9 +78,10 @@ def range_test(
                     if on_update is not None:
                         on_update(update)
             finally:
-                job.cancel()
-                for _ in job.watch():  # it uses the folder until it has ended
-                    pass
+                with suppress(CloudtuneError):
+                    job.cancel()
+                    for _ in job.watch():  # it uses the folder until it has ended
+                        pass
             return suggested(job.metrics(), steps)
 
 

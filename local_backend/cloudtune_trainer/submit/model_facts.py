@@ -235,8 +235,8 @@ def _description(path: Path) -> ModelFacts:
         source="config",
         path=str(path),
         fingerprint=fingerprint([path]),
-        context_length=(found := _of_config(path, fields))["context_length"],
-        dimensions=found["dimensions"],
+        context_length=_of_config(path, fields)["context_length"],
+        dimensions=memory.dimensions({"vocab_size": tokenizer.get("vocab_size", 512), **fields}),
         **_of_template(str(tokenizer.get("chat_template", True) or "")),
     )
 

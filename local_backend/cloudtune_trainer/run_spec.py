@@ -265,15 +265,7 @@ def _faults(spec: RunSpec) -> list[str]:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
     found += faults_of_layers(spec.layers)
-    if spec.label_smoothing and TASKS[spec.method] not in SMOOTHED:
-        found.append(f"label_smoothing: the method {spec.method} does not use it")
-    if not 0 <= spec.label_smoothing < 1:
-        found.append(f"label_smoothing must be at least 0 and less than 1, not {spec.label_smoothing}")
-    rates = spec.learning_rate_range
-    if rates is not None and not 0 < rates.first < rates.last < float("inf"):
-        found.append("learning_rate_range: the first rate must be positive, and lower than the last one")
-    if rates is not None and TASKS[spec.method] == "policy_optimization":
-        found.append(f"learning_rate_range: the loss of {spec.method} does not show whether it learns")
+    found += _faults_of_smoothing(spec) + _faults_of_range(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
@@ -285,6 +277,25 @@ def _faults(spec: RunSpec) -> list[str]:
     if spec.model.source != "hub" and not Path(spec.model.path).is_absolute():
         found.append("model.path must be absolute")
     return found
+
+
+def _faults_of_smoothing(spec: RunSpec) -> list[str]:
+    if spec.label_smoothing and TASKS[spec.method] not in SMOOTHED:
+        return [f"label_smoothing: the method {spec.method} does not use it"]
+    if not 0 <= spec.label_smoothing < 1:
+        return [f"label_smoothing must be at least 0 and less than 1, not {spec.label_smoothing}"]
+    return []
+
+
+def _faults_of_range(spec: RunSpec) -> list[str]:
+    rates = spec.learning_rate_range
+    if rates is None:
+        return []
+    if not 0 < rates.first < rates.last < float("inf"):
+        return ["learning_rate_range: the first rate must be positive, and lower than the last one"]
+    if TASKS[spec.method] == "policy_optimization":
+        return [f"learning_rate_range: the loss of {spec.method} does not show whether it learns"]
+    return []
 
 
 def _faults_of_preference(spec: RunSpec) -> list[str]:

@@ -57,7 +57,7 @@ class Memory(NamedTuple):
     def basis(self) -> str:
         """The parts, for people."""
         parts = (f"{name} {_size(getattr(self, name))}" for name in self._fields[:-1] if getattr(self, name))
-        return "estimate for rows of full length, without the process's own memory: " + ", ".join(parts)
+        return "estimate of the peak, without the process itself: " + ", ".join(parts)
 
 
 def dimensions(config: Mapping[str, Any]) -> dict[str, float]:

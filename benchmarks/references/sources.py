@@ -99,7 +99,7 @@ def articles() -> tuple[tuple[str, str, str], ...]:
     found = {}
     with zipfile.ZipFile(fetched(BBC)) as archive:
         for name in sorted(archive.namelist()):
-            if name.endswith(".txt"):
+            if name.endswith(".txt") and ".dist-info/" not in name:
                 title, _, text = archive.read(name).decode("utf-8", "replace").partition("\n")
                 found[title.strip()] = (title.strip(), " ".join(text.split()), Path(name).parent.name)
     order = sorted(found.values())
@@ -143,7 +143,7 @@ def half_swapped(rows: Rows) -> Rows:
 
 def topic_prompts(first: int, last: int) -> Rows:
     """The title of each article with a question about its topic."""
-    question = "Is this business, entertainment, politics, sport or tech? Answer with one word."
+    question = "Is this business, entertainment, politics, sports or tech? Answer with one word."
     return [
         {"messages": [{"role": "user", "content": f"{title}\n{question}"}], "reference_answer": topic}
         for title, _, topic in articles()[first:last]

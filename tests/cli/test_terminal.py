@@ -30,7 +30,7 @@ OURS = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[0-9]*[AK])|\r")
 WORDS: dict[str, list[str]] = {
     "init": ["new{NAMED}.yaml", "--model", "m{NAMED}", "--train", "{rows}"],
     "plan": ["job.yaml", "--requests"], "run": ["job.yaml", "--yes"],
-    "submit": ["job.yaml", "--again"], "watch": ["{ref}"],
+    "submit": ["job.yaml", "--again"], "lr-find": ["x{NAMED}.yaml"], "watch": ["{ref}"],
     "jobs": ["--remote"], "show": ["{ref}"], "logs": ["{ref}"], "metrics": ["{ref}"], "checkpoints": ["{ref}"],
     "ledger check": [], "cost": [], "retirements": ["job.yaml"],
     "cancel": ["{ref}"], "pause": ["{ref}"], "resume": ["{ref}"], "delete": ["{ref}"], "deploy": ["{ref}", "--yes"],

@@ -347,6 +347,10 @@ class LocalBackend:
         """Answers in the order of the prompts, from this process."""
         return self._answering.generate(model, prompts, options)
 
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`. A chat template that does not show tools is found at the first question."""
+        return ""
+
     def predict(self, model: TunedModel, inputs: Sequence[Input]) -> Iterator[Prediction]:
         """Predictions in the order of the inputs, from this process."""
         return self._answering.predict(model, inputs)

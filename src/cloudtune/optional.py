@@ -7,12 +7,13 @@ method exists only to raise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from cloudtune.errors import InputError, Problem
+from cloudtune.errors import InputError, Problem, UnsupportedError
 from cloudtune.plan import Plan, Resolved
 from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Prediction, TunedModel, Value
 
@@ -100,8 +101,37 @@ class GenerateOptions(Value, frozen=True, kw_only=True):
     """Yield parts of each answer as they arrive (``Generation.partial``), then the whole, if supported."""
 
 
-Prompt = str | Sequence[Mapping[str, Any]]
-"""A user message, or a list of ``{"role": ..., "content": ...}`` messages."""
+class ToolPrompt(Value, frozen=True, kw_only=True):
+    """A conversation with tools that the model can call. Only for a `ToolCaller`."""
+
+    messages: tuple[dict[str, Any], ...]
+    """As in OpenAI's API, with ``tool_calls`` and ``tool_call_id``."""
+    tools: tuple[dict[str, Any], ...]
+    """``{"type": "function", "function": {"name": ..., "description": ..., "parameters": JSON Schema}}``."""
+
+
+Prompt = str | Sequence[Mapping[str, Any]] | ToolPrompt
+"""A user message, a list of ``{"role": ..., "content": ...}`` messages, or a conversation with tools."""
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
+    """The messages of a prompt, for back ends that cannot send tools. Raises UnsupportedError for a `ToolPrompt`."""
+    if isinstance(prompt, ToolPrompt):
+        raise UnsupportedError("the prompt has tools, and cloudtune does not send tools to this back end")
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+
+
+def with_calls(text: str, calls: Iterable[tuple[str, str]]) -> str:
+    """An answer as text: each call of a tool, a name and JSON arguments, is JSON within ``<tool_call>``."""
+    return "\n".join([*([text] if text else []), *(f"<tool_call>\n{_call(*call)}\n</tool_call>" for call in calls)])
+
+
+def _call(name: str, arguments: str) -> str:
+    given: Any = arguments
+    with suppress(msgspec.DecodeError, RecursionError):
+        given = msgspec.json.decode(arguments)
+    return msgspec.json.encode({"name": name, "arguments": given}).decode()
+
 
 GENERATION_RANGES: dict[str, tuple[float, float]] = {
     "max_tokens": (1, 1_000_000),
@@ -130,6 +160,8 @@ def check_generation(prompts: Sequence[Prompt], options: GenerateOptions) -> Non
 
 
 def _of_prompt(number: int, prompt: Prompt | Input) -> Problem | None:
+    if isinstance(prompt, ToolPrompt):
+        prompt = prompt.messages
     if not isinstance(prompt, str | Mapping) and not all(isinstance(turn, Mapping) for turn in prompt):
         message = f"prompt {number} is neither a text nor a list of messages"
         return Problem(code="bad_prompt", message=message, fix='a message is {"role": "user", "content": ...}')
@@ -162,6 +194,14 @@ class Generator(Protocol):
         Raises:
             Unavailable: A response was interrupted. Incomplete answers are never yielded as complete.
         """
+
+
+@runtime_checkable
+class ToolCaller(Protocol):
+    """A `Generator` that takes `ToolPrompt`. The text of an answer has its tool calls as `with_calls` writes them."""
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """Return why this model cannot be given tools; empty if it can. No I/O."""
 
 
 Input = str | Mapping[str, Any]

@@ -27,7 +27,7 @@ NOVA = "amazon.nova-micro-v1:0:128k"
 LABELS = ("sport", "trade", "music")
 
 
-def write(name: str, rows: list[dict[str, str]]) -> None:
+def write(name: str, rows: list[dict[str, Any]]) -> None:
     Path(name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
@@ -68,6 +68,38 @@ def test_vendors_give_the_same_table(emulator: Emulator) -> None:
         one["verdict"] for one in on_openai["evaluation"]["comparisons"]
     ]
     assert table["tuned"]["accuracy"]["value"] == (20 + 4) / 30
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+def asks_for_the_weather(number: int, city: str) -> dict[str, Any]:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": json.dumps({"city": city})}}
+    user, assistant = {"role": "user", "content": f"weather {number}"}, {"role": "assistant", "tool_calls": [call]}
+    return {"messages": [user, assistant], "tools": [TOOL]}
+
+
+def test_tool_calls_are_measured_where_tools_can_be_sent(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("rows.jsonl", [asks_for_the_weather(n, "Bonn") for n in range(30)])
+    write("test.jsonl", [asks_for_the_weather(n, "Bonn" if n < 20 else "Kiev") for n in range(30)])
+    Path("job.yaml").write_text(
+        f"name: mine\nmodel: {{openai: {MODEL}, bedrock: '{NOVA}'}}\ndata: {{train: rows.jsonl}}\n"
+        "evaluation: test.jsonl\n"
+    )
+    found = run("run", "job.yaml", "--backend", "openai", "--yes")
+    table = {one["role"]: one["scores"] for one in found["evaluation"]["models"]}
+    assert {name: score["value"] for name, score in table["tuned"].items()} == {
+        "tool_call_match": 20 / 30, "tool_name_match": 1.0
+    }  # fmt: skip
+    assert table["base"]["tool_call_match"]["value"] == 0.0
+    refused = run("evaluate", f"bedrock={NOVA}", "--data", "test.jsonl", code=2)["error"]["message"]
+    assert "some rows have tools" in refused
+    assert "cloudtune does not send tools to bedrock" in refused
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__OPENAI__ANSWERS", "responses")
+    refused = run("evaluate", found["ref"], "--data", "test.jsonl", code=2)["error"]["message"]
+    assert "only with answers = chat" in refused
+    words = ("evaluate", found["ref"], "--data", "test.jsonl", "--few-shot", "2")
+    assert "cannot have examples" in run(*words, code=2)["error"]["message"]
 
 
 def test_an_import_is_evaluated_without_training_rows(emulator: Emulator, tmp_path: Path) -> None:

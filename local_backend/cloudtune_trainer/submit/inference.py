@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
-from cloudtune.optional import GenerateOptions, check_generation
+from cloudtune.optional import GenerateOptions, ToolPrompt, check_generation
 from cloudtune.state import Generation, Prediction, Tag
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quiet import quietly
@@ -59,8 +59,9 @@ class Answering:
         self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
         with _translate_errors():
-            answers = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code).generate(
-                prompts,
+            opened = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code)
+            answers = opened.generate(
+                [_with_tools(prompt) if isinstance(prompt, ToolPrompt) else prompt for prompt in prompts],
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
                 top_p=options.top_p,
@@ -86,6 +87,10 @@ class Answering:
                 with quietly():
                     self._last = (key, open_model(folder, base=base, trust_remote_code=trust_remote_code))
             return self._last[1]
+
+
+def _with_tools(prompt: ToolPrompt) -> dict[str, Any]:
+    return {"messages": prompt.messages, "tools": prompt.tools}
 
 
 def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:

@@ -12,6 +12,7 @@ from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
+from cloudtune_providers.openai_dialect.inference import why_no_tools
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
@@ -121,6 +122,10 @@ class OpenAIBackend(DelegatingBackend):
         """See `Generator`."""
         model_id = model.base if options is not None and options.base else model.id
         return self._account.answering.generate(model_id, prompts, options, by=self._options.answers)
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`."""
+        return why_no_tools(self._options.answers)
 
 
 def connected(options: OpenAIOptions) -> openai.OpenAI:

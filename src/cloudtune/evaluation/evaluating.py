@@ -72,9 +72,9 @@ class Evaluator:
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
         test = prepare(data, options, spec, trusted=self._trust_reward)
         general = None if guard is None else prepare(guard, guard_options(options), None)
-        asked = predicts([test.rows[0].prompt])
-        model = self._opened(subject, predicts=asked)
-        others = [self._opened(one, predicts=asked) for one in against]
+        prompts = [row.prompt for prepared in (test, general) if prepared is not None for row in prepared.rows]
+        model = self._opened(subject, prompts)
+        others = [self._opened(one, [row.prompt for row in test.rows]) for one in against]
         found = self._evaluated(test, model, others, options)
         if general is None:
             return found
@@ -86,13 +86,14 @@ class Evaluator:
             return trained_with(self._ledger.of_ref(job.ref))
         return None
 
-    def _opened(self, subject: Job | Address, *, predicts: bool) -> EvaluatedModel:
+    def _opened(self, subject: Job | Address, prompts: Sequence[Prompt | Input]) -> EvaluatedModel:
         if isinstance(subject, Address):
             found = model_at(subject.text, subject.backend, self._clock, trust_remote_code=self._trust)
-            found.check(predicts=predicts)
-            return found
-        backend = self._backend_of(subject.ref.backend)
-        return model_of_job(subject, backend, self._ledger, predicts=predicts, trust_remote_code=self._trust)
+        else:
+            found = model_of_job(subject, self._backend_of(subject.ref.backend), self._ledger,
+                                 predicts=predicts(prompts), trust_remote_code=self._trust)  # fmt: skip
+        found.check(prompts)
+        return found
 
     def _evaluated(
         self, test: Prepared, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions

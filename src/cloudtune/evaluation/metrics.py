@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.statistics import Array
     from cloudtune.state import Generation
 
-Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities"]
+Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities", "tools"]
 """What the expected answers are. JSON lists of all right answers in a context, or of a tag for each word; ``entities``
-are tags such as B-PER, I-PER and O."""
-ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text")
+are tags such as B-PER, I-PER and O; ``tools`` are answers to prompts with tools: calls, texts or both."""
+ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text", "tools")
 _ENTITY_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 MOST_LABELS = 100
 _ROWS_PER_LABEL = 3
@@ -289,7 +289,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("spearman", ("numbers",), _with_median, _spearman, lowest=-1.0),
     share("json_match", ("json",), text_metrics.same_json),
     share("json_valid", ("json",), lambda answer, _: json_value(answer) is not None),
-    share("tool_call_match", ("json", "text"), tool_calls.match),
+    share("tool_call_match", ("json", "text", "tools"), tool_calls.match),
+    share("tool_name_match", ("json", "text", "tools"), tool_calls.same_names),
     Metric("chrf", ("text",), text_metrics.chrf_counts, text_metrics.chrf, span=100.0),
     Metric("bleu", ("text",), text_metrics.bleu_counts, text_metrics.bleu, span=100.0),
     average("token_f1", ("text",), text_metrics.token_f1),
@@ -314,6 +315,7 @@ DEFAULTS: dict[Task, tuple[str, ...]] = {
     "answers": ("answer_f1", "answer_match"),
     "tags": ("tag_accuracy",),
     "entities": ("entity_f1", "tag_accuracy"),
+    "tools": ("tool_call_match", "tool_name_match"),
 }
 """The metrics of a task. The verdict is about the first one.
 
@@ -321,8 +323,13 @@ chrF comes first for text: it counts characters, so it needs no words and suits 
 """
 
 
-def task_of(kind: str, expected: Sequence[str], *, regression: bool = False) -> Task:
-    """What the expected answers are: labels, numbers, JSON, or other text. Labels of a regression are numbers."""
+def task_of(kind: str, expected: Sequence[str], *, regression: bool = False, tools: bool = False) -> Task:
+    """What the expected answers are: labels, numbers, JSON, or other text. Labels of a regression are numbers.
+
+    ``tools``: some prompt has tools.
+    """
+    if tools:
+        return "tools"
     if kind == "text_label":
         return "numbers" if regression and all(number_of(one) is not None for one in expected) else "labels"
     if kind == "question":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cloudtune.errors import InputError, LedgerError, UnsupportedError
 from cloudtune.hosting import hosts
 from cloudtune.ledger.rows import spec_of
-from cloudtune.optional import Generator, Host, Predictor, check_generation, check_inputs
+from cloudtune.optional import Generator, Host, Predictor, ToolCaller, ToolPrompt, check_generation, check_inputs
 from cloudtune.retry import reading
 from cloudtune.state import TunedModel
 
@@ -78,9 +78,17 @@ class EvaluatedModel(NamedTuple):
         weights = self.attempt.plan.resolved.identity["model"]
         return f"base {self.backend.name} {self.tuned.scope} {spec.method.name} {self.attempt.model} {weights}"
 
-    def check(self, *, predicts: bool) -> None:
+    def check(self, prompts: Sequence[Prompt | Input]) -> None:
         """Raise UnsupportedError if the back end cannot answer such prompts."""
-        self._predictor() if predicts else self._generator()
+        self._predictor() if predicts(prompts) else self._generator()
+        if any(isinstance(prompt, ToolPrompt) for prompt in prompts) and (reason := self._why_no_tools()):
+            raise UnsupportedError(f"some rows have tools, and {self.name} cannot be given tools: {reason}",
+                                   hint="remove these rows, or evaluate the model on another back end")  # fmt: skip
+
+    def _why_no_tools(self) -> str:
+        if not isinstance(self.backend, ToolCaller):
+            return f"cloudtune does not send tools to {self.backend.name}"
+        return self.backend.why_no_tools(self.tuned)
 
     def generate(self, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
         """Answers in the order of the prompts."""

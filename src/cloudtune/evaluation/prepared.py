@@ -12,7 +12,7 @@ from cloudtune.evaluation.models import predicts
 from cloudtune.evaluation.result import EvaluateOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
-from cloudtune.optional import GenerateOptions
+from cloudtune.optional import GenerateOptions, ToolPrompt
 from cloudtune.plan import PlannedEvaluation
 from cloudtune.trust import is_function
 
@@ -86,7 +86,10 @@ def prepare(
     need_numpy()
     kind, rows = read_rows(data, options.max_rows, options.seed)
     expected = [row.expected for row in rows]
-    task = task_of(kind, expected, regression=is_regression(spec, rows))
+    tools = any(isinstance(row.prompt, ToolPrompt) for row in rows)
+    if tools and options.few_shot:
+        raise InputError("rows with tools cannot have examples in the prompt", hint="leave out the examples")
+    task = task_of(kind, expected, regression=is_regression(spec, rows), tools=tools)
     labels = len(labels_of(expected)) if task == "labels" else 0
     default = ("accuracy",) if labels > MOST_LABELS else ()
     metrics = chosen_metrics(options.metrics or default, task, load=load)

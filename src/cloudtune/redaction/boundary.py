@@ -33,6 +33,7 @@ from cloudtune.optional import (
     Preflight,
     Priced,
     SetupDocuments,
+    ToolCaller,
 )
 from cloudtune.redaction.redactor import Redactor, environment_secrets, setting_secrets
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final[tuple[type, ...]] = (
     Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
-    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, SetupDocuments,
+    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, SetupDocuments, ToolCaller,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
@@ -63,6 +64,7 @@ LOCAL: Final = frozenset(
         "secrets",
         "estimate",
         "usage",
+        "why_no_tools",
     }
 )
 """Calls that make no request."""

@@ -176,7 +176,7 @@ def test_the_best_of_several_right_answers_counts(answer: str, right: str, f1: f
 
 RIGHT: dict[str, str] = {
     "labels": "yes", "numbers": "5", "json": '{"a": 1}', "text": "some words", "answers": '["a"]', "tags": '["X","Y"]',
-    "entities": '["B-X","O"]',
+    "entities": '["B-X","O"]', "tools": '<tool_call>{"name": "f", "arguments": {}}</tool_call>',
 }  # fmt: skip
 HOSTILE = ["5", '"x"', "[[1]]", "[1]", '["O", 5]', "{}", '{"0": "O"}', "null", "true", "", "\ud800", "[" * 9999, "nan"]
 

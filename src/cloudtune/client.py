@@ -577,6 +577,7 @@ class Client:
         from_spec = data is None
         if data is None:
             (data, against, guard, options), trust_reward = self._evaluation_in_spec(subject, spec, trust_reward)
+        options = options or EvaluateOptions()
         subjects = [subject, *map(self._subject, against)]
         if twice := [
             str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
@@ -587,7 +588,8 @@ class Client:
                               trust_reward=trust_reward)  # fmt: skip
         found = evaluator.evaluate(
             subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
-            options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
+            options, guard=Source(path=guard) if isinstance(guard, str) else guard,
+            judge=None if options.judge is None else self._subject(options.judge.model),
         )  # fmt: skip
         found = msgspec.structs.replace(found, from_spec=from_spec)
         if store and isinstance(subject, Job):

@@ -76,9 +76,22 @@ class Answers:
                 else:
                     questions.ask_in_parallel(self._clock, parallel)
         except sqlite3.Error as error:
-            hint = "check the free disk space; if the file is damaged, remove it"
-            raise LedgerError(f"the answers in {self._path} cannot be read or written: {error}", hint=hint) from error
+            raise self._unusable(error) from error
         return [known[key] for key in keys]
+
+    def stored(
+        self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions
+    ) -> list[Generation | None]:
+        """The stored answers in the order of the prompts. None for a prompt without one. Asks no model."""
+        try:
+            with closing(self._connected()) as db:
+                return [_stored(db, _key(model, prompt, options)) for prompt in prompts]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> LedgerError:
+        hint = "check the free disk space; if the file is damaged, remove it"
+        return LedgerError(f"the answers in {self._path} cannot be read or written: {error}", hint=hint)
 
     def _connected(self) -> sqlite3.Connection:
         try:

@@ -14,6 +14,7 @@ from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison
 from cloudtune.evaluation.contamination import Overlap, overlap
+from cloudtune.evaluation.judge import Judge, read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
 from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts, trained_with
 from cloudtune.evaluation.prepared import guard_options, prepare
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
+    from cloudtune.evaluation.judge import JudgePlan
+    from cloudtune.evaluation.judged import Judged
     from cloudtune.evaluation.metrics import Metric
     from cloudtune.evaluation.prepared import Prepared
     from cloudtune.evaluation.rows import TestRow
@@ -66,16 +69,25 @@ class Evaluator:
 
     def evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
-        *, guard: Source | None = None,
+        *, guard: Source | None = None, judge: Job | Address | None = None,
     ) -> Evaluation:  # fmt: skip
-        """Evaluate a model against its baselines and other models. See `Client.evaluate`."""
+        """Evaluate a model against its baselines and other models. See `Client.evaluate`.
+
+        ``judge`` is the model of ``options.judge``.
+        """
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
         test = prepare(data, options, spec, trusted=self._trust_reward)
         general = None if guard is None else prepare(guard, guard_options(options), None)
         prompts = [row.prompt for prepared in (test, general) if prepared is not None for row in prepared.rows]
         model = self._opened(subject, prompts)
         others = [self._opened(one, [row.prompt for row in test.rows]) for one in against]
-        found = self._evaluated(test, model, others, options)
+        referee = None
+        if judge is not None and options.judge is not None:
+            referee = self._opened(judge, [""]), read_judge(options.judge)
+            if referee[1].rubric is None and not (others or (options.baselines and model.has_base)):
+                hint = "give a rubric, or another model to compare with"
+                raise InputError("without a rubric, the judge compares two models, and there is one", hint=hint)
+        found = self._evaluated(test, model, others, options, referee)
         if general is None:
             return found
         forgot = self._evaluated(general, model, [], guard_options(options))
@@ -96,8 +108,9 @@ class Evaluator:
         return found
 
     def _evaluated(
-        self, test: Prepared, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions
-    ) -> Evaluation:
+        self, test: Prepared, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions,
+        referee: tuple[EvaluatedModel, JudgePlan] | None = None,
+    ) -> Evaluation:  # fmt: skip
         training = model.spec.data if model.spec is not None else None
         prompts = [row.prompt for row in test.rows]
         asking = _Asking(self._answers, test, options.parallel, self._progress)
@@ -116,6 +129,13 @@ class Evaluator:
         if test.groups.count < FEWEST_GROUPS:
             subject = "1 independent row is" if test.groups.count == 1 else f"{test.groups.count} independent rows are"
             notes.append(f"{subject} few: take the intervals as rough")
+        usage = _usage(answered)
+        judged = None
+        if referee is not None:
+            if pairs := _judged_models(answered, in_pairs=referee[1].rubric is None):
+                judged, usage["judge"] = self._judged(*referee, test, pairs, options.parallel)
+            else:
+                notes.append("the judge compares nothing: there is no other model")
         measured = compare.Measured(test.metrics, answered, test.expected, test.groups, options.seed)
         comparisons = measured.comparisons()
         return Evaluation(
@@ -127,8 +147,21 @@ class Evaluator:
             verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=_overlap(test.rows, training),
             notes=tuple(notes),
             confusion=_confusion(tuned, test.expected) if 0 < test.labels <= MOST_LABELS else None,
-            answers=_by_row(test.rows, answered), usage=_usage(answered),
+            answers=_by_row(test.rows, answered), usage=usage, judged=judged,
         )  # fmt: skip
+
+    def _judged(
+        self,
+        model: EvaluatedModel,
+        plan: JudgePlan,
+        test: Prepared,
+        judged: Sequence[Sequence[Answered]],
+        parallel: int,
+    ) -> tuple[Judged, Usage]:
+        judge = Judge(model, plan, self._answers, self._clock, parallel,
+                      lambda done, count: self._progress("judge", done, count))  # fmt: skip
+        found = judge.judge(test.rows, judged, test.groups.of_row.tolist())
+        return found, _tokens(judge.generations)
 
     def _baselines(
         self, model: EvaluatedModel, test: Prepared, training: Data | None, options: EvaluateOptions, asking: _Asking
@@ -192,6 +225,15 @@ def _answers_of(run: ModelRun, prompts: Sequence[Any], options: GenerateOptions)
     )
 
 
+def _judged_models(answered: Sequence[Answered], *, in_pairs: bool) -> list[list[Answered]]:
+    """The models whose answers are judged: each alone, or the first one with the base or else the next model."""
+    models = [one for one in answered if one.generations]
+    if not in_pairs:
+        return [[one] for one in models]
+    others = sorted(models[1:], key=lambda one: one.role != "base")
+    return [[models[0], others[0]]] if others else []
+
+
 def _distinct(models: Sequence[Answered]) -> list[Answered]:
     """The models with a number after names that occur twice."""
     found: dict[str, Answered] = {}
@@ -250,13 +292,17 @@ def _verdict(metric: Metric, comparisons: Sequence[Comparison], rows: int) -> st
 
 def _usage(models: Sequence[Answered]) -> dict[str, Usage]:
     return {
-        one.name: Usage(
-            prompt_tokens=sum(answer.prompt_tokens or 0 for answer in one.generations),
-            completion_tokens=sum(answer.completion_tokens or 0 for answer in one.generations),
-        )
+        one.name: _tokens(one.generations)
         for one in models
         if any(answer.prompt_tokens is not None for answer in one.generations)
     }
+
+
+def _tokens(answers: Sequence[Generation]) -> Usage:
+    return Usage(
+        prompt_tokens=sum(answer.prompt_tokens or 0 for answer in answers),
+        completion_tokens=sum(answer.completion_tokens or 0 for answer in answers),
+    )
 
 
 def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[str, Any], ...]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloudtune.data.records import Labelled
 from cloudtune.errors import InputError, PolicyRefused
 from cloudtune.evaluation.choosing import check_files, chosen_metrics
+from cloudtune.evaluation.judge import read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, labels_of, task_of
 from cloudtune.evaluation.models import predicts
-from cloudtune.evaluation.result import EvaluateOptions
+from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
 from cloudtune.optional import GenerateOptions, ToolPrompt
@@ -43,6 +44,7 @@ def requested(spec: JobSpec) -> Requested | None:
     options = EvaluateOptions(
         metrics=asked.metrics, baselines=asked.baselines, few_shot=asked.few_shot, max_rows=asked.max_rows,
         max_tokens=asked.max_tokens, group=asked.group, seed=asked.seed,
+        judge=None if asked.judge is None else JudgeOptions(**asked.judge.model_dump()),
     )  # fmt: skip
     return Requested(asked.data or spec.data, asked.against, asked.guard, options)
 
@@ -133,6 +135,8 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
     if asked is None:
         return None
     check_files(asked.options.metrics)
+    if asked.options.judge is not None:
+        read_judge(asked.options.judge)
     test = prepare(asked.data, asked.options, spec, load=False)
     options = asked.options
     models = [

@@ -23,15 +23,20 @@ from cloudtune_trainer.generation_settings import answer_ends, keep_special_toke
 from cloudtune_trainer.heads import HEADS, Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.quantization import quantize, round_weights
-from cloudtune_trainer.rendering import Dialogue, templated, text_start
+from cloudtune_trainer.rendering import Dialogue, Rendered, templated, text_start
 from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
+from cloudtune_trainer.scoring import log_probabilities
 from cloudtune_trainer.streaming import TokenStreamer
+from cloudtune_trainer.token_spans import SpanEncoder
 from cloudtune_trainer.tuned import check_adapter, read_tuned_or_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cloudtune_trainer.scoring import Row
+
+_SCORED_AT_A_TIME = 64
 Prompt = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 """A text, messages, or ``{"messages": ..., "tools": ...}``."""
 
@@ -157,6 +162,27 @@ class Model:
                 return self._batch(rows, max_tokens, temperature, top_p, ear)[0]
 
         yield from ear.listen(write)
+
+    def score(self, texts: Sequence[tuple[Prompt | None, str]]) -> Iterator[tuple[float, int]]:
+        """For each text, the natural logarithm of its probability after its prompt, and the number of its tokens.
+
+        A text without a prompt follows the token that starts texts, or else the one that ends them. The end of an
+        answer is not counted.
+        """
+        rows = self._scored_rows(texts)
+        for first in range(0, len(rows), _SCORED_AT_A_TIME):
+            some, batches = rows[first : first + _SCORED_AT_A_TIME], len(rows) > 1 and self.can_batch
+            with self._alone(None):
+                found = log_probabilities(self._network, some, context=self._context, batches=batches)
+            yield from found
+
+    def _scored_rows(self, texts: Sequence[tuple[Prompt | None, str]]) -> list[Row]:
+        tokenizer = self._tokenizer
+        start = text_start(tokenizer) or tokenizer.bos_token or tokenizer.eos_token or ""
+        befores = [start if prompt is None else self._text(prompt) for prompt, _ in texts]
+        samples = [Rendered(before + text, ((len(before), len(before) + len(text)),))
+                   for before, (_, text) in zip(befores, texts, strict=True)]  # fmt: skip
+        return [(ids, *spans[0]) for ids, spans in SpanEncoder(self._tokenizer).encode(samples)]
 
     @contextmanager
     def _alone(self, seed: int | None) -> Iterator[None]:

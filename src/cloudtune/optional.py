@@ -15,7 +15,7 @@ import msgspec
 
 from cloudtune.errors import InputError, Problem, UnsupportedError
 from cloudtune.plan import Plan, Resolved
-from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Prediction, TunedModel, Value
+from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Likelihood, Prediction, TunedModel, Value
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
@@ -202,6 +202,22 @@ class ToolCaller(Protocol):
 
     def why_no_tools(self, model: TunedModel) -> str:
         """Return why this model cannot be given tools; empty if it can. No I/O."""
+
+
+class Passage(Value, frozen=True, kw_only=True):
+    """A text whose probability is asked for."""
+
+    text: str
+    prompt: str | tuple[dict[str, Any], ...] | ToolPrompt | None = None
+    """What the text answers. None for a text of its own."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A back end that gives the probability of texts."""
+
+    def score(self, model: TunedModel, passages: Sequence[Passage], *, base: bool = False) -> Iterator[Likelihood]:
+        """Yield the probability of each text, after its prompt, in their order. ``base`` asks the base model."""
 
 
 Input = str | Mapping[str, Any]

@@ -170,7 +170,7 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
 @pytest.mark.parametrize(("row", "message"), [
     ({"messages": [{"role": "user", "content": "hi"}]}, "does not end with an answer"),
     ({"prompt": "a", "completion": " "}, "the expected answer is empty"),
-    ({"text": "only text"}, "no expected answer"),
+    ({"sentence1": "a", "sentence2": "b", "score": 0.5}, "no expected answer"),
     ({"messages": [{"role": "assistant", "content": "hi"}]}, "does not end with an answer to a prompt"),
 ])  # fmt: skip
 def test_rows_that_cannot_be_evaluated_are_listed(desk: Desk, job: str, row: dict[str, object], message: str) -> None:
@@ -191,6 +191,14 @@ def test_a_job_without_a_model_is_refused_before_any_question(desk: Desk, job: s
     done = desk.run("evaluate", job, "--data", write("tags.jsonl", rows))
     assert "only models that generate text" in done.err
     assert desk.vendor.calls("generate") == 0
+
+
+@pytest.mark.parametrize("words", [("--metric", "perplexity"), ("--guard", "texts.jsonl")])
+def test_perplexity_requires_probabilities(desk: Desk, job: str, words: tuple[str, ...]) -> None:
+    write("texts.jsonl", [{"text": "only text"}])
+    done = desk.run("evaluate", job, "--data", with_answers(""), *words)
+    assert "perplexity requires the probability of texts, which scripted does not give" in done.err
+    assert (done.code, desk.vendor.calls("generate")) == (2, 0)
 
 
 def test_a_metric_that_does_not_fit_is_refused_first(desk: Desk, job: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
 from cloudtune.optional import GenerateOptions, ToolPrompt, check_generation
-from cloudtune.state import Generation, Prediction, Tag
+from cloudtune.state import Generation, Likelihood, Prediction, Tag
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quiet import quietly
 from cloudtune_trainer.tuned import CONFIG, TUNED
@@ -18,7 +18,7 @@ from cloudtune_trainer.tuned import CONFIG, TUNED
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.optional import Input, Prompt
+    from cloudtune.optional import Input, Passage, Prompt
     from cloudtune.state import TunedModel
 
 NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
@@ -54,6 +54,21 @@ class Answering:
             for found in opened.predict(inputs):
                 tags = None if found.tags is None else tuple(Tag(**tag) for tag in found.tags)
                 yield Prediction(**vars(found) | {"tags": tags, "model": model.id})
+
+    def score(self, model: TunedModel, passages: Sequence[Passage], *, base: bool) -> Iterator[Likelihood]:
+        """The probability of each text. Raises InvalidRequest for a model that does not continue texts."""
+        folder = _folder_of(model)
+        _need()
+        with _translate_errors():
+            from cloudtune_trainer.generate import Model
+
+            opened = self._opened(folder, base=base, trust_remote_code=model.trust_remote_code)
+            if not isinstance(opened, Model):
+                raise InvalidRequest("this model does not continue texts, so it gives texts no probability")
+            asked = [(_with_tools(one.prompt) if isinstance(one.prompt, ToolPrompt) else one.prompt, one.text)
+                     for one in passages]  # fmt: skip
+            for log_probability, tokens in opened.score(asked):
+                yield Likelihood(log_probability=log_probability, tokens=tokens)
 
     def _answers(
         self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cloudtune.data.records import compact
+from cloudtune.data.records import Text, compact
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerError, UnsupportedError
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison
 from cloudtune.evaluation.contamination import Overlap, overlap
 from cloudtune.evaluation.judge import Judge, read_judge
+from cloudtune.evaluation.likelihoods import as_answer, passages
 from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
 from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts, trained_with
 from cloudtune.evaluation.prepared import guard_options, prepare
 from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
 from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
 from cloudtune.ledger.evaluations import answers_file
+from cloudtune.optional import GenerateOptions
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
+    from cloudtune.evaluation.asking import Ask, Question
     from cloudtune.evaluation.judge import JudgePlan
     from cloudtune.evaluation.judged import Judged
     from cloudtune.evaluation.metrics import Metric
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.rows import TestRow
     from cloudtune.job import Job
     from cloudtune.ledger.ledger import Ledger
-    from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.optional import Input, Prompt
     from cloudtune.spec import Data, JobSpec, Source
 
     Progress = Callable[[str, int, int], None]
@@ -78,12 +81,13 @@ class Evaluator:
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
         test = prepare(data, options, spec, trusted=self._trust_reward)
         general = None if guard is None else prepare(guard, guard_options(options), None)
-        prompts = [row.prompt for prepared in (test, general) if prepared is not None for row in prepared.rows]
-        model = self._opened(subject, prompts)
-        others = [self._opened(one, [row.prompt for row in test.rows]) for one in against]
+        model = self._opened(subject, test, *([] if general is None else [general]))
+        others = [self._opened(one, test) for one in against]
         referee = None
         if judge is not None and options.judge is not None:
-            referee = self._opened(judge, [""]), read_judge(options.judge)
+            referee = self._opened(judge), read_judge(options.judge)
+            if not test.generates:
+                raise InputError("the rows are texts without a prompt, so there are no answers to judge")
             if referee[1].rubric is None and not (others or (options.baselines and model.has_base)):
                 hint = "give a rubric, or another model to compare with"
                 raise InputError("without a rubric, the judge compares two models, and there is one", hint=hint)
@@ -98,13 +102,15 @@ class Evaluator:
             return trained_with(self._ledger.of_ref(job.ref))
         return None
 
-    def _opened(self, subject: Job | Address, prompts: Sequence[Prompt | Input]) -> EvaluatedModel:
+    def _opened(self, subject: Job | Address, *tests: Prepared) -> EvaluatedModel:
+        """The model, if it can answer the rows; without any, if it can answer texts."""
+        prompts = [row.prompt for test in tests for row in test.rows] or [""]
         if isinstance(subject, Address):
             found = model_at(subject.text, subject.backend, self._clock, trust_remote_code=self._trust)
         else:
             found = model_of_job(subject, self._backend_of(subject.ref.backend), self._ledger,
                                  predicts=predicts(prompts), trust_remote_code=self._trust)  # fmt: skip
-        found.check(prompts)
+        found.check(prompts, scores=any(test.scores for test in tests))
         return found
 
     def _evaluated(
@@ -201,17 +207,28 @@ class _Asking:
     def ask(self, run: ModelRun) -> Answered:
         """The model's answers. Raises what its back end raises."""
         options = msgspec.structs.replace(self._test.options, base=run.base)
-        answers = self._answers.get_or_generate(
-            run.model.base_identity if run.base else run.model.identity, run.prompts, options,
-            lambda prompts: _answers_of(run, prompts, options),
+        likelihoods: Sequence[Generation] = ()
+        if self._test.scores:
+            texts = passages(run.prompts, self._test.expected, alone=not self._test.generates)
+            likelihoods = self._stored(run, texts, GenerateOptions(base=run.base),
+                                       lambda some: map(as_answer, run.model.score(some, base=run.base)))  # fmt: skip
+        if not self._test.generates:
+            return Answered(run.name, run.role, [one.text for one in likelihoods], likelihoods, likelihoods)
+        answers = self._stored(run, run.prompts, options, lambda prompts: _answers_of(run, prompts, options))
+        if cut := sum(answer.finish_reason == "length" for answer in answers):
+            subject = "1 answer was" if cut == 1 else f"{cut:,} answers were"
+            self.notes.append(f"{run.name}: {subject} cut at {options.max_tokens} tokens")
+        return Answered(run.name, run.role, [answer.text for answer in answers], answers, likelihoods)
+
+    def _stored(
+        self, run: ModelRun, prompts: Sequence[Question], options: GenerateOptions, ask: Ask
+    ) -> list[Generation]:
+        return self._answers.get_or_generate(
+            run.model.base_identity if run.base else run.model.identity, prompts, options, ask,
             lambda done, count: self._progress(run.name, done, count),
             asked_for=run.model.address,
             parallel=self._parallel if run.model.backend.capabilities.remote else None,
         )  # fmt: skip
-        if cut := sum(answer.finish_reason == "length" for answer in answers):
-            subject = "1 answer was" if cut == 1 else f"{cut:,} answers were"
-            self.notes.append(f"{run.name}: {subject} cut at {options.max_tokens} tokens")
-        return Answered(run.name, run.role, [answer.text for answer in answers], answers)
 
 
 def _answers_of(run: ModelRun, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:
@@ -310,7 +327,7 @@ def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[s
         {
             "file": row.file,
             "line": row.line,
-            "prompt": row.prompt_text,
+            "prompt": "" if isinstance(row.record, Text) else row.prompt_text,
             "expected": row.expected,
             "answers": {one.name: one.answers[number] for one in models},
         }

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.errors import InputError, Problem
-from cloudtune.evaluation import probabilities, text_metrics, tool_calls
+from cloudtune.evaluation import likelihoods, probabilities, text_metrics, tool_calls
 from cloudtune.evaluation.patterns import SlowPattern
 from cloudtune.evaluation.statistics import ranks
 from cloudtune.evaluation.text_metrics import exact_number, json_value, number_of
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.statistics import Array
     from cloudtune.state import Generation
 
-Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities", "tools"]
+Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities", "tools", "passages"]
 """What the expected answers are. JSON lists of all right answers in a context, or of a tag for each word; ``entities``
-are tags such as B-PER, I-PER and O; ``tools`` are answers to prompts with tools: calls, texts or both."""
+are tags such as B-PER, I-PER and O; ``tools`` are answers to prompts with tools: calls, texts or both;
+``passages`` are texts without a prompt."""
 ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text", "tools")
 _ENTITY_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 MOST_LABELS = 100
@@ -50,6 +51,8 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
     of_scores: bool = False
     """``rows`` takes generations with the probability of each label, and not texts."""
+    of_likelihoods: bool = False
+    """``rows`` takes the likelihood of each expected text, and not answers."""
 
     def shown(self, value: float, *, signed: bool = False) -> str:
         """The value as text."""
@@ -303,6 +306,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     share("squad_exact_match", ("text",), text_metrics.squad_match),
     average("answer_f1", ("answers",), _best(text_metrics.token_f1)),
     share("answer_match", ("answers",), lambda answer, right: _best(text_metrics.squad_match)(answer, right) > 0),
+    *(Metric(name, (*ANY, "passages"), rows, likelihoods.perplexity, span=None, higher_is_better=False,
+             of_likelihoods=True)
+      for name, rows in (("byte_perplexity", likelihoods.byte_counts), ("perplexity", likelihoods.token_counts))),
     Metric("entity_f1", ("entities",), _entity_counts, _ratio),
     Metric("tag_accuracy", ("tags", "entities"), _tag_counts, _ratio),
 )}  # fmt: skip
@@ -316,6 +322,7 @@ DEFAULTS: dict[Task, tuple[str, ...]] = {
     "tags": ("tag_accuracy",),
     "entities": ("entity_f1", "tag_accuracy"),
     "tools": ("tool_call_match", "tool_name_match"),
+    "passages": ("byte_perplexity", "perplexity"),
 }
 """The metrics of a task. The verdict is about the first one.
 
@@ -332,8 +339,8 @@ def task_of(kind: str, expected: Sequence[str], *, regression: bool = False, too
         return "tools"
     if kind == "text_label":
         return "numbers" if regression and all(number_of(one) is not None for one in expected) else "labels"
-    if kind == "question":
-        return "answers"
+    if kind in ("question", "text"):
+        return "answers" if kind == "question" else "passages"
     if kind == "tags":
         tags = {tag for row in expected for tag in json_value(row)}
         marked = any(tag[:2] in ("B-", "I-") for tag in tags)

@@ -61,6 +61,16 @@ class Prepared(NamedTuple):
     groups: Groups
     options: GenerateOptions
 
+    @property
+    def generates(self) -> bool:
+        """Whether models write answers: texts without a prompt only get a probability."""
+        return self.task != "passages"
+
+    @property
+    def scores(self) -> bool:
+        """Whether models give the probability of the expected texts."""
+        return any(metric.of_likelihoods for metric in self.metrics)
+
 
 def prepare(
     data: Source | Data, options: EvaluateOptions, spec: JobSpec | None, *, load: bool = True, trusted: bool = False
@@ -89,14 +99,15 @@ def prepare(
     kind, rows = read_rows(data, options.max_rows, options.seed)
     expected = [row.expected for row in rows]
     tools = any(isinstance(row.prompt, ToolPrompt) for row in rows)
-    if tools and options.few_shot:
-        raise InputError("rows with tools cannot have examples in the prompt", hint="leave out the examples")
+    if options.few_shot and (tools or kind == "text"):
+        what = "rows with tools" if tools else "texts"
+        raise InputError(f"{what} cannot have examples in the prompt", hint="leave out the examples")
     task = task_of(kind, expected, regression=is_regression(spec, rows), tools=tools)
     labels = len(labels_of(expected)) if task == "labels" else 0
     default = ("accuracy",) if labels > MOST_LABELS else ()
     metrics = chosen_metrics(options.metrics or default, task, load=load)
     for metric in metrics if load else ():
-        if not metric.of_scores:
+        if not (metric.of_scores or metric.of_likelihoods):
             metric.rows(expected[:1], expected[:1])  # reports a missing package or a failing function
     groups = Groups(group_names(rows, options.group))
     return Prepared(kind, rows, expected, task, labels, metrics, groups, _limit(options, expected))
@@ -165,5 +176,5 @@ def _tuned_and_base(test: Prepared, options: EvaluateOptions) -> list[str]:
 
 
 def _prompts(test: Prepared) -> int:
-    """The number of different prompts: each is asked once."""
-    return len({row.prompt_text for row in test.rows})
+    """The number of questions: each different prompt is asked once, and each text for its probability."""
+    return len({row.prompt_text for row in test.rows}) * (test.generates + test.scores)

@@ -32,6 +32,7 @@ from cloudtune.optional import (
     Predictor,
     Preflight,
     Priced,
+    Scorer,
     SetupDocuments,
     ToolCaller,
 )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final[tuple[type, ...]] = (
     Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
-    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, SetupDocuments, ToolCaller,
+    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, Scorer, SetupDocuments, ToolCaller,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from cloudtune.cost import CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
-    from cloudtune.optional import GenerateOptions, Input, Passage, Prompt
+    from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.spec import JobSpec
     from cloudtune_local.rundir import RunStatus
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
+    from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.models import Address
     from cloudtune.evaluation.prepared import Requested
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
@@ -542,6 +543,7 @@ class Client:
         trust_remote_code: bool = False,
         trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None,
     ) -> Evaluation:
         """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
@@ -562,11 +564,13 @@ class Client:
             trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those in
                 files that its spec names, on this machine and unless a file has changed.
             on_progress: Called with a model's name, the number of its answers and of all rows.
+            on_cost: Called with the estimated cost before any question.
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
             InputError: A metric that does not fit the rows, or a model that is named twice.
-            PolicyRefused: A metric is a Python function, and the call does not confirm it.
+            PolicyRefused: A metric is a Python function, and the call does not confirm it; or the answers may cost more
+                than ``options.max_cost_usd``.
             InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
         from cloudtune.evaluation.evaluating import Evaluator
@@ -584,7 +588,8 @@ class Client:
         ]:
             raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
         progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, on_cost or (lambda cost: None),
+                              trust_remote_code=trust_remote_code,
                               trust_reward=trust_reward)  # fmt: skip
         found = evaluator.evaluate(
             subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,

@@ -7,19 +7,19 @@ method exists only to raise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from cloudtune.errors import InputError, Problem, UnsupportedError
+from cloudtune.errors import InputError, Problem
 from cloudtune.plan import Plan, Resolved
+from cloudtune.prompts import Passage, ToolPrompt
 from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Likelihood, Prediction, TunedModel, Value
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
-    from cloudtune.cost import CostEstimate, Usage
+    from cloudtune.cost import AnswerPrice, CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.plan import PlanRequest
@@ -101,36 +101,8 @@ class GenerateOptions(Value, frozen=True, kw_only=True):
     """Yield parts of each answer as they arrive (``Generation.partial``), then the whole, if supported."""
 
 
-class ToolPrompt(Value, frozen=True, kw_only=True):
-    """A conversation with tools that the model can call. Only for a `ToolCaller`."""
-
-    messages: tuple[dict[str, Any], ...]
-    """As in OpenAI's API, with ``tool_calls`` and ``tool_call_id``."""
-    tools: tuple[dict[str, Any], ...]
-    """``{"type": "function", "function": {"name": ..., "description": ..., "parameters": JSON Schema}}``."""
-
-
 Prompt = str | Sequence[Mapping[str, Any]] | ToolPrompt
 """A user message, a list of ``{"role": ..., "content": ...}`` messages, or a conversation with tools."""
-
-
-def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
-    """The messages of a prompt, for back ends that cannot send tools. Raises UnsupportedError for a `ToolPrompt`."""
-    if isinstance(prompt, ToolPrompt):
-        raise UnsupportedError("the prompt has tools, and cloudtune does not send tools to this back end")
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
-
-
-def with_calls(text: str, calls: Iterable[tuple[str, str]]) -> str:
-    """An answer as text: each call of a tool, a name and JSON arguments, is JSON within ``<tool_call>``."""
-    return "\n".join([*([text] if text else []), *(f"<tool_call>\n{_call(*call)}\n</tool_call>" for call in calls)])
-
-
-def _call(name: str, arguments: str) -> str:
-    given: Any = arguments
-    with suppress(msgspec.DecodeError, RecursionError):
-        given = msgspec.json.decode(arguments)
-    return msgspec.json.encode({"name": name, "arguments": given}).decode()
 
 
 GENERATION_RANGES: dict[str, tuple[float, float]] = {
@@ -204,14 +176,6 @@ class ToolCaller(Protocol):
         """Return why this model cannot be given tools; empty if it can. No I/O."""
 
 
-class Passage(Value, frozen=True, kw_only=True):
-    """A text whose probability is asked for."""
-
-    text: str
-    prompt: str | tuple[dict[str, Any], ...] | ToolPrompt | None = None
-    """What the text answers. None for a text of its own."""
-
-
 @runtime_checkable
 class Scorer(Protocol):
     """A back end that gives the probability of texts."""
@@ -262,6 +226,14 @@ class Priced(Protocol):
 
     def usage(self, job: JobSnapshot) -> Usage:
         """Return what the vendor bills for a job that has ended, from its record. No I/O."""
+
+
+@runtime_checkable
+class PricedAnswers(Protocol):
+    """A back end that knows what the answers of its models cost."""
+
+    def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
+        """Return the prices of a model's answers, or of its base model's. None if they are unknown. No I/O."""
 
 
 @runtime_checkable

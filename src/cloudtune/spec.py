@@ -259,6 +259,8 @@ class EvaluationSettings(Part):
     """Also compare with the base model after this many training rows as examples."""
     against: _Words = ()
     """Also compare with the models of these jobs: references or names."""
+    max_cost_usd: PositiveFloat | None = None
+    """Ask nothing if the answers may cost more, or if their price is unknown."""
     judge: Annotated[JudgeSettings, short("model", JudgeSettings | str)] | None = None
     """Also let a model judge the answers."""
     guard: SourceField | None = None

@@ -102,6 +102,27 @@ def test_tool_calls_are_measured_where_tools_can_be_sent(emulator: Emulator, mon
     assert "cannot have examples" in run(*words, code=2)["error"]["message"]
 
 
+def test_the_cost_is_estimated_limited_and_counted(emulator: Emulator) -> None:
+    write("rows.jsonl", [{"prompt": f"headline {n}", "completion": LABELS[n % 3]} for n in range(30)])
+    Path("job.yaml").write_text(f"name: mine\nmodel: {MODEL}\ndata: {{train: rows.jsonl}}\n")
+    ref = run("run", "job.yaml", "--backend", "openai", "--yes")["ref"]
+    words = ("evaluate", ref, "--data", "rows.jsonl", "--max-tokens", "8")
+    refused = run(*words, "--max-cost-usd", "5", code=7)["error"]["message"]
+    assert "the limit of 5 USD cannot be kept, because the price of base model is not known" in refused
+    refused = run(*words, "--no-baselines", "--max-cost-usd", "0.0001", code=7)["error"]["message"]
+    assert "the answers may cost up to 0.00" in refused
+    done = CliRunner().invoke(cli, [*words, "--no-baselines", "--max-cost-usd", "5", "--json"])
+    assert "cost of 30 answers: about 0.0" in done.stderr
+    (usage,) = json.loads(done.stdout)["usage"].values()
+    paid = (0.8 * usage["prompt_tokens"] + 3.2 * usage["completion_tokens"]) / 1e6
+    assert usage["usd"] == pytest.approx(paid, abs=1e-4)
+    assert run(*words, "--no-baselines", "--max-cost-usd", "0.0001")["usage"]  # all are stored
+    judge = ("--judge", f"openai={MODEL}", "--max-cost-usd", "5")
+    Path("rubric.txt").write_text("It is one word.")
+    refused = run(*words, "--no-baselines", *judge, "--rubric", "rubric.txt", code=7)["error"]["message"]
+    assert f"the price of judge {MODEL} is not known" in refused
+
+
 def test_an_import_is_evaluated_without_training_rows(emulator: Emulator, tmp_path: Path) -> None:
     write("test.jsonl", [{"prompt": f"headline {n}", "completion": LABELS[n % 3]} for n in range(30)])
     ref = run("import", str(model_folder(tmp_path, 1)), "--to", "bedrock", "--name", "brought", "--yes")["ref"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
-from cloudtune.optional import GenerateOptions, ToolPrompt, check_generation
+from cloudtune.optional import GenerateOptions, check_generation
+from cloudtune.prompts import ToolPrompt
 from cloudtune.state import Generation, Likelihood, Prediction, Tag
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quiet import quietly
@@ -18,7 +19,8 @@ from cloudtune_trainer.tuned import CONFIG, TUNED
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.optional import Input, Passage, Prompt
+    from cloudtune.optional import Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.state import TunedModel
 
 NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, InvalidRequest
-from cloudtune.optional import messages_of
+from cloudtune.prompts import messages_of
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cloudtune.document.validation import problems_of
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, Problem, UnsupportedError
-from cloudtune.optional import messages_of
+from cloudtune.prompts import messages_of
 from cloudtune_providers.aws import host_plans, hourly
 from cloudtune_providers.aws.host_plans import Aim, Part
 from cloudtune_providers.aws.hosts import where_of

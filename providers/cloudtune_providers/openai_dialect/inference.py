@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import InvalidRequest, Unavailable
-from cloudtune.optional import GenerateOptions, ToolPrompt, messages_of, with_calls
+from cloudtune.optional import GenerateOptions
+from cloudtune.prompts import ToolPrompt, messages_of, with_calls
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import InvalidRequest, InvalidResponse
-from cloudtune.optional import messages_of
+from cloudtune.prompts import messages_of
 from cloudtune.state import Generation
 from cloudtune_providers.aws.streams import in_pieces
 

@@ -38,6 +38,8 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--kind", default="auto", help="Kind of the rows, as for `data check`."),
         click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Use at most this many rows, chosen by "
                      "content and seed."),
+        click.option("--max-cost-usd", type=click.FloatRange(0, min_open=True), metavar="USD", help="Ask nothing if "
+                     "the answers may cost more, or if their price is unknown."),
         click.option("--judge", metavar="JOB|FOLDER|BACKEND=MODEL", help="Also let this model judge the answers."),
         click.option("--rubric", metavar="FILE", help="What a good answer has, for the judge. Without it, the judge "
                      "compares each answer with the base model's, in both orders."),
@@ -86,7 +88,7 @@ def options_of(settings: dict[str, Any], **more: Any) -> EvaluateOptions:
     """Take the options of an evaluation out of the values of a command."""
     from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 
-    names = ("metrics", "max_rows", "max_tokens", "group", "seed", "parallel")
+    names = ("metrics", "max_rows", "max_tokens", "group", "seed", "parallel", "max_cost_usd")
     model, *files = (settings.pop(name) for name in ("judge", "rubric", "human_labels"))
     if model is None and any(files):
         raise click.UsageError("--rubric and --human-labels belong to --judge")
@@ -109,6 +111,7 @@ def put_evaluation(
         models[0], source_of(data, kind) if data else None, against=models[1:], guard=guard, options=options,
         store=store, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
         on_progress=functools.partial(say_progress, session),
+        on_cost=lambda cost: session.say(cost.text()) if cost.answers else None,
     )  # fmt: skip
     session.result(to_json(found))
     if not session.json:
@@ -156,6 +159,7 @@ def show_evaluation(session: Session, found: Evaluation) -> None:
         session.put(f"note: {note}")
     if found.usage:
         used = "; ".join(f"{name}: {one.prompt_tokens:,} prompt, {one.completion_tokens:,} answer"
+                         f"{'' if one.usd is None else f', {one.usd:.4f} USD'}"
                          for name, one in found.usage.items())  # fmt: skip
         session.say(f"tokens: {used}")
     if found.guard is not None:

@@ -147,7 +147,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def _prompt(row: Any) -> Prompt:
-    from cloudtune.optional import ToolPrompt
+    from cloudtune.prompts import ToolPrompt
 
     if isinstance(row, str):
         return row
@@ -192,7 +192,7 @@ def _indented(text: str) -> str:
 
 def words(prompt: Prompt) -> str:
     """Return the last turn of the prompt as text."""
-    from cloudtune.optional import ToolPrompt
+    from cloudtune.prompts import ToolPrompt
 
     turns = prompt.messages if isinstance(prompt, ToolPrompt) else prompt
     return turns if isinstance(turns, str) else str(turns[-1].get("content", ""))

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cloudtune.clock import Clock
-    from cloudtune.optional import Input, Passage, Prompt
+    from cloudtune.optional import Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.state import Generation
 
     Question = Prompt | Input | Passage

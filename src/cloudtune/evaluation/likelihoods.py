@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.optional import Passage
+from cloudtune.prompts import Passage
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:

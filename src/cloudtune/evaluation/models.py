@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cloudtune.errors import InputError, LedgerError, UnsupportedError
 from cloudtune.hosting import hosts
 from cloudtune.ledger.rows import spec_of
-from cloudtune.optional import (
-    Generator,
-    Host,
-    Predictor,
-    Scorer,
-    ToolCaller,
-    ToolPrompt,
-    check_generation,
-    check_inputs,
-)
+from cloudtune.optional import Generator, Host, Predictor, Scorer, ToolCaller, check_generation, check_inputs
+from cloudtune.prompts import ToolPrompt
 from cloudtune.retry import reading
 from cloudtune.state import TunedModel
 
@@ -33,7 +25,8 @@ if TYPE_CHECKING:
     from cloudtune.job import Job
     from cloudtune.ledger.ledger import Ledger
     from cloudtune.ledger.rows import Attempt
-    from cloudtune.optional import GenerateOptions, Input, Passage, Prompt
+    from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.spec import JobSpec
     from cloudtune.state import Generation, JobRef, Likelihood, Prediction
 

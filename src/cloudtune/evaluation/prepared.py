@@ -13,8 +13,9 @@ from cloudtune.evaluation.models import predicts
 from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
-from cloudtune.optional import GenerateOptions, ToolPrompt
+from cloudtune.optional import GenerateOptions
 from cloudtune.plan import PlannedEvaluation
+from cloudtune.prompts import ToolPrompt
 from cloudtune.trust import is_function
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def requested(spec: JobSpec) -> Requested | None:
     options = EvaluateOptions(
         metrics=asked.metrics, baselines=asked.baselines, few_shot=asked.few_shot, max_rows=asked.max_rows,
         max_tokens=asked.max_tokens, group=asked.group, seed=asked.seed,
+        max_cost_usd=asked.max_cost_usd,
         judge=None if asked.judge is None else JudgeOptions(**asked.judge.model_dump()),
     )  # fmt: skip
     return Requested(asked.data or spec.data, asked.against, asked.guard, options)

@@ -56,6 +56,8 @@ class EvaluateOptions(Value, frozen=True, kw_only=True):
     Default: the prompt."""
     seed: int = 0
     """Of resampling, and of the choice of rows and examples."""
+    max_cost_usd: float | None = None
+    """Ask nothing if the answers may cost more, or if their price is unknown."""
     judge: JudgeOptions | None = None
     """Also let a model judge the answers."""
     parallel: int = 8
@@ -67,6 +69,8 @@ class Usage(Value, frozen=True, kw_only=True):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    usd: float | None = None
+    """What they cost. None if the price is unknown, or if no service bills them."""
 
 
 class Evaluation(Value, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ from cloudtune.data.records import (
 from cloudtune.data.split import shares
 from cloudtune.errors import InputError, Problem
 from cloudtune.files.regular_file import open_regular
-from cloudtune.optional import Passage, ToolPrompt, messages_of, with_calls
+from cloudtune.prompts import Passage, ToolPrompt, messages_of, with_calls
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:

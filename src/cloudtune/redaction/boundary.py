@@ -32,6 +32,7 @@ from cloudtune.optional import (
     Predictor,
     Preflight,
     Priced,
+    PricedAnswers,
     Scorer,
     SetupDocuments,
     ToolCaller,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final[tuple[type, ...]] = (
     Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
-    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, Scorer, SetupDocuments, ToolCaller,
+    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, PricedAnswers, Scorer, SetupDocuments,
+    ToolCaller,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
@@ -66,6 +68,7 @@ LOCAL: Final = frozenset(
         "estimate",
         "usage",
         "why_no_tools",
+        "answer_price",
     }
 )
 """Calls that make no request."""

@@ -12,7 +12,7 @@ from cloudtune.errors import DataError, InputError
 from cloudtune.evaluation.contamination import overlap, places_text
 from cloudtune.evaluation.prepared import is_regression
 from cloudtune.evaluation.rows import examples_of, group_names, read_rows, with_examples
-from cloudtune.optional import ToolPrompt
+from cloudtune.prompts import ToolPrompt
 from cloudtune.spec import Data, JobSpec, MixedIn, Source
 
 if TYPE_CHECKING:

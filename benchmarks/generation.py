@@ -24,7 +24,9 @@ from cloudtune_trainer.tiny import write_tiny_model
 CHUNK = 125
 MAX_TOKENS = 24
 WORDS = "the order delivery refund invoice late broken parcel please when where how return open account email".split()
-SYSTEM = "You answer questions of customers about orders, deliveries, invoices and refunds, politely and in one sentence."
+SYSTEM = (
+    "You answer questions of customers about orders, deliveries, invoices and refunds, politely and in one sentence."
+)
 SHAPE = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 6,
          "num_key_value_heads": 6, "initializer_range": 0.1}  # fmt: skip
 

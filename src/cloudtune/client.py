@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
+    from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.models import Address
     from cloudtune.evaluation.prepared import Requested
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
@@ -547,6 +548,7 @@ class Client:
         options: EvaluateOptions | None = None, spec: JobSpec | None = None, store: bool = True,
         trust_remote_code: bool = False, trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None,
     ) -> Evaluation:  # fmt: skip
         """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
@@ -567,11 +569,13 @@ class Client:
             trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those in
                 files that its spec names, on this machine and unless a file has changed.
             on_progress: Called with a model's name, the number of its answers and of all rows.
+            on_cost: Called with the estimated cost before any question.
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
             InputError: A metric that does not fit the rows, or a model that is named twice.
-            PolicyRefused: A metric is a Python function, and the call does not confirm it.
+            PolicyRefused: A metric is a Python function, and the call does not confirm it; or the answers may cost more
+                than ``options.max_cost_usd``.
             InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
         from cloudtune.evaluation.evaluating import Evaluator
@@ -582,24 +586,27 @@ class Client:
         from_spec = data is None
         if data is None:
             (data, against, guard, options), trust_reward = self._evaluation_in_spec(subject, spec, trust_reward)
+        options = options or EvaluateOptions()
         subjects = [subject, *map(self._subject, against)]
         if twice := [
             str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
         ]:
             raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
         progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, on_cost or (lambda cost: None),
+                              trust_remote_code=trust_remote_code,
                               trust_reward=trust_reward)  # fmt: skip
+        judge = None if options.judge is None else self._subject(options.judge.model)
         try:
             found = evaluator.evaluate(
-                subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
-                options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
+                subject, subjects[1:], Source(path=data) if isinstance(data, str) else data, options,
+                guard=Source(path=guard) if isinstance(guard, str) else guard, judge=judge,
             )  # fmt: skip
             found = msgspec.structs.replace(found, from_spec=from_spec)
             if store and isinstance(subject, Job):
                 save(self.ledger, subject.ref, found)
         finally:
-            for one in subjects:
+            for one in (*subjects, judge):
                 if isinstance(one, Job):
                     forget_if_deleted(self.ledger, one.ref)
         return found

@@ -62,7 +62,7 @@ class Evaluator:
         self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
         self._answers = Answers(answers_file(ledger), clock)
         self._progress = progress
-        self._trust, self._trust_reward = trust_remote_code, trust_reward
+        self._trust, self.trust_reward = trust_remote_code, trust_reward
 
     def evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
@@ -70,7 +70,7 @@ class Evaluator:
     ) -> Evaluation:  # fmt: skip
         """Evaluate a model against its baselines and other models. See `Client.evaluate`."""
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
-        test = prepare(data, options, spec, trusted=self._trust_reward)
+        test = prepare(data, options, spec, trusted=self.trust_reward)
         general = None if guard is None else prepare(guard, guard_options(options), None)
         asked = predicts([test.rows[0].prompt])
         model = self._opened(subject, predicts=asked)
@@ -80,6 +80,13 @@ class Evaluator:
             return found
         forgot = self._evaluated(general, model, [], guard_options(options))
         return msgspec.structs.replace(found, guard=forgot)
+
+    def answered(self, jobs: Sequence[Job], test: Prepared, options: EvaluateOptions) -> list[Answered]:
+        """The answers of the jobs' models to the rows."""
+        asking = Asking(self._answers, test, options.parallel, self._progress)
+        prompts = [row.prompt for row in test.rows]
+        models = [self._opened(job, predicts=predicts(prompts)) for job in jobs]
+        return [asking.ask(ModelRun(model.name, "other", model, prompts)) for model in models]
 
     def _spec_of(self, job: Job) -> JobSpec | None:
         with suppress(LedgerError):
@@ -99,7 +106,7 @@ class Evaluator:
     ) -> Evaluation:
         training = model.spec.data if model.spec is not None else None
         prompts = [row.prompt for row in test.rows]
-        asking = _Asking(self._answers, test, options.parallel, self._progress)
+        asking = Asking(self._answers, test, options.parallel, self._progress)
         tuned = asking.ask(ModelRun(model.name, "tuned", model, prompts))
         if without := [one.name for one in test.metrics if tuned.rows(one, test.expected) is None]:
             raise InputError(f"{', '.join(without)} requires the probability of each label, which {model.name} does "
@@ -123,14 +130,14 @@ class Evaluator:
             against=tuple(one.address for one in others), made_at=self._clock.now(), options=options,
             rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
             metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,
-            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=_overlap(test.rows, training),
+            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=overlap_of(test.rows, training),
             notes=tuple(notes),
             confusion=_confusion(tuned, test.expected) if 0 < test.labels <= MOST_LABELS else None,
             answers=_by_row(test.rows, answered), usage=_usage(answered),
         )  # fmt: skip
 
     def _baselines(
-        self, model: EvaluatedModel, test: Prepared, training: Data | None, options: EvaluateOptions, asking: _Asking
+        self, model: EvaluatedModel, test: Prepared, training: Data | None, options: EvaluateOptions, asking: Asking
     ) -> list[Answered]:
         found: list[Answered] = []
         runs: list[ModelRun] = []
@@ -157,7 +164,7 @@ class Evaluator:
         return found
 
 
-class _Asking:
+class Asking:
     """Asks models about the same rows, and collects notes."""
 
     def __init__(self, answers: Answers, test: Prepared, parallel: int, progress: Progress) -> None:
@@ -227,7 +234,8 @@ def _most_frequent(training: Data | None, rows: Sequence[TestRow], values_of: Ca
     return (known or tested).most_common(1)[0][0]
 
 
-def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+def overlap_of(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+    """Test rows that are also training rows, or why that is not known."""
     if training is None:
         return Overlap(checked=False, reason="this ledger does not have the job of the model")
     try:

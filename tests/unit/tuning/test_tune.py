@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cloudtune.state import JobRef, Metric
 from cloudtune.testing import Script
 from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_world import ScriptedWorld
+from cloudtune.tuning.result import TuneResult
+from cloudtune.tuning.study import TuneUpdate
 
 pytest.importorskip("optuna")
 SPACE = {
@@ -42,6 +45,7 @@ class Killed(BaseException):
 
 class Scene:
     def __init__(self, root: Path) -> None:
+        root.mkdir(exist_ok=True)
         self.world = ScriptedWorld(root)
         self.vendor = self.world.vendor
         self.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=1.0, steps=6, stop_s=1.0))
@@ -62,7 +66,7 @@ class Scene:
 
     def spec(self, **tune: Any) -> JobSpec:
         tune = {"parameters": SPACE, "trials": 8, "seeds": 1, **tune}
-        return self.world.spec(with_validation=True, tune=tune)
+        return self.world.spec(with_validation=True, hyperparameters={"learning_rate": 1e-5}, tune=tune)
 
 
 @pytest.fixture
@@ -70,8 +74,39 @@ def scene(memory_path: Path) -> Scene:
     return Scene(memory_path)
 
 
+def numbers(vendor: Any) -> Counter[str]:
+    """How many jobs the vendor has of each trial."""
+    return Counter(vendor.body(job)["name"].rpartition("-")[0] for job in vendor.jobs())
+
+
+def choices(found: TuneResult) -> list[Any]:
+    return [(one.name, one.parameters, one.outcome.state, one.outcome.value) for one in found.trials if one.outcome]
+
+
 def test_a_search_finds_better_parameters(scene: Scene) -> None:
-    found = scene.client().tune(scene.spec(trials=12))
-    print(found)
-    assert len(found.trials) == 12
-    assert found.trials[0].outcome.value > found.best.outcome.value
+    updates: list[TuneUpdate] = []
+    found = scene.client().tune(scene.spec(), on_update=updates.append)
+    assert [one.number for one in found.trials] == list(range(8))
+    assert found.trials[0].parameters == {"hyperparameters.learning_rate": 1e-5}
+    values = [one.outcome.value for one in found.trials if one.outcome and one.outcome.state == "complete"]
+    assert found.best.outcome is not None and found.best.outcome.value == min(v for v in values if v is not None)
+    assert found.best.number > 0
+    assert [(one.number, one.rerun) for one in found.reruns] == [(0, 1), (found.best.number, 1)]
+    assert set(numbers(scene.vendor).values()) == {1}
+    assert found.spec["hyperparameters"]["learning_rate"] == found.best.parameters["hyperparameters.learning_rate"]
+    assert "tune" not in found.spec
+    assert [update.what for update in updates].count("ended") == 10
+
+
+def test_a_killed_search_continues_as_if_nothing_happened(scene: Scene, tmp_path_factory: Any) -> None:
+    whole = scene.client().tune(scene.spec(trials=7, seeds=0))
+    points = len(scene.trace)
+    other = Scene(scene.world.root / "other")
+    found = None
+    for kill_at in [*range(0, points, 17), None]:
+        with suppress(Killed):
+            found = other.client(kill_at).tune(other.spec(trials=7, seeds=0))
+    assert found is not None
+    assert choices(found) == choices(whole)
+    assert len(other.vendor.jobs()) == 7
+    assert {other.vendor.status(job).word for job in other.vendor.jobs()} <= {"Completed", "Stopped"}

@@ -171,6 +171,11 @@ class Client:
             fitted, chosen, resolved, data, key, attempt, parent, accept_unknown_cost=accept_unknown_cost
         )
         plan = msgspec.structs.replace(plan, evaluation=evaluation)
+        if spec.tune is not None:
+            message = "a single job does not search: it has the spec's own parameters"
+            untuned = Problem(code="not_tuned", severity="warning", field="tune", message=message,
+                              fix="to search: cloudtune tune SPEC")  # fmt: skip
+            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, untuned))
         if resume and attempt == 1:
             plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
         return plan

@@ -103,8 +103,9 @@ def _say(session: Session, update: TuneUpdate) -> None:
     elif update.what == "pruning":
         session.say(f"{name}: worse than the median, cancelled")
     else:
-        best = "" if update.best is None or trial.rerun is not None else f"; best: {_result(update.best)}, trial " \
-            f"{update.best.number}"  # fmt: skip
+        best = ""
+        if update.best is not None and trial.rerun is None:
+            best = f"; best: {_result(update.best)}, trial {update.best.number}"
         session.say(f"{name}: {_result(trial)}{best}")
 
 
@@ -165,9 +166,8 @@ def _write(target: Path, file: SpecFile, found: TuneResult, *, is_moved: bool) -
     from cloudtune.document.document import as_yaml
 
     values: dict[str, Any] = found.spec if is_moved else file.with_values(found.best.parameters, without="tune")
-    about = "\n".join(f"# {line}" for line in (found.verdict, f"Trial {found.best.number} of {len(found.trials)}, "
-                                                f"{found.metric} {_result(found.best)}"))  # fmt: skip
+    chosen = f"Trial {found.best.number} of {len(found.trials)}, {found.metric} {_result(found.best)}."
     try:
-        target.write_text(f"{_MARK}\n{about}\n{as_yaml(values)}", encoding="utf-8")
+        target.write_text(f"{_MARK}\n# {found.verdict}\n# {chosen}\n{as_yaml(values)}", encoding="utf-8")
     except OSError as error:
         refuse("not_written", f"cannot write the file: {error.strerror}", target, "choose another one with --output")

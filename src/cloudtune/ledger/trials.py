@@ -86,11 +86,10 @@ def read_trial(row: Mapping[str, Any]) -> Trial | DamagedRow:
     """The trial of a row with ``study``, ``name``, ``trial`` and ``outcome``."""
     try:
         trial = msgspec.json.decode(str(row["trial"]), type=Trial)
-        if (trial.study, trial.name) != (row["study"], row["name"]):
-            raise ValueError("it belongs to another row")
-        if row["outcome"] is None:
-            return trial
-        return msgspec.structs.replace(trial, outcome=msgspec.json.decode(str(row["outcome"]), type=Outcome))
+        outcome = None if row["outcome"] is None else msgspec.json.decode(str(row["outcome"]), type=Outcome)
+        if (trial.study, trial.name) == (row["study"], row["name"]):
+            return msgspec.structs.replace(trial, outcome=outcome)
+        problem = "it belongs to another row"
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         problem = str(error).encode("ascii", "backslashreplace").decode()
     return DamagedRow(table="trials", row=ascii(row["name"]), name=ascii(row["name"]), problems=(problem,))

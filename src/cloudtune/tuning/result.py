@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, InputError
-from cloudtune.ledger.trials import Trial
 from cloudtune.evaluation.repeats import Repeats
+from cloudtune.ledger.trials import Trial
 from cloudtune.state import Value
 from cloudtune.tuning.space import with_parameters
 
@@ -54,14 +54,16 @@ def tuned(study: Study, evaluator: Callable[[], Evaluator]) -> TuneResult:
     trials = study.trials()
     best = study.best(trials)
     if best is None:  # `search` has raised an error if all have failed
-        raise InputError("the budget ended before a trial was complete", hint="raise it, and run the same command again")
+        raise InputError(
+            "the budget ended before a trial was complete", hint="raise it, and run the same command again"
+        )
     notes = [f"{len(trials)} of {study.tune.trials} trials: {study.stopped}"] if study.stopped else []
     reruns: list[Trial] = []
     measured: Repeats | None = None
     verdict = "No trial was better than the original parameters."
     if best.number:
-        verdict = f"{study.tune.metric} on the validation rows: {_shown(best)}, originally {_shown(trials[0])}. " \
-                  "What that is worth on other rows was not measured."  # fmt: skip
+        chosen = f"{study.tune.metric} on the validation rows: {_shown(best)}, originally {_shown(trials[0])}"
+        verdict = f"{chosen}. What that is worth on other rows was not measured."
         reruns = study.rerun([best.number, 0])
         if study.stopped:
             notes.append(f"{len(reruns)} of {2 * study.tune.seeds} final trainings: {study.stopped}")

@@ -39,14 +39,14 @@ class Sampler:
         asked = self._study(trials, sampler).ask(self._space)
         return {path: from_optuna(one, asked.params[path]) for path, one in self._tune.parameters.items()}
 
-    def pruned_at(self, trials: Sequence[Trial], curve: Sequence[tuple[int, float]]) -> int | None:
-        """The first position of the curve at which a trial is worse than the median of the earlier ones."""
+    def pruned_at(self, trials: Sequence[Trial], curve: Sequence[tuple[int, float]], start: int) -> int | None:
+        """The first position of the curve, from ``start``, at which a trial is worse than the median of others."""
         complete = [one for one in trials if one.outcome is not None and one.outcome.state == "complete"]
-        if not self._tune.prune or len(complete) < _JUDGED_AFTER:
+        if not self._tune.prune or len(complete) < _JUDGED_AFTER or start >= len(curve):
             return None
         study = self._study(complete, None)
         pruner = self._optuna.pruners.MedianPruner(n_startup_trials=_JUDGED_AFTER)
-        for position in range(len(curve)):
+        for position in range(start, len(curve)):
             running = self._optuna.trial.create_trial(
                 state=self._optuna.trial.TrialState.RUNNING, intermediate_values=dict(curve[: position + 1])
             )

@@ -71,8 +71,9 @@ class Study:
         accept_unknown_cost: bool, on_update: Callable[[TuneUpdate], None],
     ) -> None:  # fmt: skip
         if spec.tune is None:
-            raise SpecError([Problem(code="missing", field="tune", message="the spec has no section tune",
-                                     fix="add what to vary, for example tune: {parameters: {adapter.rank: [4, 16]}}")])  # fmt: skip
+            fix = "say what to vary, for example tune: {parameters: {adapter.rank: [4, 16]}}"
+            problem = Problem(code="missing", field="tune", message="the spec has no section tune", fix=fix)
+            raise SpecError([problem])
         self.tune: Tune = spec.tune
         self.spec, self.client, self.ledger = spec, client, client.ledger
         self.backend = backend
@@ -84,6 +85,7 @@ class Study:
         self._jobs: dict[str, Job] = {}
         self._curves: dict[str, list[tuple[int, float]]] = {}
         self._cursors: dict[str, str] = {}
+        self._judged: dict[str, tuple[int | None, int]] = {}
         self._is_out_of_time = False
         self.stopped = ""
         """Why the search has ended before all its trials."""
@@ -153,7 +155,8 @@ class Study:
 
     def job(self, trial: Trial) -> Job:
         """The job of an ended trial."""
-        assert trial.outcome is not None and trial.outcome.ref is not None
+        assert trial.outcome is not None
+        assert trial.outcome.ref is not None
         return self.client.attach(JobRef.parse(trial.outcome.ref))
 
     def spec_of(self, trial: Trial) -> JobSpec:
@@ -242,10 +245,12 @@ class Study:
             try:
                 return self._plan(spec.model_copy(update={"limits": limits}))
             except PolicyRefused:
-                if share == 1:
+                if share == 1 and not every:
                     raise
-        raise PolicyRefused(f"the trials have used tune.max_cost_usd of {self.tune.max_cost_usd:g} USD"
-                            + (", except for what the final trainings may cost" if reserve else ""))  # fmt: skip
+                if share == 1:
+                    break
+        kept = ", and keeps the cost of the final trainings" if reserve else ""
+        raise PolicyRefused(f"tune.max_cost_usd of {self.tune.max_cost_usd:g} USD does not pay for another trial{kept}")
 
     def cost(self, trial: Trial) -> float:
         """What a trial costs: the recorded cost of its job, or else the most that it was expected to cost."""
@@ -326,8 +331,7 @@ class Study:
         if not snapshot.native_state:  # its state cannot be read now
             return False
         curve = self._curve(snapshot.ref)
-        earlier = [one for one in self.trials() if one.name != trial.name]
-        position = None if trial.rerun is not None else self._sampler.pruned_at(earlier, curve)
+        position = None if trial.rerun is not None else self._pruned_at(trial, curve)
         if not snapshot.has_ended:
             if position is not None and snapshot.state is not JobState.CANCELLING:
                 self._tell(TuneUpdate(what="pruning", trial=trial, ref=str(snapshot.ref)))
@@ -336,6 +340,15 @@ class Study:
         settle(self.ledger, self.backend, snapshot, self.client.clock.now())
         self._end(trial, self._outcome(snapshot, curve, position))
         return True
+
+    def _pruned_at(self, trial: Trial, curve: Sequence[tuple[int, float]]) -> int | None:
+        """The position of the curve at which the trial is not worth continuing. Each position is judged once."""
+        position, judged = self._judged.get(trial.name, (None, 0))
+        if position is None and judged < len(curve):
+            others = [one for one in self.trials() if one.name != trial.name]
+            position = self._sampler.pruned_at(others, curve, judged)
+            self._judged[trial.name] = position, len(curve)
+        return position
 
     def _curve(self, ref: JobRef) -> list[tuple[int, float]]:
         """The values of the metric on validation rows by step, as far as the job has reported them."""
@@ -372,7 +385,8 @@ class Study:
 
 
 def _value(trial: Trial) -> float:
-    assert trial.outcome is not None and trial.outcome.value is not None
+    assert trial.outcome is not None
+    assert trial.outcome.value is not None
     return trial.outcome.value
 
 

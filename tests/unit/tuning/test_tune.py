@@ -16,12 +16,14 @@ from pydantic import SecretStr, ValidationError
 from cloudtune.client import Client
 from cloudtune.errors import JobFailed, PolicyRefused, Problem, SpecError
 from cloudtune.spec import JobSpec
+from cloudtune.spec_tune import Tune
 from cloudtune.state import JobRef, Metric
 from cloudtune.testing import Script
 from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_options import ScriptedOptions
 from cloudtune.testing.scripted_world import KEY, ScriptedWorld
 from cloudtune.tuning.result import TuneResult
+from cloudtune.tuning.sampler import Sampler
 from cloudtune.tuning.study import TuneUpdate
 
 pytest.importorskip("optuna")
@@ -68,6 +70,9 @@ class Scene:
         backend = Learning(ScriptedOptions(api_key=SecretStr(KEY), **options), vendor=self.vendor)
         return Client(backend, ledger=f"sqlite:///{self.world.root}/ledger.db", clock=self.world.clock, trace=trace)
 
+    def tune(self, **tune: Any) -> Tune:
+        return Tune.model_validate({"parameters": SPACE, **tune})
+
     def spec(self, **tune: Any) -> JobSpec:
         tune = {"parameters": SPACE, "trials": 8, "seeds": 1, **tune}
         return self.world.spec(with_validation=True, hyperparameters=ORIGINAL, tune=tune)
@@ -104,13 +109,13 @@ def test_a_search_finds_better_parameters(scene: Scene) -> None:
 
 
 def test_a_killed_search_continues_as_if_nothing_happened(scene: Scene, tmp_path_factory: Any) -> None:
-    whole = scene.client().tune(scene.spec(trials=7, seeds=0))
+    whole = scene.client().tune(scene.spec(trials=7, seeds=0, seed=1))
     points = len(scene.trace)
     other = Scene(scene.world.root / "other")
     found = None
     for kill_at in [*range(0, points, 17), None]:
         with suppress(Killed):
-            found = other.client(kill_at).tune(other.spec(trials=7, seeds=0))
+            found = other.client(kill_at).tune(other.spec(trials=7, seeds=0, seed=1))
     assert found is not None
     assert choices(found) == choices(whole)
     assert len(other.vendor.jobs()) == 7
@@ -168,14 +173,13 @@ def test_jobs_are_cancelled_when_the_time_is_over(scene: Scene) -> None:
 
 def test_a_trial_worse_than_the_median_is_cancelled(scene: Scene) -> None:
     scene.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=9.0, steps=3, stop_s=1.0))
-    found = scene.client().tune(scene.spec(trials=9, seeds=0))
+    found = scene.client().tune(scene.spec(trials=8, seeds=0, seed=1))
     pruned = [one.outcome for one in found.trials if one.outcome and one.outcome.state == "pruned"]
     assert pruned
     assert all(one.ref and scene.vendor.status(JobRef.parse(one.ref).id).word == "Stopped" for one in pruned)
     assert all(len(one.curve) < 3 and one.value == one.curve[-1][1] for one in pruned)
-    kept = Scene(scene.world.root / "kept")
-    every = kept.client().tune(kept.spec(trials=9, seeds=0, prune=False))
-    assert {one.outcome.state for one in every.trials if one.outcome} == {"complete"}
+    worst = [(1, 1e9)]
+    assert [Sampler(scene.tune(prune=prune)).pruned_at(found.trials, worst, 0) for prune in (True, False)] == [0, None]
 
 
 def test_a_search_whose_first_trials_fail_is_not_continued(scene: Scene) -> None:

@@ -78,7 +78,7 @@ def tuned(study: Study, evaluator: Callable[[], Evaluator]) -> TuneResult:
     return TuneResult(
         study=study.id, backend=study.backend.name, metric=study.tune.metric, minimizes=study.tune.minimizes,
         trials=tuple(trials), best=best, reruns=tuple(reruns), measured=measured, verdict=verdict, notes=tuple(notes),
-        cost_usd=sum(map(study.cost, every)),
+        cost_usd=sum(map(study.budget.cost, every)),
         seconds=sum(one.outcome.seconds for one in every if one.outcome is not None),
         spec=best_spec(study.spec, best).model_dump(mode="json", exclude_none=True, exclude_defaults=True),
     )  # fmt: skip

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from pydantic import ValidationError
 
 from cloudtune.errors import (
-    BackendError,
     InputError,
     InvalidRequest,
     JobFailed,
@@ -23,15 +23,15 @@ from cloudtune.errors import (
     Problem,
     QuotaExceeded,
     SpecError,
-    TransientError,
+    UnsupportedError,
     WaitTimeout,
 )
-from cloudtune.ledger.costs import recorded_cost
 from cloudtune.ledger.trials import Outcome, Trial, begin_trial, end_trial, trials_of
 from cloudtune.retry import reading
 from cloudtune.spending import committed, settle
 from cloudtune.state import JobRef, JobState, Value
 from cloudtune.trust import check_trust
+from cloudtune.tuning.budget import Budget
 from cloudtune.tuning.sampler import Sampler
 from cloudtune.tuning.space import check_space, parameters_in, with_parameters
 
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 READ_METRICS_AFTER_S = 20.0
 """Metrics of a job that reports no progress are read after this time, to decide whether to prune it."""
-_FAILURES = 3
-"""A search whose first trials all fail is not continued."""
+_FAILURES, _FAILURES_IN_A_ROW = 3, 8
+"""A search is not continued if its first 3 trials fail, or 8 in a row."""
 
 
 class TuneUpdate(Value, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class Study:
         self._curves: dict[str, list[tuple[int, float]]] = {}
         self._cursors: dict[str, str] = {}
         self._judged: dict[str, tuple[int | None, int]] = {}
-        self._is_out_of_time = False
+        self.budget = Budget(spec.tune, self.ledger, self._plan)
         self.stopped = ""
         """Why the search has ended before all its trials."""
         self._check()
@@ -117,9 +117,12 @@ class Study:
 
     # -- the trials ------------------------------------------------------------------------------------------------
 
+    def _every(self) -> list[Trial]:
+        return trials_of(self.ledger, self.id)
+
     def trials(self) -> list[Trial]:
         """The trials that the ledger has, without repetitions."""
-        return [one for one in trials_of(self.ledger, self.id) if one.rerun is None]
+        return [one for one in self._every() if one.rerun is None]
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """The complete trial with the best value, the earlier one of two equal ones."""
@@ -151,7 +154,7 @@ class Study:
                          if (number, rerun) not in begun), None)  # fmt: skip
 
         self._run(following, reserve=0)
-        return [one for one in trials_of(self.ledger, self.id) if (one.number, one.rerun) in wanted]
+        return [one for one in self._every() if (one.number, one.rerun) in wanted]
 
     def job(self, trial: Trial) -> Job:
         """The job of an ended trial."""
@@ -175,9 +178,12 @@ class Study:
     def _next_trial(self, every: Sequence[Trial]) -> Trial | None:
         trials = [one for one in every if one.rerun is None]
         number = len(trials)
-        outcomes = [one.outcome for one in trials if one.outcome is not None]
-        is_hopeless = len(outcomes) >= _FAILURES and all(one.state == "failed" for one in outcomes)
-        if number >= self.tune.trials or is_hopeless:
+        states = [one.outcome.state for one in trials if one.outcome is not None]
+        last = states[-_FAILURES_IN_A_ROW:] if "complete" in states else states[-_FAILURES:]
+        if len(last) >= _FAILURES and set(last) == {"failed"}:
+            self.stopped = f"the last {len(last)} trials have failed"
+            return None
+        if number >= self.tune.trials:
             return None
         if not number:
             return self._trial(0, parameters_in(self.spec, self.tune))
@@ -189,7 +195,7 @@ class Study:
         """Start what ``following`` proposes, as many at a time as the spec says, until it proposes nothing."""
         self.stopped = ""
         while True:
-            every = trials_of(self.ledger, self.id)
+            every = self._every()
             running = [one for one in every if one.outcome is None]
             if len(running) < self.tune.parallel and (proposed := following(every)) is not None:
                 if self._begin(proposed, every, self.tune.parallel - len(running), reserve):
@@ -203,15 +209,16 @@ class Study:
 
     def _begin(self, trial: Trial, every: Sequence[Trial], free: int, reserve: int) -> bool:
         """Record the trial, unless the budget is used up: ``stopped`` then has the reason."""
-        self.stopped = self._time_is_over(every, reserve)
+        self.stopped = self.budget.why_out_of_time(every, reserve)
         if self.stopped:
             return False
         try:
             spec = self.spec_of(trial)
-            plan = self._affordable(spec, every, free, reserve)
+            plan = self.budget.affordable(spec, every, free, reserve)
         except (InputError, ValidationError) as error:
             if not every:
                 raise
+            self._plan(with_parameters(self.spec, {}))  # raises if the cause is not these parameters
             message = error.message if isinstance(error, InputError) else str(error)
             if begin_trial(self.ledger, trial):
                 self._end(trial, Outcome(state="failed", message=f"refused: {message}"))
@@ -231,46 +238,6 @@ class Study:
     def _plan(self, spec: JobSpec) -> Plan:
         return self.client.plan(spec, backend=self.backend.name, accept_unknown_cost=self._accept)
 
-    def _affordable(self, spec: JobSpec, every: Sequence[Trial], free: int, reserve: int) -> Plan:
-        """The plan of a trial, limited to what it may cost. Raises PolicyRefused if the budget does not suffice."""
-        if self.tune.max_cost_usd is None:
-            return self._plan(spec)
-        costs = [self.cost(one) for one in every]
-        left = self.tune.max_cost_usd - sum(costs) - reserve * max(costs, default=0.0)
-        for share in range(free, 0, -1):
-            limit = min(spec.limits.max_cost_usd or left, left / share)
-            if limit <= 0:
-                break
-            limits = spec.limits.model_copy(update={"max_cost_usd": limit})
-            try:
-                return self._plan(spec.model_copy(update={"limits": limits}))
-            except PolicyRefused:
-                if share == 1 and not every:
-                    raise
-                if share == 1:
-                    break
-        kept = ", and keeps the cost of the final trainings" if reserve else ""
-        raise PolicyRefused(f"tune.max_cost_usd of {self.tune.max_cost_usd:g} USD does not pay for another trial{kept}")
-
-    def cost(self, trial: Trial) -> float:
-        """What a trial costs: the recorded cost of its job, or else the most that it was expected to cost."""
-        ref = trial.outcome.ref if trial.outcome is not None else None
-        if trial.outcome is not None and ref is None:
-            return 0.0
-        recorded = None if ref is None else recorded_cost(self.ledger, JobRef.parse(ref))
-        known = recorded.usd if recorded is not None else None
-        return known if known is not None else trial.committed_usd or 0.0
-
-    def _time_is_over(self, every: Sequence[Trial], reserve: int) -> str:
-        limit = self.tune.max_time
-        if limit is None:
-            return ""
-        seconds = [one.outcome.seconds for one in every if one.outcome is not None]
-        if not self._is_out_of_time and sum(seconds) + reserve * max(seconds, default=0.0) < limit:
-            return ""
-        return f"the jobs have used tune.max_time of {limit:.0f} s" + (
-            ", except for what the final trainings may take" if reserve else "")  # fmt: skip
-
     # -- the jobs --------------------------------------------------------------------------------------------------
 
     def _follow(self, running: Sequence[Trial]) -> None:
@@ -283,21 +250,21 @@ class Study:
                 if not by_ref:
                     raise
                 break  # the back end runs no more jobs at a time; it is tried again when one has ended
-            except (InputError, BackendError) as error:
-                if isinstance(error, TransientError) or trial.number == 0:
+            except InvalidRequest as error:
+                if trial.number == 0:
                     raise
                 self._end(trial, Outcome(state="failed", message=f"refused: {error.message}"))
                 return
             by_ref[job.ref] = trial
         watched = self.client.watch_many(
-            list(by_ref), timeout=self._time_left(len(by_ref)), repeat_after=READ_METRICS_AFTER_S
+            list(by_ref), timeout=self.budget.time_left(self._every(), len(by_ref)), repeat_after=READ_METRICS_AFTER_S
         )
         try:
             for snapshot in watched:
                 if self._has_ended(by_ref[snapshot.ref], snapshot):
                     return
         except WaitTimeout:
-            self._is_out_of_time = True
+            self.budget.is_out_of_time = True
             for ref in by_ref:
                 self._cancel(ref)
 
@@ -314,17 +281,9 @@ class Study:
             self._tell(TuneUpdate(what="started", trial=trial, ref=str(job.ref)))
         return self._jobs[trial.name]
 
-    def _time_left(self, jobs: int) -> float | None:
-        if self.tune.max_time is None or self._is_out_of_time:
-            return None
-        used = sum(one.outcome.seconds for one in trials_of(self.ledger, self.id) if one.outcome is not None)
-        return max(1.0, (self.tune.max_time - used) / jobs)
-
     def _cancel(self, ref: JobRef) -> None:
-        try:
+        with suppress(JobNotFound, UnsupportedError):
             self.client.attach(ref).cancel()
-        except JobNotFound:
-            return
 
     def _has_ended(self, trial: Trial, snapshot: JobSnapshot) -> bool:
         """Look at a trial's job: prune it if it is worse than others, and record its outcome if it has ended."""
@@ -343,6 +302,8 @@ class Study:
 
     def _pruned_at(self, trial: Trial, curve: Sequence[tuple[int, float]]) -> int | None:
         """The position of the curve at which the trial is not worth continuing. Each position is judged once."""
+        if not self.backend.capabilities.can("verb:cancel"):
+            return None
         position, judged = self._judged.get(trial.name, (None, 0))
         if position is None and judged < len(curve):
             others = [one for one in self.trials() if one.name != trial.name]
@@ -368,7 +329,7 @@ class Study:
         if position is not None:
             # Whether the job ended before it was cancelled is a matter of timing, so it does not count.
             return Outcome(state="pruned", value=curve[position][1], curve=tuple(curve[: position + 1]), **known)
-        if job.state is JobState.CANCELLED and self._is_out_of_time:
+        if job.state is JobState.CANCELLED and self.budget.is_out_of_time:
             return Outcome(state="stopped", curve=tuple(curve), **known)
         if job.state not in (JobState.SUCCEEDED, JobState.EXPIRED):
             return Outcome(state="failed", message=_why(job), **known)
@@ -380,7 +341,7 @@ class Study:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         end_trial(self.ledger, trial, outcome)
-        ended = next(one for one in trials_of(self.ledger, self.id) if one.name == trial.name)
+        ended = next(one for one in self._every() if one.name == trial.name)
         self._tell(TuneUpdate(what="ended", trial=ended, ref=outcome.ref or "", best=self.best(self.trials())))
 
 

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from cloudtune.execute import StepUpdate
     from cloudtune.report.document import Report
     from cloudtune.spec import Data, JobSpec, Source
+    from cloudtune.tuning.result import TuneResult
+    from cloudtune.tuning.study import TuneUpdate
 
 
 class Client:
@@ -171,6 +173,11 @@ class Client:
             fitted, chosen, resolved, data, key, attempt, parent, accept_unknown_cost=accept_unknown_cost
         )
         plan = msgspec.structs.replace(plan, evaluation=evaluation)
+        if spec.tune is not None:
+            message = "a single job does not search: it has the spec's own parameters"
+            untuned = Problem(code="not_tuned", severity="warning", field="tune", message=message,
+                              fix="to search: cloudtune tune SPEC")  # fmt: skip
+            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, untuned))
         if resume and attempt == 1:
             plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
         return plan
@@ -516,13 +523,17 @@ class Client:
         """Read many jobs in as few calls as each back end allows. Errors of single jobs do not fail the call."""
         return snapshots_of(refs, open_backend=self.backend, clock=self._clock)
 
-    def watch_many(self, refs: Sequence[JobRef], *, timeout: float | None = None) -> Iterator[JobSnapshot]:
+    def watch_many(
+        self, refs: Sequence[JobRef], *, timeout: float | None = None, repeat_after: float | None = None
+    ) -> Iterator[JobSnapshot]:
         """Watch the states of many jobs, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
         pace = 0.0
         for name in {ref.backend for ref in refs}:
             with suppress(CloudtuneError):  # `snapshots` reports why a back end cannot be opened
                 pace = max(pace, self.backend(name).capabilities.poll_s)
-        return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
+        return watch_many(
+            self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace, repeat_after=repeat_after
+        )
 
     def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
         """Return every job of the ledger with its estimate and its cost, newest first.
@@ -539,6 +550,55 @@ class Client:
             if job.has_ended:
                 settle(self.ledger, self.backend(job.ref.backend), job, now)
         return job_costs(self.ledger, backend=backend)
+
+    # -- tuning ----------------------------------------------------------------------------------------------------
+
+    def tune(
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        trust_remote_code: bool = False,
+        trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
+        on_update: Callable[[TuneUpdate], None] | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> TuneResult:
+        """Search for better parameters, as ``tune`` of the spec says, and measure what they are worth.
+
+        Each trial is a job. The best parameters and the original ones are then trained again with other seeds, and
+        compared on the test rows. After a crash, the same call continues where it stopped.
+
+        Args:
+            spec: The job, with its section ``tune``.
+            backend: The back end. Defaults to the client's.
+            trust_remote_code: See `submit`.
+            trust_reward: See `submit`.
+            accept_unknown_cost: See `plan`.
+            on_update: Called when a trial starts, is pruned or ends.
+            on_progress: See `evaluate`.
+
+        Raises:
+            SpecError: The search space does not fit the spec or the back end, with all problems.
+            PolicyRefused: The budget does not suffice for the first trial.
+            JobFailed: All trials have failed.
+        """
+        from cloudtune.evaluation.evaluating import Evaluator
+        from cloudtune.tuning.result import tuned
+        from cloudtune.tuning.study import Study
+
+        study = Study(
+            self, spec, self.backend(backend or self._default or spec.backend), trust_remote_code=trust_remote_code,
+            trust_reward=trust_reward, accept_unknown_cost=accept_unknown_cost,
+            on_update=on_update or (lambda update: None),
+        )  # fmt: skip
+        progress = on_progress or (lambda name, done, count: None)
+
+        def evaluator() -> Evaluator:
+            return Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
+                             trust_reward=trust_reward)  # fmt: skip
+
+        return tuned(study, evaluator)
 
     # -- evaluating ------------------------------------------------------------------------------------------------
 

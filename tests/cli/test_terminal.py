@@ -37,6 +37,7 @@ WORDS: dict[str, list[str]] = {
     "deployments": [], "undeploy": ["x{NAMED}"], "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
     "predict": ["{ref}", "Is it {NAMED}?"],
     "evaluate": ["{ref}", "--data", "{good}", "--metric", "x{NAMED}"],
+    "tune": ["job.yaml", "--set", "tune.x{NAMED}=1"],
     "report": ["{ref}", "--output", "out{NAMED}.html"],
     "compare": ["{ref}", "{ref}", "--data", "{rows}"],
     "import": ["folder{NAMED}", "--yes"], "export": ["{ref}", "to{NAMED}"],

@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",
     "compare": "Compare jobs on held-out rows.",
+    "tune": "Search for better parameters, and measure what they are worth.",
     "report": "Write a report about a job: verdict, metrics, curves, rows, plan.",
     "import": "Import a model that was trained elsewhere.",
     "export": "Export the adapter or the merged weights.",

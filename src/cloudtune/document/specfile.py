@@ -73,11 +73,21 @@ class SpecFile:
     spec: JobSpec
     _places: _Places
 
+    def with_values(self, values: Mapping[str, Any], *, without: str) -> dict[str, Any]:
+        """The file's own values, with others by path, and without a section."""
+        found = _copied(self._places.document.values)
+        found.pop(without, None)
+        for path, value in values.items():
+            _put(found, tuple(path.split(".")), value)
+        return found
+
     def placed(self, problem: Problem) -> Problem:
         """Return the problem with the location of its field, if it has a field and no location."""
         if problem.file is not None or not problem.field:
             return problem
         path = tuple(int(part) if part.isdigit() else part for part in problem.field.split("."))
+        if path[:2] == ("tune", "parameters"):  # its keys are paths
+            path = (*path[:2], dotted(path[2:]))
         file, line = self._places(path)
         return msgspec.structs.replace(problem, file=file, line=line) if line or file == _SET else problem
 

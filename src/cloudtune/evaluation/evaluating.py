@@ -59,7 +59,7 @@ class Evaluator:
         self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
         self._answers = Answers(answers_file(ledger), clock)
         self._progress, self._on_cost = progress, on_cost
-        self._trust, self._trust_reward = trust_remote_code, trust_reward
+        self._trust, self.trust_reward = trust_remote_code, trust_reward
 
     def evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
@@ -70,7 +70,7 @@ class Evaluator:
         ``judge`` is the model of ``options.judge``.
         """
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
-        test = prepare(data, options, spec, trusted=self._trust_reward)
+        test = prepare(data, options, spec, trusted=self.trust_reward)
         of_guard = guard_options(options)
         general = None if guard is None else prepare(guard, of_guard, None)
         model = self._opened(subject, test, *([] if general is None else [general]))
@@ -95,6 +95,12 @@ class Evaluator:
         found = self._evaluated(parts[0], model, others, options, referee)
         forgot = None if general is None else self._evaluated(parts[1], model, [], of_guard)
         return msgspec.structs.replace(found, guard=forgot)
+
+    def answered(self, jobs: Sequence[Job], test: Prepared, options: EvaluateOptions) -> list[Answered]:
+        """The answers of the jobs' models to the rows."""
+        asking, prompts = self._asking(test, options), [row.prompt for row in test.rows]
+        models = [self._opened(job, test) for job in jobs]
+        return [asking.ask(ModelRun(model.name, "other", model, prompts)) for model in models]
 
     def _asking(self, test: Prepared, options: EvaluateOptions) -> Asking:
         return Asking(self._answers, test, options.parallel, self._progress)
@@ -149,7 +155,7 @@ class Evaluator:
             against=tuple(one.address for one in others), made_at=self._clock.now(), options=options,
             rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
             metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,
-            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=_overlap(test.rows, training),
+            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=overlap_of(test.rows, training),
             notes=tuple(notes),
             confusion=_confusion(tuned, test.expected) if 0 < test.labels <= MOST_LABELS else None,
             answers=_by_row(test.rows, answered), usage=usage, judged=judged,
@@ -259,7 +265,8 @@ def _most_frequent(training: Data | None, rows: Sequence[TestRow], values_of: Ca
     return (known or tested).most_common(1)[0][0]
 
 
-def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+def overlap_of(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+    """Test rows that are also training rows, or why that is not known."""
     if training is None:
         return Overlap(checked=False, reason="this ledger does not have the job of the model")
     try:

@@ -4,7 +4,7 @@
 decisions: back ends interpret its values.
 """
 
-from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source
+from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source, Substitute
 from cloudtune.catalog.reading import load, read, vendors
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Rate",
     "Rates",
     "Source",
+    "Substitute",
     "load",
     "read",
     "vendors",

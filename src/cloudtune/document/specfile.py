@@ -24,7 +24,7 @@ from cloudtune.errors import Problem, SpecError
 from cloudtune.redaction.masking import looks_secret
 from cloudtune.spec import SPEC_VERSION, JobSpec
 
-_SHORT_FOR: dict[Path_, str] = {
+SHORT_FOR: dict[Path_, str] = {
     ("method",): "name", ("adapter",): "type", ("data",): "train", ("data", "train"): "path",
     ("data", "validation"): "path", ("data", "test"): "path", ("method", "reward"): "function",
     ("evaluation",): "data", ("evaluation", "data"): "path", ("evaluation", "guard"): "path",
@@ -193,7 +193,7 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     here = values
     for number, key in enumerate(path[:-1], 1):
         inner = here.get(key)
-        short = _SHORT_FOR.get(path[:number])
+        short = SHORT_FOR.get(path[:number])
         if short and inner is not None and not isinstance(inner, dict):
             inner = {short: inner}  # `method: sft` with --set method.loss_on=all
         if inner is not None and not isinstance(inner, dict):

@@ -26,6 +26,7 @@ from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
 from cloudtune.ledger.costs import JobCost, job_costs
+from cloudtune.ledger.evaluations import forget_if_deleted
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import Closeable, InPlace, capabilities_of
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
+    from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.models import Address
     from cloudtune.evaluation.prepared import Requested
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from cloudtune.moving import Move
     from cloudtune.report.document import Report
     from cloudtune.spec import Data, Source
+    from cloudtune.tuning.result import TuneResult
+    from cloudtune.tuning.study import TuneUpdate
 
 
 class Client:
@@ -171,6 +175,11 @@ class Client:
             fitted, chosen, resolved, data, key, attempt, parent, accept_unknown_cost=accept_unknown_cost
         )
         plan = msgspec.structs.replace(plan, evaluation=evaluation)
+        if spec.tune is not None:
+            message = "a single job does not search: it has the spec's own parameters"
+            untuned = Problem(code="not_tuned", severity="warning", field="tune", message=message,
+                              fix="to search: cloudtune tune SPEC")  # fmt: skip
+            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, untuned))
         if resume and attempt == 1:
             plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
         return plan
@@ -596,13 +605,17 @@ class Client:
         """Read many jobs in as few calls as each back end allows. Errors of single jobs do not fail the call."""
         return snapshots_of(refs, open_backend=self.backend, clock=self._clock)
 
-    def watch_many(self, refs: Sequence[JobRef], *, timeout: float | None = None) -> Iterator[JobSnapshot]:
+    def watch_many(
+        self, refs: Sequence[JobRef], *, timeout: float | None = None, repeat_after: float | None = None
+    ) -> Iterator[JobSnapshot]:
         """Watch the states of many jobs, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
         pace = 0.0
         for name in {ref.backend for ref in refs}:
             with suppress(CloudtuneError):  # `snapshots` reports why a back end cannot be opened
                 pace = max(pace, self.backend(name).capabilities.poll_s)
-        return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
+        return watch_many(
+            self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace, repeat_after=repeat_after
+        )
 
     def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
         """Return every job of the ledger with its estimate and its cost, newest first.
@@ -620,6 +633,55 @@ class Client:
                 settle(self.ledger, self.backend(job.ref.backend), job, now)
         return job_costs(self.ledger, backend=backend)
 
+    # -- tuning ----------------------------------------------------------------------------------------------------
+
+    def tune(
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        trust_remote_code: bool = False,
+        trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
+        on_update: Callable[[TuneUpdate], None] | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> TuneResult:
+        """Search for better parameters, as ``tune`` of the spec says, and measure what they are worth.
+
+        Each trial is a job. The best parameters and the original ones are then trained again with other seeds, and
+        compared on the test rows. After a crash, the same call continues where it stopped.
+
+        Args:
+            spec: The job, with its section ``tune``.
+            backend: The back end. Defaults to the client's.
+            trust_remote_code: See `submit`.
+            trust_reward: See `submit`.
+            accept_unknown_cost: See `plan`.
+            on_update: Called when a trial starts, is pruned or ends.
+            on_progress: See `evaluate`.
+
+        Raises:
+            SpecError: The search space does not fit the spec or the back end, with all problems.
+            PolicyRefused: The budget does not suffice for the first trial.
+            JobFailed: All trials have failed.
+        """
+        from cloudtune.evaluation.evaluating import Evaluator
+        from cloudtune.tuning.result import tuned
+        from cloudtune.tuning.study import Study
+
+        study = Study(
+            self, spec, self.backend(backend or self._default or spec.backend), trust_remote_code=trust_remote_code,
+            trust_reward=trust_reward, accept_unknown_cost=accept_unknown_cost,
+            on_update=on_update or (lambda update: None),
+        )  # fmt: skip
+        progress = on_progress or (lambda name, done, count: None)
+
+        def evaluator() -> Evaluator:
+            return Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
+                             trust_reward=trust_reward)  # fmt: skip
+
+        return tuned(study, evaluator)
+
     # -- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(
@@ -628,6 +690,7 @@ class Client:
         options: EvaluateOptions | None = None, spec: JobSpec | None = None, store: bool = True,
         trust_remote_code: bool = False, trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None,
     ) -> Evaluation:  # fmt: skip
         """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
@@ -648,11 +711,13 @@ class Client:
             trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those in
                 files that its spec names, on this machine and unless a file has changed.
             on_progress: Called with a model's name, the number of its answers and of all rows.
+            on_cost: Called with the estimated cost before any question.
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
             InputError: A metric that does not fit the rows, or a model that is named twice.
-            PolicyRefused: A metric is a Python function, and the call does not confirm it.
+            PolicyRefused: A metric is a Python function, and the call does not confirm it; or the answers may cost more
+                than ``options.max_cost_usd``.
             InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
         from cloudtune.evaluation.evaluating import Evaluator
@@ -663,21 +728,29 @@ class Client:
         from_spec = data is None
         if data is None:
             (data, against, guard, options), trust_reward = self._evaluation_in_spec(subject, spec, trust_reward)
+        options = options or EvaluateOptions()
         subjects = [subject, *map(self._subject, against)]
         if twice := [
             str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
         ]:
             raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
         progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, on_cost or (lambda cost: None),
+                              trust_remote_code=trust_remote_code,
                               trust_reward=trust_reward)  # fmt: skip
-        found = evaluator.evaluate(
-            subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
-            options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
-        )  # fmt: skip
-        found = msgspec.structs.replace(found, from_spec=from_spec)
-        if store and isinstance(subject, Job):
-            save(self.ledger, subject.ref, found)
+        judge = None if options.judge is None else self._subject(options.judge.model)
+        try:
+            found = evaluator.evaluate(
+                subject, subjects[1:], Source(path=data) if isinstance(data, str) else data, options,
+                guard=Source(path=guard) if isinstance(guard, str) else guard, judge=judge,
+            )  # fmt: skip
+            found = msgspec.structs.replace(found, from_spec=from_spec)
+            if store and isinstance(subject, Job):
+                save(self.ledger, subject.ref, found)
+        finally:
+            for one in (*subjects, judge):
+                if isinstance(one, Job):
+                    forget_if_deleted(self.ledger, one.ref)
         return found
 
     def _evaluation_in_spec(

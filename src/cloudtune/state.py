@@ -240,6 +240,14 @@ class Generation(Value, frozen=True, kw_only=True):
     model: str = ""
 
 
+class Likelihood(Value, frozen=True, kw_only=True):
+    """The probability of a text under a model."""
+
+    log_probability: float
+    """The natural logarithm of the probability of all tokens of the text, without the end of the answer."""
+    tokens: int
+
+
 class Tag(Value, frozen=True, kw_only=True):
     """The tag of one word."""
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CredentialsError
+from cloudtune.pricing import answer_price
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
+from cloudtune_providers.openai_dialect.inference import why_no_tools
+from cloudtune_providers.openai_dialect.model_names import base_of
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     import openai
     from pydantic import BaseModel
 
-    from cloudtune.cost import CostEstimate, Usage
+    from cloudtune.catalog import Catalog
+    from cloudtune.cost import AnswerPrice, CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
@@ -111,8 +115,10 @@ class OpenAIBackend(DelegatingBackend):
         return costs.usage(job)
 
     def _rules(self) -> Rules:
-        catalog = self._profile.catalog if self._profile else load(self.name)
-        return Rules(catalog, self.name, rehearsal=is_loopback(self._options.address()))
+        return Rules(self._catalog(), self.name, rehearsal=is_loopback(self._options.address()))
+
+    def _catalog(self) -> Catalog:
+        return self._profile.catalog if self._profile else load(self.name)
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`."""
@@ -136,6 +142,15 @@ class OpenAIBackend(DelegatingBackend):
         """See `Generator`."""
         model_id = model.base if options is not None and options.base else model.id
         return self._account.answering.generate(model_id, prompts, options, by=self._options.answers)
+
+    def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
+        """See `PricedAnswers`. The catalog has the prices of tuned models only."""
+        is_tuned = not base and model.id.startswith("ft:")
+        return answer_price(self._catalog(), base_of(model.id)) if is_tuned else None
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`."""
+        return why_no_tools(self._options.answers)
 
 
 def connected(options: OpenAIOptions) -> openai.OpenAI:

@@ -36,7 +36,7 @@ _OTHER = {
         )
     },
     **dict.fromkeys(
-        ("method.problem", "method.class_weights", "method.label_smoothing"),
+        ("method.problem", "method.class_weights"),
         "it belongs to text classification, which is not supported here",
     ),
     **dict.fromkeys(

@@ -32,7 +32,10 @@ from cloudtune.optional import (
     Predictor,
     Preflight,
     Priced,
+    PricedAnswers,
+    Scorer,
     SetupDocuments,
+    ToolCaller,
 )
 from cloudtune.redaction.redactor import Redactor, environment_secrets, setting_secrets
 
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final[tuple[type, ...]] = (
     Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
-    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, SetupDocuments,
+    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, PricedAnswers, Scorer, SetupDocuments,
+    ToolCaller,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
@@ -63,6 +67,8 @@ LOCAL: Final = frozenset(
         "secrets",
         "estimate",
         "usage",
+        "why_no_tools",
+        "answer_price",
     }
 )
 """Calls that make no request."""

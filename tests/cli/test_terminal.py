@@ -27,6 +27,7 @@ OURS = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[0-9]*[AK])|\r")
 """What our own renderers write: colors, and how a display is redrawn in place."""
 
 WORDS: dict[str, list[str]] = {
+    "advise": ["--change", "x{NAMED}", "--rows", "x{NAMED}"],
     "init": ["new{NAMED}.yaml", "--model", "m{NAMED}", "--train", "{rows}"],
     "plan": ["job.yaml", "--requests"], "run": ["job.yaml", "--yes"],
     "submit": ["job.yaml", "--again"], "watch": ["{ref}"],

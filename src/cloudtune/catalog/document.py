@@ -122,7 +122,10 @@ class Range(Figure, frozen=True, kw_only=True):
 class Price(Figure, frozen=True, kw_only=True):
     """A list price."""
 
-    what: Literal["training", "input", "cached_input", "output", "hosting", "storage", "provisioned"]
+    what: Literal[
+        "training", "input", "cached_input", "output", "base_input", "base_output", "hosting", "storage", "provisioned"
+    ]  # fmt: skip
+    """``input`` and ``output`` are prices of the tuned model, ``base_input`` and ``base_output`` of the base model."""
     usd: float
     per: str
     """``1M tokens``, ``hour``, ``model and month`` ..."""

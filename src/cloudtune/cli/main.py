@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: dict[str, str] = {
+    "advise": "Recommend prompting, RAG or fine-tuning; compute when tuning pays.",
     "init": "Create a commented job spec.",
     "plan": "Show what submit would do, without doing it.",
     "run": "Plan, confirm, submit and watch a job.",

@@ -362,9 +362,13 @@ class ScriptedBackend:
         options = options or GenerateOptions()
         model_id = model.base if options.base else model.id
         for prompt in prompts:
-            text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-            body = {"model": model_id, "prompt": text, "max_tokens": options.max_tokens}
-            yield Generation(text=self._ask("generate", body)["text"], finish_reason="stop", model=model_id)
+            turns = [prompt] if isinstance(prompt, str) else [str(turn["content"]) for turn in prompt]
+            body = {"model": model_id, "prompt": turns[-1], "max_tokens": options.max_tokens}
+            text = str(self._ask("generate", body)["text"])
+            read, written = (sum(len(one.split()) for one in texts) for texts in (turns, [text]))
+            yield Generation(
+                text=text, finish_reason="stop", model=model_id, prompt_tokens=read, completion_tokens=written
+            )
 
     def scope(self) -> str:
         """See `Generator`. The key's account and region; they do not change, so they are read once."""

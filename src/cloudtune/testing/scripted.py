@@ -365,10 +365,8 @@ class ScriptedBackend:
             turns = [prompt] if isinstance(prompt, str) else [str(turn["content"]) for turn in prompt]
             body = {"model": model_id, "prompt": turns[-1], "max_tokens": options.max_tokens}
             text = str(self._ask("generate", body)["text"])
-            read, written = (sum(len(one.split()) for one in texts) for texts in (turns, [text]))
-            yield Generation(
-                text=text, finish_reason="stop", model=model_id, prompt_tokens=read, completion_tokens=written
-            )
+            count = sum(len(turn.split()) for turn in turns)
+            yield Generation(text=text, finish_reason="stop", model=model_id, prompt_tokens=count, completion_tokens=1)
 
     def scope(self) -> str:
         """See `Generator`. The key's account and region; they do not change, so they are read once."""

@@ -40,7 +40,7 @@ WORDS: dict[str, list[str]] = {
     "report": ["{ref}", "--output", "out{NAMED}.html"],
     "compare": ["{ref}", "{ref}", "--data", "{rows}"],
     "import": ["folder{NAMED}", "--yes"], "export": ["{ref}", "to{NAMED}"],
-    "backends": [], "methods": [], "schema": [], "config": ["show"],
+    "backends": [], "methods": [], "models": ["--method", "x{NAMED}"], "schema": [], "config": ["show"],
     "doctor": ["scripted"], "emulate": ["--fault", "x{NAMED}"],
     "data check": ["{rows}"], "data convert": ["{rows}", "--to", "x{NAMED}"], "data split": ["{rows}", "--x{NAMED}"],
     "data dedupe": ["{rows}", "--x{NAMED}"], "data balance": ["{rows}", "--x{NAMED}"],

@@ -6,6 +6,7 @@ decisions: back ends interpret its values.
 
 from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source
 from cloudtune.catalog.reading import load, read, vendors
+from cloudtune.catalog.tunable import TunableModel, tunable
 
 __all__ = [
     "Catalog",
@@ -17,7 +18,9 @@ __all__ = [
     "Rate",
     "Rates",
     "Source",
+    "TunableModel",
     "load",
     "read",
+    "tunable",
     "vendors",
 ]

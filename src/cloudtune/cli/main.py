@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",
     "backends": "List the back ends and what they support.",
+    "models": "List which models can be tuned where, with prices and end dates.",
     "methods": "Show which methods and adapters can be combined, and why others cannot.",
     "schema": "Print the JSON Schema of a job spec.",
     "config": "Show settings and their sources; trust a project's configuration file.",

@@ -40,7 +40,8 @@ WORDS: dict[str, list[str]] = {
     "report": ["{ref}", "--output", "out{NAMED}.html"],
     "compare": ["{ref}", "{ref}", "--data", "{rows}"],
     "import": ["folder{NAMED}", "--yes"], "export": ["{ref}", "to{NAMED}"],
-    "backends": [], "methods": [], "models": ["--method", "x{NAMED}"], "schema": [], "config": ["show"],
+    "backends": [], "methods": [], "catalog refresh": ["--backend", "x{NAMED}"],
+    "models": ["--method", "x{NAMED}"], "schema": [], "config": ["show"],
     "doctor": ["scripted"], "emulate": ["--fault", "x{NAMED}"],
     "data check": ["{rows}"], "data convert": ["{rows}", "--to", "x{NAMED}"], "data split": ["{rows}", "--x{NAMED}"],
     "data dedupe": ["{rows}", "--x{NAMED}"], "data balance": ["{rows}", "--x{NAMED}"],
@@ -143,8 +144,8 @@ def test_an_answer_is_raw_in_a_pipe_and_escaped_on_a_terminal(hostile: Desk) -> 
 
 
 def test_every_command_is_here() -> None:
-    grouped = {f"data {name}" for name in data_commands.COMMANDS} | {"ledger check"}
-    assert WORDS.keys() == (COMMANDS.keys() - {"data", "ledger"}) | grouped
+    grouped = {f"data {name}" for name in data_commands.COMMANDS} | {"ledger check", "catalog refresh"}
+    assert WORDS.keys() == (COMMANDS.keys() - {"data", "ledger", "catalog"}) | grouped
 
 
 def test_all_output_goes_through_one_module() -> None:

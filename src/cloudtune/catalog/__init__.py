@@ -5,7 +5,7 @@ decisions: back ends interpret its values.
 """
 
 from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source
-from cloudtune.catalog.reading import load, read, vendors
+from cloudtune.catalog.reading import current, load, read, vendors
 from cloudtune.catalog.tunable import TunableModel, tunable
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Rates",
     "Source",
     "TunableModel",
+    "current",
     "load",
     "read",
     "tunable",

@@ -33,6 +33,8 @@ class TunableModel(Value, frozen=True, kw_only=True):
     """Where the model's entry comes from."""
     read: date
     """When it was read."""
+    stale: bool
+    """Whether the entry or its price was read too long ago: longer than the shelf life of its source."""
     price_source: str
     note: str
 
@@ -53,11 +55,13 @@ def _entry(catalog: Catalog, model: Model, method: str, price: Price | None, on:
     closing += [day for day in (model.no_new_jobs_from, model.ends) if day is not None]
     first = min(closing, default=None)
     source = catalog.sources[model.source]
+    sources = [source] + ([catalog.sources[price.source]] if price is not None else [])
     return TunableModel(
         backend=catalog.vendor, model=model.id, method=method, open=first is None or on < first,
         no_new_customers_from=model.no_new_customers_from, no_new_jobs_from=first, ends=model.ends,
         training_usd=price.usd if price is not None else None, per=price.per if price is not None else "",
         tier=price.tier if price is not None else "", source=source.title, read=source.seen,
+        stale=any(one.is_stale(on) for one in sources),
         price_source=catalog.cite(price.source) if price is not None else "",
         note="; ".join(text for text in (model.note, price.note if price is not None else "") if text),
     )  # fmt: skip

@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "data": "Check, convert, split and inspect training data.",
     "backends": "List the back ends and what they support.",
     "models": "List which models can be tuned where, with prices and end dates.",
+    "catalog": "Read models, end dates and prices again from the vendors' APIs.",
     "methods": "Show which methods and adapters can be combined, and why others cannot.",
     "schema": "Print the JSON Schema of a job spec.",
     "config": "Show settings and their sources; trust a project's configuration file.",

@@ -55,6 +55,8 @@ def models(session: Session, method: str | None, everything: bool, as_csv: bool)
         session.say("no model accepts new jobs with that method; --all lists the others")
     if others := [name for name in names if name not in known]:
         session.say(f"without a catalog: {', '.join(others)}; `cloudtune backends NAME` shows what they train")
+    if old := dict.fromkeys(one.backend for one in found if one.stale):
+        session.say(f"old figures of {', '.join(old)}: run `cloudtune catalog refresh`")
     for source in dict.fromkeys(f"{one.source}, seen {one.read}" for one in found):
         session.say(f"source: {source}")
     for source in dict.fromkeys(one.price_source for one in found if one.price_source):

@@ -131,9 +131,9 @@ class AsyncJob:
         """See `Job.pause`."""
         await asyncio.to_thread(self._job.pause)
 
-    async def resume(self) -> AsyncJob:
+    async def resume(self, *, accept_unknown_cost: bool = False) -> AsyncJob:
         """See `Job.resume`."""
-        return AsyncJob(await asyncio.to_thread(self._job.resume))
+        return AsyncJob(await asyncio.to_thread(self._job.resume, accept_unknown_cost=accept_unknown_cost))
 
     async def delete(self) -> None:
         """See `Job.delete`."""
@@ -221,9 +221,12 @@ class AsyncClient:
         )  # fmt: skip
         return AsyncJob(job)
 
-    async def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> AsyncJob:
+    async def resume(
+        self, ref: JobRef, *, accept_unknown_cost: bool = False, on_step: Callable[[StepUpdate], None] | None = None
+    ) -> AsyncJob:
         """See `Client.resume`."""
-        return AsyncJob(await asyncio.to_thread(self._client.resume, ref, on_step=on_step))
+        resume = self._client.resume
+        return AsyncJob(await asyncio.to_thread(resume, ref, accept_unknown_cost=accept_unknown_cost, on_step=on_step))
 
     async def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Client.plan_deploy`."""

@@ -294,15 +294,23 @@ class Client:
 
         return Job(self, runner.submit(plan, spec_of(plan), on_step, check))
 
-    def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
+    def resume(
+        self, ref: JobRef, *, accept_unknown_cost: bool = False, on_step: Callable[[StepUpdate], None] | None = None
+    ) -> Job:
         """Continue a job that has ended: a new job starts from its newest valid checkpoint, with it as the parent.
 
         The same call returns the new job again. If that has failed, resume it instead.
+
+        Args:
+            ref: The job.
+            accept_unknown_cost: See `plan`.
+            on_step: Called before and after each step of the submission.
 
         Raises:
             UnsupportedError: The back end cannot continue a job that has ended.
             InvalidRequest: The job has no valid checkpoint, its data or model has changed, or a newer attempt of its
                 spec has not ended.
+            PolicyRefused: The cost limit or a budget does not allow the new job.
         """
         backend = self.backend(ref.backend)
         capabilities = capabilities_of(backend, ref)
@@ -334,9 +342,12 @@ class Client:
         attempt = last.attempt + 1 if last.ref is not None else last.attempt
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
         fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
-        # all three were confirmed when ``ref`` was submitted
-        plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref, accept_unknown_cost=True)
-        return self.submit(plan, trust_remote_code=True, trust_reward=True, accept_unknown_cost=True, on_step=on_step)
+        plan = self._planned(
+            fitted, backend, resolved, data, made.key, attempt, ref, accept_unknown_cost=accept_unknown_cost
+        )
+        return self.submit(  # both kinds of trust were confirmed when ``ref`` was submitted
+            plan, trust_remote_code=True, trust_reward=True, accept_unknown_cost=accept_unknown_cost, on_step=on_step
+        )
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 
@@ -530,19 +541,12 @@ class Client:
     # -- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(
-        self,
-        model: Job | JobRef | str,
-        data: Source | Data | str | None = None,
-        *,
-        against: Sequence[Job | JobRef | str] = (),
-        guard: Source | str | None = None,
-        options: EvaluateOptions | None = None,
-        spec: JobSpec | None = None,
-        store: bool = True,
-        trust_remote_code: bool = False,
-        trust_reward: bool = False,
+        self, model: Job | JobRef | str, data: Source | Data | str | None = None, *,
+        against: Sequence[Job | JobRef | str] = (), guard: Source | str | None = None,
+        options: EvaluateOptions | None = None, spec: JobSpec | None = None, store: bool = True,
+        trust_remote_code: bool = False, trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
-    ) -> Evaluation:
+    ) -> Evaluation:  # fmt: skip
         """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
         Answers are stored next to the ledger. A repeated call asks no model again. After a crash, at most the

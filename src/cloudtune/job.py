@@ -212,10 +212,13 @@ class Job:
         """Pause the job. Its training state is saved."""
         reading(self._client.clock, self._able(Pausable, "verb:pause").pause, self.ref)
 
-    def resume(self) -> Job:
-        """Resume a paused job, or continue one that has ended from its newest valid checkpoint, as a new job."""
+    def resume(self, *, accept_unknown_cost: bool = False) -> Job:
+        """Resume a paused job, or continue one that has ended from its newest valid checkpoint, as a new job.
+
+        ``accept_unknown_cost`` is for a new job: see `Client.plan`.
+        """
         if self.snapshot().has_ended:
-            return self._client.resume(self.ref)
+            return self._client.resume(self.ref, accept_unknown_cost=accept_unknown_cost)
         reading(self._client.clock, self._able(Pausable, "verb:resume").resume, self.ref)
         return self
 

@@ -222,12 +222,14 @@ def test_a_limit_counts_what_the_continued_jobs_cost(desk: Desk) -> None:
     assert [costs[job.ref].usd for job in (first, second, third)] == pytest.approx([0.05, 0.03, 0.02], abs=1e-3)
 
 
-def test_an_unknown_cost_of_a_continued_job_is_a_warning(memory_path: Path) -> None:
+def test_an_unknown_cost_of_a_continued_job_is_refused(memory_path: Path) -> None:
     desk = Desk(memory_path, usd_per_hour=None)
     desk.vendor.follow(Script(steps=99, fails="no memory"))
     job = desk.client.submit(desk.spec(cap=0.05), accept_unknown_cost=True)
     desk.clock.advance(10_000)
-    child = job.resume()
+    with pytest.raises(PolicyRefused, match=f"the cost of {job.ref} is unknown"):
+        job.resume()
+    child = job.resume(accept_unknown_cost=True)
     warnings = [one.message for one in desk.client.ledger.of_ref(child.ref).plan.warnings if one.field == CAP]
     assert any(f"the cost of {job.ref} is unknown" in one for one in warnings)
 

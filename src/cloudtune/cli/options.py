@@ -60,11 +60,16 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in th
             self.fail(str(error), param, ctx)
 
 
+accept_unknown_cost_option = click.option(
+    "--accept-unknown-cost", is_flag=True,
+    help="Allow a job whose cost is unknown although it has a cost limit or a budget.",
+)  # fmt: skip
+
+
 def spec_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """The spec file argument, and the options that change it."""
     for decorator in (
-        click.option("--accept-unknown-cost", is_flag=True, help="Allow a job whose cost is unknown although it has a "
-                     "cost limit or a budget."),
+        accept_unknown_cost_option,
         click.option("--resume", is_flag=True, help="If the last attempt failed or was stopped, continue from its "
                      "newest valid checkpoint."),
         click.option("--again", is_flag=True, help="Start a new attempt if the last one has ended."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune.cli.options import command, ref_argument
+from cloudtune.cli.options import accept_unknown_cost_option, command, ref_argument
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 @command("resume", without=("backend",))
 @ref_argument
-def resume(session: Session, ref: str) -> None:
+@accept_unknown_cost_option
+def resume(session: Session, ref: str, *, accept_unknown_cost: bool) -> None:
     """Resume a paused job, or continue one that has ended.
 
     To continue a job that has ended, a new job starts from its newest valid checkpoint. The reference of the new job
@@ -21,7 +22,7 @@ def resume(session: Session, ref: str) -> None:
     from cloudtune.cli.render_job import job_json
 
     job = session.job(ref)
-    going = job.resume()
+    going = job.resume(accept_unknown_cost=accept_unknown_cost)
     snapshot = going.snapshot()
     session.result(job_json(snapshot))
     session.put(str(going.ref))

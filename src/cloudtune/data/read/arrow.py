@@ -125,8 +125,8 @@ def _tables(
         number += len(rows)
         total += len(content) + ROW_OVERHEAD * len(rows)
         filled_rows += len(filled)
-        if message := expansion(size, total, filled_rows):
-            faults.error("decompressed_too_large", message, file=name, fix=AS_JSONL)
+        if excess := expansion(size, total, filled_rows):
+            faults.error("decompressed_too_large", excess, file=name, fix=AS_JSONL)
             return False
 
 

@@ -54,6 +54,8 @@ def test_changes_are_shown_and_used(bedrock: Desk) -> None:
 def test_back_ends_without_such_an_api_are_named(bedrock: Desk) -> None:
     done = bedrock.run("catalog", "refresh", "--json").json
     assert [one["backend"] for one in done["refreshed"]] == ["bedrock"]
-    assert {one["backend"] for one in done["not_refreshed"]} == {"azure_openai", "openai", "sagemaker"}
+    failed = {one["backend"]: one["problem"] for one in done["not_refreshed"]}
+    assert failed.keys() == {"azure_openai", "openai", "sagemaker"}
+    assert failed["openai"] == "the API of openai has no figures for the catalog"
     refused = bedrock.run("catalog", "refresh", "--backend", "scripted")
     assert (refused.code, "has no figures for the catalog" in refused.err) == (2, True)

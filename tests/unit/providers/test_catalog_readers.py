@@ -12,6 +12,7 @@ from botocore.stub import Stubber
 
 from cloudtune.catalog import load
 from cloudtune.optional import CatalogReader
+from cloudtune_providers.azure_openai.catalog_reader import catalog_of
 from cloudtune_providers.bedrock.backend import BedrockBackend
 from cloudtune_providers.sagemaker.backend import SageMakerBackend
 
@@ -102,3 +103,18 @@ def test_empty_lists_change_nothing(vendor: str) -> None:
     made = (BedrockBackend if vendor == "bedrock" else SageMakerBackend)(factory=stubbed(replies))
     found = made.read_catalog(TODAY)
     assert (found.sources, found.models, found.rates) == ({}, (), ())
+
+
+def test_azures_models_get_the_day_on_which_training_ends() -> None:
+    tunes = {"capabilities": {"fineTune": "true"}}
+    known = load("azure_openai")
+    found = catalog_of([
+        {"name": "gpt-4.1", "version": "2025-04-14", "deprecation": {"fineTune": "2027-01-31T00:00:00Z"}} | tunes,
+        {"name": "gpt-9", "version": "2027-01-01"} | tunes, {"name": "embed", "version": "1"},
+        {"name": "Qwen-32B", "version": "1"} | tunes, {"name": "a\x1b", "version": "1"} | tunes,
+    ], known, TODAY)  # fmt: skip
+    models = {model.id: model for model in found.models}
+    assert models.keys() == {"gpt-4.1-2025-04-14", "gpt-9-2027-01-01", "Qwen-32B"}
+    changed, old = models["gpt-4.1-2025-04-14"], known.model("gpt-4.1-2025-04-14")
+    assert old is not None
+    assert (changed.no_new_jobs_from, changed.ends, changed.methods) == (date(2027, 1, 31), old.ends, old.methods)

@@ -5,7 +5,8 @@ decisions: back ends interpret its values.
 """
 
 from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source, Substitute
-from cloudtune.catalog.reading import load, read, vendors
+from cloudtune.catalog.reading import current, load, read, vendors
+from cloudtune.catalog.tunable import TunableModel, tunable
 
 __all__ = [
     "Catalog",
@@ -18,7 +19,10 @@ __all__ = [
     "Rates",
     "Source",
     "Substitute",
+    "TunableModel",
+    "current",
     "load",
     "read",
+    "tunable",
     "vendors",
 ]

@@ -37,6 +37,12 @@ class Source(Entry, frozen=True, kw_only=True):
     url: str | None = None
     trust: Trust = "official"
     """``official``: the vendor's page, schema or SDK. ``reported``: a third party."""
+    shelf_days: int = 90
+    """How long after ``seen`` the figures are taken as current."""
+
+    def is_stale(self, on: date) -> bool:
+        """Whether the figures should be read again by that day."""
+        return (on - self.seen).days > self.shelf_days
 
 
 class Model(Figure, frozen=True, kw_only=True):
@@ -132,7 +138,10 @@ class Range(Figure, frozen=True, kw_only=True):
 class Price(Figure, frozen=True, kw_only=True):
     """A list price."""
 
-    what: Literal["training", "input", "cached_input", "output", "hosting", "storage", "provisioned"]
+    what: Literal[
+        "training", "input", "cached_input", "output", "base_input", "base_output", "hosting", "storage", "provisioned"
+    ]  # fmt: skip
+    """``input`` and ``output`` are prices of the tuned model, ``base_input`` and ``base_output`` of the base model."""
     usd: float
     per: str
     """``1M tokens``, ``hour``, ``model and month`` ..."""

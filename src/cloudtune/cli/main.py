@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: dict[str, str] = {
+    "advise": "Recommend prompting, RAG or fine-tuning; compute when tuning pays.",
     "init": "Create a commented job spec.",
     "plan": "Show what submit would do, without doing it.",
     "run": "Plan, confirm, submit and watch a job.",
@@ -46,6 +47,8 @@ COMMANDS: dict[str, str] = {
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",
     "backends": "List the back ends and what they support.",
+    "models": "List which models can be tuned where, with prices and end dates.",
+    "catalog": "Read models, end dates and prices again from the vendors' APIs.",
     "methods": "Show which methods and adapters can be combined, and why others cannot.",
     "schema": "Print the JSON Schema of a job spec.",
     "config": "Show settings and their sources; trust a project's configuration file.",

@@ -309,6 +309,12 @@ def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[s
             "prompt": "" if isinstance(row.record, Text) else row.prompt_text,
             "expected": row.expected,
             "answers": {one.name: one.answers[number] for one in models},
+            "tokens": {
+                one.name: [answer.prompt_tokens, answer.completion_tokens]
+                for one in models
+                for answer in one.generations[number : number + 1]
+                if answer.prompt_tokens is not None and answer.completion_tokens is not None
+            },
         }
         for number, row in enumerate(rows)
     )

@@ -87,7 +87,10 @@ def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[
                 raise click.BadParameter(f"{text!r}: {error}", param_hint="--fault") from error
         _tell(session, emulator)
         stopped.wait()
+        leaks = ", ".join(f"{count} {kind}" for kind, count in emulator.leaks().items())
     session.say("stopped")
+    if leaks:
+        session.say(f"not deleted, and billed by the hour at a vendor: {leaks}")
 
 
 def opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:

@@ -57,7 +57,12 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
             with Client(config=load_config(folder)) as client:
                 old = _trained(session, client, spec, found.source)
                 new = _trained(session, client, found.spec, found.target)
-                return client.evaluate(new, data, against=[old], options=options, trust_reward=True)
+                evaluation = client.evaluate(new, data, against=[old], options=options, trust_reward=True)
+                for deployment in client.deployments():
+                    client.remove(deployment)
+            if leaks := emulator.leaks():
+                session.say(f"rehearsal: not deleted: {leaks}", even_quiet=True)
+            return evaluation
 
 
 def _trained(session: Session, client: Client, spec: JobSpec, backend: str) -> Job:

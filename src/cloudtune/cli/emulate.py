@@ -53,6 +53,11 @@ NEEDS = "uvicorn"
     help="With --engine train: JSON file that maps vendor models to local models.",
 )
 @click.option(
+    "--service",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Profile of an OpenAI-compatible service, whose dialect /v1 then has: a JSON file.",
+)
+@click.option(
     "--speed", type=click.FloatRange(min=0), default=1.0, help="Simulated seconds per real second. 0 stops the clock."
 )
 @click.option("--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="OpenAI API key to accept. Default: generated.")

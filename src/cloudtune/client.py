@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +25,6 @@ from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
 from cloudtune.ledger.costs import JobCost, job_costs
-from cloudtune.ledger.evaluations import forget_if_deleted
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import Closeable, InPlace, capabilities_of
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
     from cloudtune.config.config import Config
     from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.models import Address
-    from cloudtune.evaluation.prepared import Requested
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.moving import Move
@@ -674,11 +671,10 @@ class Client:
             trust_reward=trust_reward, accept_unknown_cost=accept_unknown_cost,
             on_update=on_update or (lambda update: None),
         )  # fmt: skip
-        progress = on_progress or (lambda name, done, count: None)
 
         def evaluator() -> Evaluator:
-            return Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
-                             trust_reward=trust_reward)  # fmt: skip
+            return Evaluator(self.ledger, self._clock, self.backend, progress=on_progress,
+                             trust_remote_code=trust_remote_code, trust_reward=trust_reward)  # fmt: skip
 
         return tuned(study, evaluator)
 
@@ -721,54 +717,25 @@ class Client:
             InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
         from cloudtune.evaluation.evaluating import Evaluator
+        from cloudtune.evaluation.prepared import evaluation_in_spec
         from cloudtune.evaluation.result import EvaluateOptions, save
         from cloudtune.spec import Source
 
-        subject = self._subject(model)
-        from_spec = data is None
+        subject, from_spec = self._subject(model), data is None
         if data is None:
-            (data, against, guard, options), trust_reward = self._evaluation_in_spec(subject, spec, trust_reward)
+            (data, against, guard, options), trust_reward = evaluation_in_spec(self.ledger, subject, spec, trust_reward)
         options = options or EvaluateOptions()
-        subjects = [subject, *map(self._subject, against)]
-        if twice := [
-            str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
-        ]:
-            raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
-        progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, on_cost or (lambda cost: None),
-                              trust_remote_code=trust_remote_code,
-                              trust_reward=trust_reward)  # fmt: skip
-        judge = None if options.judge is None else self._subject(options.judge.model)
-        try:
-            found = evaluator.evaluate(
-                subject, subjects[1:], Source(path=data) if isinstance(data, str) else data, options,
-                guard=Source(path=guard) if isinstance(guard, str) else guard, judge=judge,
-            )  # fmt: skip
-            found = msgspec.structs.replace(found, from_spec=from_spec)
-            if store and isinstance(subject, Job):
-                save(self.ledger, subject.ref, found)
-        finally:
-            for one in (*subjects, judge):
-                if isinstance(one, Job):
-                    forget_if_deleted(self.ledger, one.ref)
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress=on_progress, on_cost=on_cost,
+                              trust_remote_code=trust_remote_code, trust_reward=trust_reward)  # fmt: skip
+        found = evaluator.evaluate(
+            subject, [self._subject(one) for one in against], Source(path=data) if isinstance(data, str) else data,
+            options, guard=Source(path=guard) if isinstance(guard, str) else guard,
+            judge=None if options.judge is None else self._subject(options.judge.model),
+        )  # fmt: skip
+        found = msgspec.structs.replace(found, from_spec=from_spec)
+        if store and isinstance(subject, Job):
+            save(self.ledger, subject.ref, found)
         return found
-
-    def _evaluation_in_spec(
-        self, subject: Job | Address, spec: JobSpec | None, trust_reward: bool
-    ) -> tuple[Requested, bool]:
-        """The evaluation that the spec asks for, and whether its functions can run."""
-        from cloudtune.evaluation.function_trust import are_functions_trusted
-        from cloudtune.evaluation.models import trained_with
-        from cloudtune.evaluation.prepared import requested
-
-        if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
-            spec = trained_with(made)
-            trust_reward = trust_reward or are_functions_trusted(made.plan.spec)  # confirmed at the submission
-        asked = None if spec is None else requested(spec)
-        if asked is None:
-            raise InputError("no rows are given, and the spec of the model has no evaluation",
-                             hint="name the file with the held-out rows")  # fmt: skip
-        return asked, trust_reward
 
     def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
         """The last evaluation of a job that is stored next to this ledger, or None. Asks no model."""

@@ -22,7 +22,7 @@ from cloudtune.evaluation.prepared import guard_options, prepare
 from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
 from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
 from cloudtune.evaluation.runs import Asking, ModelRun
-from cloudtune.ledger.evaluations import answers_file
+from cloudtune.ledger.evaluations import answers_file, forget_if_deleted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,12 +53,13 @@ class Evaluator:
     """Asks models for answers, with the store of a ledger."""
 
     def __init__(
-        self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], progress: Progress,
-        on_cost: Callable[[EvaluationCost], None], *, trust_remote_code: bool = False, trust_reward: bool = False,
+        self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], *, progress: Progress | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None, trust_remote_code: bool = False,
+        trust_reward: bool = False,
     ) -> None:  # fmt: skip
         self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
         self._answers = Answers(answers_file(ledger), clock)
-        self._progress, self._on_cost = progress, on_cost
+        self._progress, self._on_cost = progress or (lambda name, done, count: None), on_cost or (lambda cost: None)
         self._trust, self.trust_reward = trust_remote_code, trust_reward
 
     def evaluate(
@@ -69,6 +70,19 @@ class Evaluator:
 
         ``judge`` is the model of ``options.judge``.
         """
+        if twice := [_address(one) for one, count in Counter([subject, *against]).items() if count > 1]:
+            raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
+        try:
+            return self._evaluate(subject, against, data, options, guard, judge)
+        finally:
+            for one in (subject, *against, judge):
+                if one is not None and not isinstance(one, Address):
+                    forget_if_deleted(self._ledger, one.ref)
+
+    def _evaluate(
+        self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
+        guard: Source | None, judge: Job | Address | None,
+    ) -> Evaluation:  # fmt: skip
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
         test = prepare(data, options, spec, trusted=self.trust_reward)
         of_guard = guard_options(options)
@@ -218,6 +232,10 @@ def _baselines(part: _Part, training: Data | None, options: EvaluateOptions) -> 
     if options.baselines and test.kind == "pair":
         found.append(Answered("copy of the source", "copy", [row.prompt_text for row in test.rows]))
     return found
+
+
+def _address(model: Job | Address) -> str:
+    return str(model if isinstance(model, Address) else model.ref)
 
 
 def _judged_models(answered: Sequence[Answered], *, in_pairs: bool) -> list[list[Answered]]:

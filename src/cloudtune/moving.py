@@ -211,13 +211,14 @@ def _accepted(
     while True:
         spec = JobSpec.model_validate(document)
         found = list(target.check(spec))
-        refused = [problem for problem in found if problem.severity == "error" and _is_value(problem, document)]
+        errors = {problem.field or "": problem.message for problem in found if problem.severity == "error"}
+        refused = {field: message for field, message in errors.items() if _is_value(field, document)}
         if not refused:
             break
-        for problem in refused:
-            field = "adapter" if problem.field == "adapter.type" else problem.field
+        for place, message in refused.items():
+            field = "adapter" if place == "adapter.type" else place
             is_new = field not in reasons
-            reasons[field] = f"{target.name} refuses the value: {problem.message}"
+            reasons[field] = f"{target.name} refuses the value: {message}"
             nearest = _nearest(spec, field, document, target) if is_new else None
             _drop(document, field)
             if nearest is not None:
@@ -241,9 +242,8 @@ def _nearest(spec: JobSpec, field: str, document: dict[str, Any], target: Backen
     return nearest if nearest != value and entry.fault(nearest) is None else None
 
 
-def _is_value(problem: Problem, document: dict[str, Any]) -> bool:
-    """Whether the problem is about a value that can be left out."""
-    field = problem.field
+def _is_value(field: str, document: dict[str, Any]) -> bool:
+    """Whether the field has a value that can be left out."""
     kept = ("model", "backend", "backends", "data", "name", "method.name", "method")
     return field not in kept and field.partition(".")[0] not in kept[:4] and _holds(document, field)
 

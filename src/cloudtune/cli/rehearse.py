@@ -38,14 +38,19 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
 
     Raises:
         InputError: The spec has no held-out rows.
+        UnsupportedError: The move is to a compatible service of the same back end.
         JobFailed: One of the jobs failed.
     """
     from cloudtune.client import Client
     from cloudtune.config.config import load_config
-    from cloudtune.errors import InputError
+    from cloudtune.errors import InputError, UnsupportedError
     from cloudtune.evaluation.prepared import requested
     from cloudtune.evaluation.result import EvaluateOptions
 
+    if found.source == found.target:
+        raise UnsupportedError(
+            "a compatible service is not rehearsed", hint="serve its dialect: cloudtune emulate --service FILE"
+        )
     asked = requested(spec)
     if asked is None and spec.data.test is None:
         raise InputError("the spec has no held-out rows to compare the models", hint="set data.test, e.g. 0.1")

@@ -18,7 +18,10 @@ from cloudtune.prompts import Passage, ToolPrompt
 from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Likelihood, Prediction, TunedModel, Value
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from cloudtune.backend import Backend, Capabilities
+    from cloudtune.catalog.document import Catalog
     from cloudtune.cost import AnswerPrice, CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
@@ -354,6 +357,17 @@ class Preflight(Protocol):
         Args:
             spec: Also check what this job needs.
             plan: The plan of the job, if there is one.
+        """
+
+
+@runtime_checkable
+class CatalogReader(Protocol):
+    """A back end that can read figures of its catalog from the vendor's own API."""
+
+    def read_catalog(self, on: date) -> Catalog:
+        """Return the models, dates and prices that the API has, with ``on`` as the day they were read. Read-only.
+
+        Text from the vendor that is no plausible name is left out. What the API does not have is not in the result.
         """
 
 

@@ -16,6 +16,7 @@ from pydantic_core import PydanticKnownError
 from cloudtune.methods import METHODS, MethodName
 from cloudtune.spec_method import Method
 from cloudtune.spec_trained import Adapter, AdapterName, Layers
+from cloudtune.spec_tune import Tune
 from cloudtune.spec_types import (
     Fraction,
     NaturalFloat,
@@ -309,6 +310,8 @@ class JobSpec(Part):
     limits: Limits = Limits()
     evaluation: Annotated[EvaluationSettings, short("data", EvaluationSettings | str)] | None = None
     """Measured on this machine after the job has succeeded. Not part of the job's identity."""
+    tune: Tune | None = None
+    """The search of `cloudtune tune`. A single job does not use it."""
     tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Tag] = {}
     seed: Seed | None = None
     overrides: dict[str, dict[str, Any]] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cli.conftest import SLOW, SPEC
 
+from cloudtune.client import Client
 from cloudtune.testing.faults import FOREVER, Fault
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
         assert done.code == 2
         assert f"named twice: {job}" in done.err
     assert desk.run("compare", "job", "--data", data).code == 2
-    assert against["answers"][0].keys() == {"file", "line", "prompt", "expected", "answers"}
+    assert against["answers"][0].keys() == {"file", "line", "prompt", "expected", "answers", "tokens"}
     assert against["answers"][0]["file"] == data
 
 
@@ -301,6 +302,21 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
     assert not stored.exists()
     with closing(sqlite3.connect(answers)) as db:  # those of a model without a job remain
         assert db.execute("SELECT DISTINCT asked_for FROM answers").fetchall() == [("scripted=base-1",)]
+
+
+def test_a_job_that_is_deleted_during_its_evaluation_leaves_nothing(desk: Desk, job: str) -> None:
+    client, asked = Client(), []
+
+    def progress(name: str, done: int, count: int) -> None:
+        if done == 5 and not asked:
+            asked.append(name)
+            client.attach(job).delete()
+
+    found = client.evaluate(job, with_answers(""), on_progress=progress)
+    assert (found.rows, len(asked)) == (len(ROWS), 1)
+    assert not list((desk.home / "evaluations").iterdir())
+    with closing(sqlite3.connect(desk.home / "answers" / "answers.db")) as db:
+        assert db.execute("SELECT count(*) FROM answers").fetchone() == (0,)
 
 
 def test_models_without_a_job_are_evaluated(desk: Desk, job: str) -> None:

@@ -22,6 +22,7 @@ from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import date
 
     import openai
     from azure.ai.ml import MLClient
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities
+    from cloudtune.catalog import Catalog
     from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
@@ -137,6 +139,10 @@ class AzureOpenAIBackend(DelegatingBackend):
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`."""
         return self._route.model(ref)
+
+    def read_catalog(self, on: date) -> Catalog:
+        """See `CatalogReader`. Requires the route of a resource."""
+        return self._resource("verb:deploy").read_catalog(on)
 
     # -- only for the foundry route --------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.bedrock import (
+    catalog_reader,
     import_plan,
     import_rules,
     open_weight,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
+    from cloudtune.catalog import Catalog
     from cloudtune.cost import AnswerPrice, CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
@@ -176,6 +178,10 @@ class BedrockBackend:
         """See `cloudtune.backend.Preflight`."""
         is_open = spec is not None and self._rules().is_open_weight(spec.model_for(NAME))
         return Preflight(self._clients, self._options).checks(spec, self._open_weight if is_open else None)
+
+    def read_catalog(self, on: date) -> Catalog:
+        """See `CatalogReader`."""
+        return catalog_reader.read_catalog(self._clients, self._catalog, on)
 
     def documents(self) -> Mapping[str, str]:
         """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is a placeholder."""

@@ -19,10 +19,10 @@ from cloudtune.evaluation.judge import Judge, judge_questions, read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
 from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts, trained_with
 from cloudtune.evaluation.prepared import guard_options, prepare
-from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
+from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage, save
 from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
 from cloudtune.evaluation.runs import Asking, ModelRun
-from cloudtune.ledger.evaluations import answers_file
+from cloudtune.ledger.evaluations import answers_file, forget_if_deleted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,24 +53,42 @@ class Evaluator:
     """Asks models for answers, with the store of a ledger."""
 
     def __init__(
-        self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], progress: Progress,
-        on_cost: Callable[[EvaluationCost], None], *, trust_remote_code: bool = False, trust_reward: bool = False,
+        self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], *, progress: Progress | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None, trust_remote_code: bool = False,
+        trust_reward: bool = False,
     ) -> None:  # fmt: skip
         self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
         self._answers = Answers(answers_file(ledger), clock)
-        self._progress, self._on_cost = progress, on_cost
-        self._trust, self._trust_reward = trust_remote_code, trust_reward
+        self._progress, self._on_cost = progress or (lambda name, done, count: None), on_cost or (lambda cost: None)
+        self._trust, self.trust_reward = trust_remote_code, trust_reward
 
     def evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
-        *, guard: Source | None = None, judge: Job | Address | None = None,
+        *, guard: Source | None = None, judge: Job | Address | None = None, from_spec: bool = False, store: bool = True,
     ) -> Evaluation:  # fmt: skip
         """Evaluate a model against its baselines and other models. See `Client.evaluate`.
 
-        ``judge`` is the model of ``options.judge``.
+        ``judge`` is the model of ``options.judge``. ``from_spec``: the spec of the job asks for this evaluation.
         """
+        if twice := [_address(one) for one, count in Counter([subject, *against]).items() if count > 1]:
+            raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
+        try:
+            found = self._evaluate(subject, against, data, options, guard, judge)
+            found = msgspec.structs.replace(found, from_spec=from_spec)
+            if store and not isinstance(subject, Address):
+                save(self._ledger, subject.ref, found)
+            return found
+        finally:
+            for one in (subject, *against, judge):
+                if one is not None and not isinstance(one, Address):
+                    forget_if_deleted(self._ledger, one.ref)
+
+    def _evaluate(
+        self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
+        guard: Source | None, judge: Job | Address | None,
+    ) -> Evaluation:  # fmt: skip
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
-        test = prepare(data, options, spec, trusted=self._trust_reward)
+        test = prepare(data, options, spec, trusted=self.trust_reward)
         of_guard = guard_options(options)
         general = None if guard is None else prepare(guard, of_guard, None)
         model = self._opened(subject, test, *([] if general is None else [general]))
@@ -95,6 +113,12 @@ class Evaluator:
         found = self._evaluated(parts[0], model, others, options, referee)
         forgot = None if general is None else self._evaluated(parts[1], model, [], of_guard)
         return msgspec.structs.replace(found, guard=forgot)
+
+    def answered(self, jobs: Sequence[Job], test: Prepared, options: EvaluateOptions) -> list[Answered]:
+        """The answers of the jobs' models to the rows."""
+        asking, prompts = self._asking(test, options), [row.prompt for row in test.rows]
+        models = [self._opened(job, test) for job in jobs]
+        return [asking.ask(ModelRun(model.name, "other", model, prompts)) for model in models]
 
     def _asking(self, test: Prepared, options: EvaluateOptions) -> Asking:
         return Asking(self._answers, test, options.parallel, self._progress)
@@ -149,7 +173,7 @@ class Evaluator:
             against=tuple(one.address for one in others), made_at=self._clock.now(), options=options,
             rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
             metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,
-            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=_overlap(test.rows, training),
+            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=overlap_of(test.rows, training),
             notes=tuple(notes),
             confusion=_confusion(tuned, test.expected) if 0 < test.labels <= MOST_LABELS else None,
             answers=_by_row(test.rows, answered), usage=usage, judged=judged,
@@ -214,6 +238,10 @@ def _baselines(part: _Part, training: Data | None, options: EvaluateOptions) -> 
     return found
 
 
+def _address(model: Job | Address) -> str:
+    return str(model if isinstance(model, Address) else model.ref)
+
+
 def _judged_models(answered: Sequence[Answered], *, in_pairs: bool) -> list[list[Answered]]:
     """The models whose answers are judged: each alone, or the first one with the base or else the next model."""
     models = [one for one in answered if one.generations]
@@ -259,7 +287,8 @@ def _most_frequent(training: Data | None, rows: Sequence[TestRow], values_of: Ca
     return (known or tested).most_common(1)[0][0]
 
 
-def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+def overlap_of(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+    """Test rows that are also training rows, or why that is not known."""
     if training is None:
         return Overlap(checked=False, reason="this ledger does not have the job of the model")
     try:
@@ -302,6 +331,12 @@ def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[s
             "prompt": "" if isinstance(row.record, Text) else row.prompt_text,
             "expected": row.expected,
             "answers": {one.name: one.answers[number] for one in models},
+            "tokens": {
+                one.name: [answer.prompt_tokens, answer.completion_tokens]
+                for one in models
+                for answer in one.generations[number : number + 1]
+                if answer.prompt_tokens is not None and answer.completion_tokens is not None
+            },
         }
         for number, row in enumerate(rows)
     )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloudtune.data.records import Labelled
 from cloudtune.errors import InputError, PolicyRefused
 from cloudtune.evaluation.choosing import check_files, chosen_metrics
+from cloudtune.evaluation.function_trust import are_functions_trusted
 from cloudtune.evaluation.judge import read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, labels_of, task_of
-from cloudtune.evaluation.models import predicts
+from cloudtune.evaluation.models import Address, predicts, trained_with
 from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from cloudtune.evaluation.metrics import Metric, Task
     from cloudtune.evaluation.rows import TestRow
+    from cloudtune.job import Job
+    from cloudtune.ledger.ledger import Ledger
     from cloudtune.spec import Data, JobSpec, Source
 
 _MAX_TOKENS = (16, 1024)
@@ -49,6 +52,24 @@ def requested(spec: JobSpec) -> Requested | None:
         judge=None if asked.judge is None else JudgeOptions(**asked.judge.model_dump()),
     )  # fmt: skip
     return Requested(asked.data or spec.data, asked.against, asked.guard, options)
+
+
+def evaluation_in_spec(
+    ledger: Ledger, model: Job | Address, spec: JobSpec | None, trust_reward: bool
+) -> tuple[Requested, bool]:
+    """The evaluation that a spec asks for, and whether its functions can run.
+
+    Without a spec, it is that of the model's job: the submission has confirmed its functions. Raises InputError if the
+    spec has no evaluation.
+    """
+    if spec is None and not isinstance(model, Address) and (made := ledger.of_ref(model.ref)) is not None:
+        spec = trained_with(made)
+        trust_reward = trust_reward or are_functions_trusted(made.plan.spec)
+    asked = None if spec is None else requested(spec)
+    if asked is None:
+        raise InputError("no rows are given, and the spec of the model has no evaluation",
+                         hint="name the file with the held-out rows")  # fmt: skip
+    return asked, trust_reward
 
 
 class Prepared(NamedTuple):

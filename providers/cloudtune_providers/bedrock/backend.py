@@ -377,8 +377,6 @@ class BedrockBackend:
         """See `PricedAnswers`. Tuned models may also be billed by the hour, so only base models have a price."""
         return answer_price(self._catalog, model.base) if base or model.ref is None else None
 
-    # -- internal --------------------------------------------------------------------------------------------------
-
     def _room(self, ref: JobRef) -> tuple[Jobs | Imports | Registrations, str]:
         """The module for jobs of that kind, and the job's name. Raises JobNotFound for another account or region."""
         scope = self._clients.scope()

@@ -9,6 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cloudtune.advice import Advice as Advice
+    from cloudtune.advice import BreakEven as BreakEven
+    from cloudtune.advice import Prices as Prices
+    from cloudtune.advice import advise as advise
+    from cloudtune.advice import break_even as break_even
     from cloudtune.aio import AsyncClient as AsyncClient
     from cloudtune.aio import AsyncJob as AsyncJob
     from cloudtune.backend import Backend as Backend
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
     from cloudtune.watch import Update as Update
 
 _HOMES = {
+    "advice": ("Advice", "BreakEven", "Prices", "advise", "break_even"),
     "aio": ("AsyncClient", "AsyncJob"),
     "backend": ("Backend", "Capabilities"),
     "client": ("Client", "connect"),
@@ -104,12 +110,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
+    "Advice",
     "ArchiveError",
     "AsyncClient",
     "AsyncJob",
     "Backend",
     "BackendError",
     "BackendNotInstalled",
+    "BreakEven",
     "Capabilities",
     "Checkpoint",
     "Client",
@@ -163,7 +171,9 @@ __all__ = [
     "UnsupportedError",
     "Update",
     "WaitTimeout",
+    "advise",
     "backend_names",
+    "break_even",
     "connect",
     "load_spec",
 ]

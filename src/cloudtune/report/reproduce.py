@@ -48,10 +48,13 @@ def commands(report: Report, *, only_evaluate: bool = False) -> str:
 def _options(found: Evaluation) -> list[tuple[str, object]]:
     """The options of ``cloudtune evaluate`` that make the evaluation."""
     given = found.options
+    judge = given.judge
     return [
         *(("--data", file) for file in found.data or ("test.jsonl",)), *(("--metric", name) for name in given.metrics),
         *(("--against", model) for model in found.against),
         ("--guard", found.guard.data[0] if found.guard is not None and found.guard.data else None),
         ("--few-shot", given.few_shot), ("--max-rows", given.max_rows), ("--max-tokens", given.max_tokens),
+        *((("--judge", judge.model), ("--rubric", judge.rubric), ("--human-labels", judge.human_labels))
+          if judge is not None else ()),
         ("--group", given.group), ("--seed", given.seed),
     ]  # fmt: skip

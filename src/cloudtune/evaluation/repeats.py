@@ -77,7 +77,7 @@ def compare_repeats(
 
 
 def _worth(metric: Metric, one: Comparison, rows: int, count: int) -> str:
-    unit = " points" if metric.span else ""
+    unit = " points of" if metric.span else ""
     margin, interval = "", ""
     if one.low is not None and one.high is not None:
         margin = f" ± {metric.shown((one.high - one.low) / 2)}"

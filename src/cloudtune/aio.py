@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.backend import Backend
+    from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
@@ -353,14 +354,17 @@ class AsyncClient:
         guard: Source | str | None = None,
         options: EvaluateOptions | None = None,
         spec: JobSpec | None = None,
+        store: bool = True,
         trust_remote_code: bool = False,
         trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None,
     ) -> Evaluation:
-        """See `Client.evaluate`. ``on_progress`` is called in the worker thread."""
+        """See `Client.evaluate`. ``on_progress`` and ``on_cost`` are called in the worker thread."""
         return await asyncio.to_thread(
             self._client.evaluate, model, data, against=against, guard=guard, options=options, spec=spec,
-            trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_progress=on_progress,
+            store=store, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+            on_progress=on_progress, on_cost=on_cost,
         )  # fmt: skip
 
     async def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:

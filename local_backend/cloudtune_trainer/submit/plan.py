@@ -36,6 +36,8 @@ FORMAT = "cloudtune"
 """The format of the trainer's rows: canonical records."""
 TRAINED = methods_of(*TRAINER_TASKS)
 DEFAULT_MAX_LENGTH = 1024
+COMMON_OVERRIDES = ("log_every", "preference", "revision", "trust_remote_code")
+"""Overrides with one meaning on all back ends that run this trainer."""
 _CHARS_PER_TOKEN = 3.0
 
 _HYPERPARAMETERS: dict[str, Any] = {

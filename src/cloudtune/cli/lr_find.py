@@ -66,9 +66,9 @@ def _show(session: Session, found: RateSuggestion) -> None:
           right=columns)  # fmt: skip
     size = shutil.get_terminal_size((100, 30))
     smoothed = [(math.log10(point.learning_rate), point.smoothed) for point in found.points]
-    axis = (f"{found.points[0].learning_rate:.0e}", f"learning rate {found.points[-1].learning_rate:.0e}")
-    session.put(curves({"smoothed loss": smoothed}, width=min(size.columns, 100), height=16, axis=axis,
-                       colour=sys.stdout.isatty()))  # fmt: skip
+    ends = (f"{found.points[0].learning_rate:.0e}", f"{found.points[-1].learning_rate:.0e}")
+    session.put(curves({"smoothed loss": smoothed}, width=min(size.columns, 100), height=16, across="learning rate",
+                       ends=ends, colour=sys.stdout.isatty()))  # fmt: skip
     if found.suggestion is None:
         session.put("no suggestion: the loss never falls in this range; try other rates with --min and --max")
         return

@@ -59,7 +59,7 @@ _POINTS = 41
     help="A price of the break-even: training, hosting_month, "
     "or, per 1M tokens, base_input, base_output, tuned_input, tuned_output. Repeatable.",
 )
-@click.option("--months", type=float, default=12, show_default=True, help="How long the tuned model is used.")
+@click.option("--months", type=float, help="How long the tuned model is used. Default: 12, or until its end date.")
 @click.option(
     "--margin",
     type=float,
@@ -71,7 +71,7 @@ _POINTS = 41
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Save the plot to this file.")  # fmt: skip
 def advise(
     session: Session, file: Path | None, job: str | None, evaluation_file: Path | None, usd: tuple[str, ...],
-    months: float, margin: float, plot: bool, png: Path | None, **situation: Any,
+    months: float | None, margin: float, plot: bool, png: Path | None, **situation: Any,
 ) -> None:  # fmt: skip
     """Recommend prompting, RAG, fine-tuning, more pre-training or a combination, with reasons.
 
@@ -114,7 +114,7 @@ def on_a_terminal() -> bool:
 
 
 def _break_even(
-    session: Session, job: str | None, file: Path | None, usd: Sequence[str], months: float, margin: float
+    session: Session, job: str | None, file: Path | None, usd: Sequence[str], months: float | None, margin: float
 ) -> BreakEven:
     from cloudtune.advice import break_even
     from cloudtune.advice.prices import prices_for
@@ -134,7 +134,8 @@ def _break_even(
             raise InputError(f"{ref} has not been evaluated on this machine", hint=hint)
         evaluation = stored
     prices = prices_for(evaluation.ref, ledger).given(usd)
-    return break_even(evaluation, prices, months=months, margin=margin)
+    used = months if months is not None else prices.months_of_use(session.client.clock.now().date())
+    return break_even(evaluation, prices, months=used, margin=margin)
 
 
 def _put(session: Session, found: Advice | None, costs: BreakEven | None, *, plot: bool) -> None:
@@ -175,7 +176,8 @@ def _put_costs(session: Session, costs: BreakEven) -> None:
         session.put(f"  - {reason}")
     session.put("")
     if costs.quality:
-        session.put(f"Quality: {costs.quality}\n")
+        session.put(f"Quality: {costs.quality}")
+    session.put(f"Training is spread over {costs.months:.3g} months.\n")
     prices = costs.prices
     low, high = prices.training_bounds
     rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -132,3 +133,13 @@ def test_catalog_prices_have_sources_and_unknown_ones_stay_unknown() -> None:
     assert prices_of("openai", "gpt-4.1-mini-2025-04-14", None).unknown() == ["training"]
     assert prices_of("openai", "gpt-0", None).unknown() == [name for name in PRICES if name != "hosting_month"]
     assert "hosting_month" in prices_of("azure_openai", "gpt-4.1-2025-04-14", None).unknown()  # it depends on the tier
+
+
+def test_a_model_that_ends_soon_is_used_for_less_than_a_year() -> None:
+    found = prices_of("openai", "gpt-4.1-mini-2025-04-14", None)
+    assert found.ends == date(2027, 1, 14)
+    assert found.months_of_use(date(2026, 1, 1)) == 12
+    assert found.months_of_use(date(2026, 12, 15)) == pytest.approx(30 * 12 / 365)
+    with pytest.raises(InputError, match="does not respond since 2027-01-14"):
+        found.months_of_use(date(2027, 1, 14))
+    assert Prices().months_of_use(date(2030, 1, 1)) == 12

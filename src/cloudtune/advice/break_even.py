@@ -156,13 +156,11 @@ def _quality(evaluation: Evaluation, against: str, margin: float) -> tuple[str, 
         return "", f"the evaluation does not compare the quality of the tuned model with that of {against}"
     interval = "" if found.low is None else f" ({found.low:+.4g} to {found.high:+.4g})"
     quality = f"{found.metric}: {found.difference:+.4g}{interval} against {against}: {found.verdict}"
-    if found.verdict == "helped":
+    worst = _worst(found)
+    if found.verdict == "helped" or (worst is not None and worst <= margin):
         return quality, ""
     if found.verdict == "worse":
         return quality, f"the tuned model is worse than {against}, so their costs are not comparable"
-    worst = _worst(found)
-    if worst is not None and worst <= margin:
-        return quality, ""
     limit = "" if worst is None else f": it may be {100 * worst:.1f}% of the metric's range worse"
     return quality, f"these rows do not show that the tuned model is as good as {against}{limit}"
 

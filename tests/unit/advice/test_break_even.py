@@ -77,7 +77,7 @@ def test_an_unknown_price_is_named_and_never_zero(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"verdict": "worse", "difference": -0.1}, "is worse than"),
+        ({"verdict": "worse", "difference": -0.1, "low": -0.15, "high": -0.05}, "is worse than"),
         ({"verdict": "no evidence", "low": -0.2, "high": 0.2}, "may be 20.0% of the metric's range worse"),
         ({"verdict": "no evidence", "low": None, "high": None}, "do not show that the tuned model is as good"),
         ({"verdict": "no evidence", "metric": "wer", "low": 0.0, "high": 0.0}, "do not show"),
@@ -98,6 +98,8 @@ def test_quality_within_the_margin_is_comparable() -> None:
     near = evaluation(verdict="no evidence", difference=0.0, low=-0.04, high=0.04)
     assert break_even(near, KNOWN).decision == "above"
     assert break_even(near, KNOWN, margin=0.03).decision == "undecided"
+    worse = evaluation(verdict="worse", difference=-0.02, low=-0.03, high=-0.01)
+    assert break_even(worse, KNOWN).decision == "above"
     with pytest.raises(InputError):
         break_even(near, KNOWN, months=0)
 

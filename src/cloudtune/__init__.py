@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from cloudtune.state import Metric as Metric
     from cloudtune.state import Prediction as Prediction
     from cloudtune.state import TunedModel as TunedModel
+    from cloudtune.tuning.result import TuneResult as TuneResult
+    from cloudtune.tuning.study import TuneUpdate as TuneUpdate
     from cloudtune.watch import Update as Update
 
 _HOMES = {
@@ -100,6 +102,8 @@ _HOMES = {
         "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "Prediction",
         "TunedModel",
     ),
+    "tuning.result": ("TuneResult",),
+    "tuning.study": ("TuneUpdate",),
     "watch": ("Update",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -159,6 +163,8 @@ __all__ = [
     "Step",
     "StepUpdate",
     "TransientError",
+    "TuneResult",
+    "TuneUpdate",
     "TunedModel",
     "Unavailable",
     "UnknownBackend",

@@ -16,6 +16,7 @@ from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOp
 from cloudtune_providers.azure_openai.row_rules import REINFORCEMENT
 from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend, Service
+from cloudtune_providers.openai_dialect.inference import why_no_tools
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.targets import target_of
 
@@ -175,3 +176,7 @@ class AzureOpenAIBackend(DelegatingBackend):
     ) -> Iterator[Generation]:
         """See `Generator`. The deployment of the model answers."""
         return self._resource("verb:generate").generate(model, prompts, options)
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`."""
+        return why_no_tools(self._options.answers)

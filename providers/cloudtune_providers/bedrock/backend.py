@@ -18,6 +18,7 @@ from cloudtune.cost import Usage
 from cloudtune.errors import CloudtuneError, JobNotFound
 from cloudtune.optional import Check, GenerateOptions
 from cloudtune.plan import Plan, Resolved
+from cloudtune.pricing import answer_price
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
     from cloudtune.catalog import Catalog
-    from cloudtune.cost import CostEstimate
+    from cloudtune.cost import AnswerPrice, CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
@@ -371,6 +372,10 @@ class BedrockBackend:
         if model.ref is not None and _is_open_weight(model.ref):
             return self._open_weight.generate(model, prompts, options)
         return self._answering.generate(model, prompts, options or GenerateOptions())
+
+    def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
+        """See `PricedAnswers`. Tuned models may also be billed by the hour, so only base models have a price."""
+        return answer_price(self._catalog, model.base) if base or model.ref is None else None
 
     # -- internal --------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 decisions: back ends interpret its values.
 """
 
-from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source
+from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source, Substitute
 from cloudtune.catalog.reading import current, load, read, vendors
 from cloudtune.catalog.tunable import TunableModel, tunable
 
@@ -18,6 +18,7 @@ __all__ = [
     "Rate",
     "Rates",
     "Source",
+    "Substitute",
     "TunableModel",
     "current",
     "load",

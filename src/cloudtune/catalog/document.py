@@ -64,6 +64,16 @@ class Model(Figure, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Substitute(Entry, frozen=True, kw_only=True):
+    """The model that replaces one of another back end. It is cloudtune's choice, not the vendor's."""
+
+    models: tuple[str, ...]
+    """Patterns of the other back ends' models."""
+    to: str = ""
+    """Empty: the model with the same name."""
+    why: str
+
+
 class Limit(Figure, frozen=True, kw_only=True):
     """A numeric limit."""
 
@@ -185,6 +195,7 @@ class Catalog(Entry, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     prices: tuple[Price, ...] = ()
     rates: tuple[Rates, ...] = ()
+    substitutes: tuple[Substitute, ...] = ()
 
     def model(self, name: str) -> Model | None:
         """Return the model with that id."""

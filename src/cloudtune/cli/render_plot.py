@@ -22,11 +22,12 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: two
 
 
 def curves(
-    series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, height: int, colour: bool, across: str = "step"
-) -> str:
+    series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, height: int, colour: bool,
+    across: str = "step", ends: tuple[str, str] | None = None,
+) -> str:  # fmt: skip
     """Plot the series on shared axes, with a legend. Empty if no series has two finite points.
 
-    ``across`` names the horizontal axis.
+    ``across`` names the horizontal axis, and ``ends`` its lowest and its highest value.
     """
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
@@ -47,7 +48,7 @@ def curves(
     for row, cells in enumerate(canvas.rows(paint)):
         label = labels[0] if row == 0 else labels[1] if row == canvas.height - 1 else ""
         lines.append(f"{label.rjust(margin)} ┤{cells}".rstrip())
-    low, high = figure(int(min(xs))), figure(int(max(xs)))
+    low, high = ends or (figure(int(min(xs))), figure(int(max(xs))))
     lines.append(f"{' ' * margin} └{'─' * canvas.width}")
     lines.append(f"{' ' * (margin + 2)}{low}{f'{across} {high}'.rjust(canvas.width - len(low))}")
     lines.append("  ".join(paint(f"● {name}", number) for number, name in enumerate(kept)))

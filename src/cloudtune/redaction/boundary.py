@@ -33,7 +33,10 @@ from cloudtune.optional import (
     Predictor,
     Preflight,
     Priced,
+    PricedAnswers,
+    Scorer,
     SetupDocuments,
+    ToolCaller,
 )
 from cloudtune.redaction.redactor import Redactor, environment_secrets, setting_secrets
 
@@ -44,7 +47,8 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final[tuple[type, ...]] = (
     Backend, BatchStatus, CatalogReader, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer,
-    InPlaceImporter, Pausable, PerJobCapabilities, Predictor, Preflight, Priced, SetupDocuments,
+    InPlaceImporter, Pausable, PerJobCapabilities, Predictor, Preflight, Priced, PricedAnswers, Scorer, SetupDocuments,
+    ToolCaller,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
@@ -65,6 +69,8 @@ LOCAL: Final = frozenset(
         "secrets",
         "estimate",
         "usage",
+        "why_no_tools",
+        "answer_price",
     }
 )
 """Calls that make no request."""

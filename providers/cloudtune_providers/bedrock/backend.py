@@ -375,7 +375,7 @@ class BedrockBackend:
 
     def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
         """See `PricedAnswers`. Tuned models may also be billed by the hour, so only base models have a price."""
-        return answer_price(self._catalog, model.base) if base or model.ref is None else None
+        return answer_price(self._catalog, model.base, base=True) if base or model.ref is None else None
 
     # -- internal --------------------------------------------------------------------------------------------------
 

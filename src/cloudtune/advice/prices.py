@@ -10,7 +10,7 @@ import msgspec
 from cloudtune.catalog import load, vendors
 from cloudtune.errors import InputError, Problem
 from cloudtune.ledger.costs import JobCost, recorded_cost
-from cloudtune.pricing import per_million
+from cloudtune.pricing import answer_price
 from cloudtune.state import JobRef, Value
 
 if TYPE_CHECKING:
@@ -124,11 +124,10 @@ def prices_of(backend: str, model: str, job: JobCost | None) -> Prices:
 def _of_catalog(catalog: Catalog, model: str) -> Prices:
     known: dict[str, float] = {}
     sources: dict[str, str] = {}
-    for name, what in (("base_input", "base_input"), ("base_output", "base_output"), ("tuned_input", "input"),
-                       ("tuned_output", "output")):  # fmt: skip
-        price = catalog.price(what, model)
-        if price is not None and (each := per_million(price)) is not None:
-            known[name], sources[name] = each, catalog.cite(price.source)
+    for kind, is_base in (("base", True), ("tuned", False)):
+        if (price := answer_price(catalog, model, base=is_base)) is not None:
+            known |= {f"{kind}_input": price.prompt, f"{kind}_output": price.answer}
+            sources |= dict.fromkeys((f"{kind}_input", f"{kind}_output"), price.source)
     hosting, storage = catalog.price("hosting", model), catalog.price("storage", model)
     if hosting is not None and (month := _per_month(hosting)) is not None:
         stored = 0.0 if storage is None else _per_month(storage)

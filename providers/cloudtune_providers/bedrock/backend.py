@@ -305,9 +305,7 @@ class BedrockBackend:
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
-        if _is_open_weight(ref):
-            return self._open_weight.account.jobs.events(ref, after)
-        return ()
+        return self._open_weight.account.jobs.events(ref, after) if _is_open_weight(ref) else ()
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
         """See `Backend`. From the result files, once the job has ended; imported models have none."""
@@ -320,9 +318,7 @@ class BedrockBackend:
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
-        if _is_open_weight(ref):
-            return self._open_weight.account.jobs.checkpoints(ref)
-        return ()
+        return self._open_weight.account.jobs.checkpoints(ref) if _is_open_weight(ref) else ()
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`. A tuned model has to be deployed first; an imported or open-weight one need not."""

@@ -73,7 +73,8 @@ def _read_if_there(path: Path) -> Catalog | None:
     except ConfigError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None
-        raise
+        fix = "correct the file, or delete it"
+        raise ConfigError([msgspec.structs.replace(one, fix=one.fix or fix) for one in error.problems]) from error
 
 
 def _file_of(name: str) -> Path | None:

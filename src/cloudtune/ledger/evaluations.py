@@ -29,6 +29,13 @@ def answers_file(ledger: Ledger) -> Path:
     return ledger.folder / "answers" / "answers.db"
 
 
+def forget_if_deleted(ledger: Ledger, ref: JobRef) -> None:
+    """Delete what an evaluation has stored, if the job was deleted meanwhile."""
+    made = ledger.of_ref(ref)
+    if made is not None and made.gone_at is not None:
+        forget_evaluation(ledger, ref)
+
+
 def forget_evaluation(ledger: Ledger, ref: JobRef) -> None:
     """Delete the last evaluation of a job, the answers of its model, and those of its base model that it asked for.
 

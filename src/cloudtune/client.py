@@ -718,7 +718,7 @@ class Client:
         """
         from cloudtune.evaluation.evaluating import Evaluator
         from cloudtune.evaluation.prepared import evaluation_in_spec
-        from cloudtune.evaluation.result import EvaluateOptions, save
+        from cloudtune.evaluation.result import EvaluateOptions
         from cloudtune.spec import Source
 
         subject, from_spec = self._subject(model), data is None
@@ -727,15 +727,12 @@ class Client:
         options = options or EvaluateOptions()
         evaluator = Evaluator(self.ledger, self._clock, self.backend, progress=on_progress, on_cost=on_cost,
                               trust_remote_code=trust_remote_code, trust_reward=trust_reward)  # fmt: skip
-        found = evaluator.evaluate(
+        return evaluator.evaluate(
             subject, [self._subject(one) for one in against], Source(path=data) if isinstance(data, str) else data,
             options, guard=Source(path=guard) if isinstance(guard, str) else guard,
-            judge=None if options.judge is None else self._subject(options.judge.model),
+            judge=None if options.judge is None else self._subject(options.judge.model), from_spec=from_spec,
+            store=store,
         )  # fmt: skip
-        found = msgspec.structs.replace(found, from_spec=from_spec)
-        if store and isinstance(subject, Job):
-            save(self.ledger, subject.ref, found)
-        return found
 
     def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
         """The last evaluation of a job that is stored next to this ledger, or None. Asks no model."""

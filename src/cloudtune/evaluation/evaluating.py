@@ -19,7 +19,7 @@ from cloudtune.evaluation.judge import Judge, judge_questions, read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
 from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts, trained_with
 from cloudtune.evaluation.prepared import guard_options, prepare
-from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
+from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage, save
 from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
 from cloudtune.evaluation.runs import Asking, ModelRun
 from cloudtune.ledger.evaluations import answers_file, forget_if_deleted
@@ -64,16 +64,20 @@ class Evaluator:
 
     def evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
-        *, guard: Source | None = None, judge: Job | Address | None = None,
+        *, guard: Source | None = None, judge: Job | Address | None = None, from_spec: bool = False, store: bool = True,
     ) -> Evaluation:  # fmt: skip
         """Evaluate a model against its baselines and other models. See `Client.evaluate`.
 
-        ``judge`` is the model of ``options.judge``.
+        ``judge`` is the model of ``options.judge``. ``from_spec``: the spec of the job asks for this evaluation.
         """
         if twice := [_address(one) for one, count in Counter([subject, *against]).items() if count > 1]:
             raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
         try:
-            return self._evaluate(subject, against, data, options, guard, judge)
+            found = self._evaluate(subject, against, data, options, guard, judge)
+            found = msgspec.structs.replace(found, from_spec=from_spec)
+            if store and not isinstance(subject, Address):
+                save(self._ledger, subject.ref, found)
+            return found
         finally:
             for one in (subject, *against, judge):
                 if one is not None and not isinstance(one, Address):

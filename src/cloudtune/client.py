@@ -590,7 +590,7 @@ class Client:
         progress = on_progress or (lambda name, done, count: None)
         evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
                               trust_reward=trust_reward)  # fmt: skip
-        try:
+        with forget_if_deleted(self.ledger, [one.ref for one in subjects if isinstance(one, Job)]):
             found = evaluator.evaluate(
                 subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
                 options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
@@ -598,10 +598,6 @@ class Client:
             found = msgspec.structs.replace(found, from_spec=from_spec)
             if store and isinstance(subject, Job):
                 save(self.ledger, subject.ref, found)
-        finally:
-            for one in subjects:
-                if isinstance(one, Job):
-                    forget_if_deleted(self.ledger, one.ref)
         return found
 
     def _evaluation_in_spec(

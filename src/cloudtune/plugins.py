@@ -33,11 +33,12 @@ _log = logging.getLogger(__name__)
 
 def entry_points(group: str) -> EntryPoints:
     """The entry points of that group. All distributions are read once in a process, not once for each group."""
-    return _all_entry_points(tuple(sys.path)).select(group=group)
+    found: EntryPoints = _all_entry_points(tuple(sys.path)).select(group=group)
+    return found
 
 
 @lru_cache(maxsize=1)
-def _all_entry_points(path: tuple[str, ...]) -> EntryPoints:
+def _all_entry_points(path: tuple[str, ...]) -> Any:  # the class differs between versions of Python
     """Those of the distributions in ``sys.path``."""
     return importlib.metadata.entry_points()
 

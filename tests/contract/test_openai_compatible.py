@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.contract.emulated import KEY, LOAD_ENCODING, EmulatedWorld
+from tests.contract.emulated import KEY, LOAD_OPENAI, EmulatedWorld
 
 import cloudtune_providers.openai
 from cloudtune.client import Client
@@ -43,7 +43,7 @@ class NebiusWorld(EmulatedWorld):
 @pytest.mark.soak  # the calls are those of TestOpenAI
 class TestNebius(BackendContract):
     expected_skips = 10
-    warm_up = (LOAD_ENCODING,)
+    warm_up = (LOAD_OPENAI,)
     snapshots = Path(__file__).parent / "snapshots"
 
     @pytest.fixture

@@ -365,9 +365,8 @@ class ScriptedBackend:
         for prompt in prompts:
             turns = [str(turn["content"]) for turn in messages_of(prompt)]
             body = {"model": model_id, "prompt": turns[-1], "max_tokens": options.max_tokens}
-            text = str(self._ask("generate", body)["text"])
-            count = sum(len(turn.split()) for turn in turns)
-            yield Generation(text=text, finish_reason="stop", model=model_id, prompt_tokens=count, completion_tokens=1)
+            text, read = str(self._ask("generate", body)["text"]), len(" ".join(turns).split())
+            yield Generation(text=text, finish_reason="stop", model=model_id, prompt_tokens=read, completion_tokens=1)
 
     def scope(self) -> str:
         """See `Generator`. The key's account and region; they do not change, so they are read once."""

@@ -207,7 +207,8 @@ class Model:
     def _text(self, prompt: Prompt) -> str:
         if isinstance(prompt, str) and self._continues:
             return text_start(self._tokenizer) + prompt
-        tools, turns = None, prompt
+        tools: list[dict[str, Any]] | None = None
+        turns: Any = prompt
         if isinstance(prompt, Mapping):
             tools, turns = list(prompt["tools"]), prompt["messages"]
         elif isinstance(prompt, str):

@@ -26,7 +26,7 @@ class Questions(NamedTuple):
     name: str
     model: EvaluatedModel
     base: bool
-    count: int
+    asked: int
     prompt_bytes: int
     expected_bytes: int
     max_tokens: int
@@ -63,7 +63,7 @@ def price_of(model: EvaluatedModel, *, base: bool) -> AnswerPrice | None:
 
 def estimate(asked: Sequence[Questions]) -> EvaluationCost:
     """Add up the cost of the questions to models that a service bills."""
-    billed = [one for one in asked if one.count and one.model.backend.capabilities.remote]
+    billed = [one for one in asked if one.asked and one.model.backend.capabilities.remote]
     likely = most = 0.0
     unknown: list[str] = []
     basis: list[str] = []
@@ -73,12 +73,12 @@ def estimate(asked: Sequence[Questions]) -> EvaluationCost:
             unknown.append(one.name)
             continue
         basis.append(f"{one.name}: {price.text()}")
-        prompt = one.prompt_bytes / _BYTES_PER_TOKEN + _MORE_PER_PROMPT * one.count
-        answer = min(one.expected_bytes / _BYTES_PER_TOKEN + one.count, one.max_tokens * one.count)
+        prompt = one.prompt_bytes / _BYTES_PER_TOKEN + _MORE_PER_PROMPT * one.asked
+        answer = min(one.expected_bytes / _BYTES_PER_TOKEN + one.asked, one.max_tokens * one.asked)
         likely += price.usd(prompt, answer)
-        most += price.usd(one.prompt_bytes + 4 * _MORE_PER_PROMPT * one.count, one.max_tokens * one.count)
+        most += price.usd(one.prompt_bytes + 4 * _MORE_PER_PROMPT * one.asked, one.max_tokens * one.asked)
     return EvaluationCost(
-        answers=sum(one.count for one in billed), usd=round(likely, 4), at_most_usd=round(most, 4),
+        answers=sum(one.asked for one in billed), usd=round(likely, 4), at_most_usd=round(most, 4),
         unknown=tuple(unknown), basis=tuple(basis),
     )  # fmt: skip
 

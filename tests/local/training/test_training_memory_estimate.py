@@ -73,7 +73,9 @@ def test_the_estimate_is_within_15_percent_of_the_peak(
     hyper = HYPER | more
     small = write_model(tmp_path / "small", tiny_model, kind, TINY[kind] | {"vocab_size": 512}, method)
     large = write_model(tmp_path / "large", tiny_model, kind, sizes, method)
-    base = peak(runs, monkeypatch, "base", small, method, adapter, hyper | {"batch_size": 1, "gradient_accumulation_steps": 1})
+    base = peak(
+        runs, monkeypatch, "base", small, method, adapter, hyper | {"batch_size": 1, "gradient_accumulation_steps": 1}
+    )
     measured = peak(runs, monkeypatch, "run", large, method, adapter, hyper) - base
     whole = {"gradient_accumulation_steps": 1, "gradient_checkpointing": False} | hyper
     found = estimate(

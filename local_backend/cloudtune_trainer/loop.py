@@ -7,7 +7,6 @@ run makes exactly the same steps as an uninterrupted one.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from dataclasses import replace
@@ -18,7 +17,7 @@ import torch
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.batches import chunks_of
 from cloudtune_trainer.meters import Clock, Meter, added
-from cloudtune_trainer.micro_batches import at_once, set_step_mean, set_step_rows, smaller_if_needed, step_gradients
+from cloudtune_trainer.micro_batches import at_once, attempt, set_step_mean, set_step_rows, step_gradients
 from cloudtune_trainer.optimizer import rate_at, set_rate
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tasks.task import MeasuresRows, OnlineTask
@@ -119,12 +118,11 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     """
     if isinstance(job.task, OnlineTask):
         samples = _made(job, samples, range(len(samples)), step=None, clock=clock)
-    while True:
-        values = None
-        with contextlib.nullcontext() if job.devices.world > 1 else smaller_if_needed(job, at_once(job)):
-            values = _measured(job, samples, clock)
-        if values is not None:
-            return values
+    if job.devices.world > 1:  # all processes must measure the same batches
+        return _measured(job, samples, clock)
+    while (values := attempt(job, at_once(job), lambda: _measured(job, samples, clock))) is None:
+        pass
+    return values
 
 
 def _measured(job: Job, samples: Samples, clock: Clock | None) -> dict[str, float]:

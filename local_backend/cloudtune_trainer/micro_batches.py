@@ -7,9 +7,8 @@ because a part's loss is a sum that is divided by the count of the whole step.
 from __future__ import annotations
 
 import gc
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -19,14 +18,16 @@ from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.tasks.task import ComparesRows, UsesStepMean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cloudtune_trainer.job import Job
 
+T = TypeVar("T")
 _HINT = "Use a smaller max_length, gradient_checkpointing, or an adapter instead of full training."
 
 
-class StepSums(NamedTuple):
+@dataclass(frozen=True)
+class StepSums:
     """The sums of one optimizer step over all processes."""
 
     loss: float
@@ -42,34 +43,33 @@ def step_gradients(job: Job, samples: Any, sequences: Sequence[tuple[int, ...]])
     batches = _batches(job, samples, own)
     count = devices.total(sum(batch.count for batch in batches))
     is_prepared = False
-    while True:
-        sums = None
-        with smaller_if_needed(job, _largest(job, own)):
-            if not is_prepared:
-                set_step_mean(job, batches)
-                set_step_rows(job, batches, alone=len(batches) == 1)
-                # several processes prepare together, and the result does not depend on the parts
-                is_prepared = devices.world > 1
-            sums = _sums(job, batches, count)
-        if sums is not None:
-            loss, metric_sums = sums
-            break
+
+    def compute() -> tuple[float, list[float]]:
+        nonlocal is_prepared
+        if not is_prepared:
+            set_step_mean(job, batches)
+            set_step_rows(job, batches, alone=len(batches) == 1)
+            # several processes prepare together, and the result does not depend on the parts
+            is_prepared = devices.world > 1
+        return _sums(job, batches, count)
+
+    while (sums := attempt(job, _largest(job, own), compute)) is None:
         job.optimizer.zero_grad(set_to_none=True)
         batches = _batches(job, samples, own)
+    loss, metric_sums = sums
     loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
     return StepSums(loss, metric_sums, count, int(tokens))
 
 
-@contextmanager
-def smaller_if_needed(job: Job, largest: int) -> Iterator[None]:
-    """Halve the number of sequences at once if this block runs out of memory. The caller then runs it again.
+def attempt(job: Job, largest: int, compute: Callable[[], T]) -> T | None:
+    """The result, or None after an out-of-memory error: the caller then tries again with fewer sequences at once.
 
     Raises:
-        TrainingProblem: ``out_of_memory``, if ``largest``, the present number, is 1.
+        TrainingProblem: ``out_of_memory``, if ``largest``, the present number of sequences at once, is 1.
 
     """
     try:
-        yield
+        return compute()
     except Exception as error:
         problem = recognized(error)
         if problem is None or problem is error or problem.code != "out_of_memory":
@@ -79,8 +79,6 @@ def smaller_if_needed(job: Job, largest: int) -> Iterator[None]:
             what = f"{problem.message} (step {step}, with a single sequence at once)"
             raise TrainingProblem("out_of_memory", what, _HINT) from error
         message = problem.message
-    else:
-        return
     # the error, which holds the tensors of the failed part, is gone here
     job.progress = replace(job.progress, sequences_at_once=largest // 2)
     gc.collect()
@@ -91,6 +89,7 @@ def smaller_if_needed(job: Job, largest: int) -> Iterator[None]:
         f"the batch of {job.spec.hyperparameters.batch_size} and its gradient stay the same",
         step=step, sequences_at_once=largest // 2,
     )  # fmt: skip
+    return None
 
 
 def at_once(job: Job) -> int:

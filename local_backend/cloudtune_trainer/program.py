@@ -71,9 +71,9 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
             job.progress = replace(job.progress, seconds=0.0)
             _bring(job, loaded.start)
     if spec.learning_rate_range is not None:
-        outcome = range_test(job)
+        tested = range_test(job)
         devices.leave()
-        return outcome
+        return tested
     outcome = loop.train(job)
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)

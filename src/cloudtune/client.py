@@ -471,15 +471,17 @@ class Client:
     def undeployed(self, deployments: Iterable[Deployment]) -> list[TunedModel]:
         """The tuned models of the ledger's jobs that answer only when deployed, and are not in the list."""
         served = {(one.backend, one.scope, one.model) for one in deployments}
+        refs: list[JobRef] = []
+        for name in self.ledger.backends():
+            with suppress(CloudtuneError):  # `deployments` reports why a back end cannot be opened
+                refs += self.ledger.refs(backend=name) if hosts(self.backend(name)) else []
         found = []
-        refs = [ref for ref in self.ledger.refs() if hosts(self.backend(ref.backend))]
         for job in self.snapshots(refs):
-            if job.state is not JobState.SUCCEEDED:
-                continue
             with suppress(CloudtuneError):  # it has no usable model
-                model = reading(self._clock, self.backend(job.ref.backend).model, job.ref)
-                if model.needs_deploy and (model.backend, model.scope, model.id) not in served:
-                    found.append(model)
+                if job.state is JobState.SUCCEEDED:
+                    model = reading(self._clock, self.backend(job.ref.backend).model, job.ref)
+                    if model.needs_deploy and (model.backend, model.scope, model.id) not in served:
+                        found.append(model)
         return found
 
     def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from cloudtune.errors import LedgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cloudtune.ledger.ledger import Ledger
@@ -29,11 +30,16 @@ def answers_file(ledger: Ledger) -> Path:
     return ledger.folder / "answers" / "answers.db"
 
 
-def forget_if_deleted(ledger: Ledger, ref: JobRef) -> None:
-    """Delete what an evaluation has stored, if the job was deleted meanwhile."""
-    made = ledger.of_ref(ref)
-    if made is not None and made.gone_at is not None:
-        forget_evaluation(ledger, ref)
+@contextmanager
+def forget_if_deleted(ledger: Ledger, refs: Sequence[JobRef]) -> Iterator[None]:
+    """At the end of the block, delete what evaluations have stored for jobs that were deleted meanwhile."""
+    try:
+        yield
+    finally:
+        for ref in refs:
+            made = ledger.of_ref(ref)
+            if made is not None and made.gone_at is not None:
+                forget_evaluation(ledger, ref)
 
 
 def forget_evaluation(ledger: Ledger, ref: JobRef) -> None:

@@ -18,6 +18,7 @@ from cloudtune.errors import LedgerError
 from cloudtune.ledger.check import check_ledger, repair_ledger
 from cloudtune.ledger.costs import record_cost, recorded_cost
 from cloudtune.ledger.ledger import Ledger
+from cloudtune.ledger.trials import Trial, begin_trial, trials_of
 from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef
 
@@ -27,6 +28,7 @@ DAMAGE = [
     ("attempts", "begun_at", "yesterday"), ("attempts", "purpose", "other"), ("steps", "outputs", "[]"),
     ("steps", "notes", "null"), ("steps", "touched_at", ""), ("steps", "owner", "{}"), ("steps", "sends", -1),
     ("costs", "cost", "{"), ("costs", "cost", '{"usd": 1}'),
+    ("trials", "trial", "{"), ("trials", "trial", '{"study": "s"}'), ("trials", "outcome", '{"state": "lost"}'),
 ]  # fmt: skip
 
 
@@ -59,7 +61,9 @@ def test_a_damaged_row_is_found_and_moved(
         ledger.claim(f"{key}-1", "create", owner)
     ledger.done("b-1", "create", {}, JobRef("toy", "acct", "job_b"))
     record_cost(ledger, JobRef("toy", "acct", "job_b"), COST)
-    key, row = {"attempts": ("key", "a"), "steps": ("token", "a-1"), "costs": ("token", "b-1")}[table]
+    begin_trial(ledger, Trial(study="s", number=0, name="s-0", parameters={}))
+    key, row = {"attempts": ("key", "a"), "steps": ("token", "a-1"), "costs": ("token", "b-1"),
+                "trials": ("name", "s-0")}[table]  # fmt: skip
     change(url, f"UPDATE {table} SET {column} = ? WHERE {key} = ?", value, row)
 
     report = check_ledger(ledger)
@@ -70,6 +74,7 @@ def test_a_damaged_row_is_found_and_moved(
     reads = {
         "attempts": lambda: ledger.latest("a"), "steps": lambda: ledger.claim("a-1", "create", owner),
         "costs": lambda: recorded_cost(ledger, JobRef("toy", "acct", "job_b")),
+        "trials": lambda: trials_of(ledger, "s"),
     }  # fmt: skip
     with pytest.raises(LedgerError, match="ledger check"):
         reads[table]()

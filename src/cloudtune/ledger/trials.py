@@ -84,12 +84,15 @@ def trials_of(ledger: Ledger, study: str) -> list[Trial]:
 
 def read_trial(row: Mapping[str, Any]) -> Trial | DamagedRow:
     """The trial of a row with ``study``, ``name``, ``trial`` and ``outcome``."""
+    column = "trial"
     try:
         trial = msgspec.json.decode(str(row["trial"]), type=Trial)
-        outcome = None if row["outcome"] is None else msgspec.json.decode(str(row["outcome"]), type=Outcome)
         if (trial.study, trial.name) == (row["study"], row["name"]):
+            column = "outcome"
+            outcome = None if row["outcome"] is None else msgspec.json.decode(str(row["outcome"]), type=Outcome)
             return msgspec.structs.replace(trial, outcome=outcome)
         problem = "it belongs to another row"
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         problem = str(error).encode("ascii", "backslashreplace").decode()
-    return DamagedRow(table="trials", row=ascii(row["name"]), name=ascii(row["name"]), problems=(problem,))
+    name = ascii(row["name"])
+    return DamagedRow(table="trials", row=name, name=name, problems=(f"{column}: {problem}",))

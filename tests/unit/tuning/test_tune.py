@@ -20,6 +20,7 @@ from cloudtune.state import JobRef
 from cloudtune.testing import Script
 from cloudtune.testing.scripted_options import ScriptedOptions
 from cloudtune.testing.scripted_world import KEY, ScriptedWorld
+from cloudtune.testing.vendor import PERSONALITIES, Personality
 from cloudtune.tuning.result import TuneResult
 from cloudtune.tuning.sampler import Sampler
 from cloudtune.tuning.study import TuneUpdate
@@ -37,9 +38,9 @@ class Killed(BaseException):
 
 
 class Scene:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, personality: Personality = "token") -> None:
         root.mkdir(exist_ok=True)
-        self.world = ScriptedWorld(root)
+        self.world = ScriptedWorld(root, personality)
         self.vendor = self.world.vendor
         self.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=2.0, steps=3, stop_s=1.0))
         self.trace: list[str] = []
@@ -94,18 +95,26 @@ def test_a_search_finds_better_parameters(scene: Scene) -> None:
     assert [update.what for update in updates].count("ended") == 10
 
 
-def test_a_killed_search_continues_as_if_nothing_happened(scene: Scene, tmp_path_factory: Any) -> None:
-    whole = scene.client().tune(scene.spec(trials=7, seeds=0, seed=1))
-    points = len(scene.trace)
-    other = Scene(scene.world.root / "other")
+@pytest.mark.parametrize(
+    ("personality", "trials", "kills"),
+    [
+        ("token", 7, 6),
+        *(pytest.param(one, 20, 20, marks=[pytest.mark.soak, pytest.mark.timeout(1800)]) for one in PERSONALITIES),
+    ],
+)
+def test_a_killed_search_continues_as_if_nothing_happened(
+    memory_path: Path, personality: Personality, trials: int, kills: int
+) -> None:
+    calm, killed = (Scene(memory_path / name, personality) for name in ("calm", "killed"))
+    whole = calm.client().tune(calm.spec(trials=trials, seeds=0, seed=1))
     found = None
-    for kill_at in [*range(0, points, 17), None]:
+    for kill_at in [*range(0, len(calm.trace), len(calm.trace) // kills + 1), None]:
         with suppress(Killed):
-            found = other.client(kill_at).tune(other.spec(trials=7, seeds=0, seed=1))
+            found = killed.client(kill_at).tune(killed.spec(trials=trials, seeds=0, seed=1))
     assert found is not None
     assert choices(found) == choices(whole)
-    assert len(other.vendor.jobs()) == 7
-    assert {other.vendor.status(job).word for job in other.vendor.jobs()} <= {"Completed", "Stopped"}
+    assert len(killed.vendor.jobs()) == trials
+    assert {killed.vendor.status(job).word for job in killed.vendor.jobs()} <= {"Completed", "Stopped"}
 
 
 # -- the budget ------------------------------------------------------------------------------------------------------

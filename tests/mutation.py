@@ -3,46 +3,48 @@
 A mutant is one function with one small fault, such as a negated condition. Each runs in a forked child against the
 tests that call the function, fastest first. Mutants that no test notices are printed: each is a missing test, dead
 code, or a change without effect. Tests of other processes never see the fault, so they do not count.
+
+The first run records which test calls which functions. The record and the verdicts are appended to the files of
+``.mutation/``, so that a run that was cut off continues, and only new tests are recorded.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import gc
 import importlib
 import inspect
+import itertools
 import json
+import math
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src/cloudtune/data"
+FOLDER = REPOSITORY / ".mutation"
 TESTS = "tests/unit/data"
 OPPOSITE: dict[type, type] = {
     ast.Eq: ast.NotEq, ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.In: ast.NotIn, ast.Is: ast.IsNot, ast.And: ast.Or,
 }  # fmt: skip
 OPPOSITE |= {new: old for old, new in OPPOSITE.items()}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-
-
-class Mutant(NamedTuple):
-    """The ``index``-th possible fault of a file."""
-
-    file: Path
-    index: int
 
 
 def faults(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
@@ -96,7 +98,7 @@ def mutated(tree: ast.Module, index: int) -> tuple[int, str]:
 
 
 def changed_code(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
-    """The code of each function with its counterpart, where they differ. Functions may be nested."""
+    """The code of each function with its counterpart, where they differ. The innermost function comes last."""
     if old != new and old.co_flags & inspect.CO_OPTIMIZED:
         yield old, new
     pairs = [[one for one in code.co_consts if isinstance(one, CodeType)] for code in (old, new)]
@@ -104,35 +106,26 @@ def changed_code(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeT
         yield from changed_code(was, now)
 
 
-class Calls:
-    """Which functions of the package each test calls, and how long the test takes."""
-
-    def __init__(self) -> None:
-        self.tests: dict[str, list[tuple[float, str]]] = {}
-
-    def record(self, item: pytest.Item, following: pytest.Item | None) -> None:
-        """Run one test."""
-        called: set[CodeType] = set()
-        folder = str(PACKAGE)
-
-        def trace(frame: Any, _event: str, _argument: object) -> None:
-            if frame.f_code.co_filename.startswith(folder):
-                called.add(frame.f_code)
-
-        start = time.perf_counter()
-        sys.settrace(trace)
-        try:
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        finally:
-            sys.settrace(None)
-        took = time.perf_counter() - start
-        for name in {place(code) for code in called}:
-            self.tests.setdefault(name, []).append((took, item.nodeid))
-
-
 def place(code: CodeType) -> str:
     """The name of a function's code in the record of calls."""
-    return f"{Path(code.co_filename).relative_to(PACKAGE)}:{code.co_firstlineno}"
+    return f"{Path(code.co_filename).relative_to(PACKAGE)}:{code.co_qualname}"
+
+
+class Log:
+    """A file of JSON Lines that several processes append to."""
+
+    def __init__(self, name: str) -> None:
+        self.path = FOLDER / name
+        self.path.touch()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every line, except one that was cut off."""
+        return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def add(self, **line: object) -> None:
+        """Append a line in one call of the system."""
+        with self.path.open("ab", buffering=0) as file:
+            file.write(json.dumps(line).encode() + b"\n")
 
 
 class Run:
@@ -140,71 +133,110 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.failed = False
+        self.failed = ""
         self.functions: dict[CodeType, list[FunctionType]] = {}
+        self.calls, self.verdicts = Log("calls.jsonl"), Log("verdicts.jsonl")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember a failure."""
-        self.failed = self.failed or report.failed
+        if report.failed:
+            self.failed = report.nodeid
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Record which test calls what, then run the mutants."""
         self.functions = functions()
-        tests = self.calls(session)
-        mutants = [Mutant(file, index) for file in sorted(PACKAGE.rglob("*.py"))
-                   if any(str(file.relative_to(PACKAGE)).startswith(part) for part in self.options.only)
-                   for index in range(len(list(faults(ast.parse(file.read_text())))))]  # fmt: skip
-        random.Random(self.options.seed).shuffle(mutants)
-        items = {item.nodeid: item for item in session.items}
-        killed = done = 0
-        begun = time.monotonic()
-        for mutant in mutants[: self.options.count]:
-            source = mutant.file.read_text()
-            tree = ast.parse(source)
-            old = compile(source, mutant.file, "exec", dont_inherit=True)
-            line, kind = mutated(tree, mutant.index)
-            pairs = dict(changed_code(old, compile(tree, mutant.file, "exec", dont_inherit=True)))
-            if self.options.line and line != self.options.line:
-                continue
-            callers = sorted({one for code in pairs for one in tests.get(place(code), ())})
-            chosen = [items[name] for _, name in callers if name in items]
-            status = in_child(lambda: self.noticed(pairs, chosen))  # noqa: B023 - called at once
-            done += 1
-            killed += status != 0
-            if status == 0:
-                shown = source.splitlines()[line - 1].strip()
-                report = f"{mutant.file.relative_to(PACKAGE)}:{line}: {kind}: {shown} ({len(callers)} tests)"
-                print(report, file=sys.__stderr__, flush=True)
-        print(f"{killed} of {done} noticed, in {time.monotonic() - begun:.0f} s", file=sys.__stderr__, flush=True)
+        known = {line["test"] for line in self.calls.read()}
+        unknown = [item for item in session.items if item.nodeid not in known]
+        files = [list(items) for _, items in itertools.groupby(unknown, lambda item: item.path)]
+        share(files, lambda items: in_child(lambda: self.record(items), 900), self.options.workers)
+        todo, without = self.mutants({item.nodeid: item for item in session.items})
+        share(todo, lambda one: self.judge(*one), self.options.workers)
+        self.show(without)
         return True
 
-    def calls(self, session: pytest.Session) -> dict[str, list[tuple[float, str]]]:
-        """The tests of each function, from the file of an earlier run if there is one."""
-        file = Path(self.options.calls)
-        if not file.exists():
+    def record(self, items: list[pytest.Item]) -> str:
+        """Run the tests of a file. Keep which functions each of them calls, unless it fails."""
+        folder = str(PACKAGE)
+        called: dict[int, CodeType] = {}
 
-            def record() -> bool:
-                calls = Calls()
-                for item, following in zip(session.items, [*session.items[1:], None], strict=True):
-                    calls.record(item, following)
-                file.write_text(json.dumps(calls.tests))
-                return self.failed
+        def trace(frame: Any, _event: str, _argument: object) -> None:
+            if frame.f_code.co_filename.startswith(folder):
+                called[id(frame.f_code)] = frame.f_code
 
-            if in_child(record, limit=3600):
-                sys.exit("the tests must pass without a mutant")
-        return {name: [tuple(one) for one in found] for name, found in json.loads(file.read_text()).items()}
+        threading.settrace(trace)
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            called.clear()
+            self.failed = ""
+            start = time.perf_counter()
+            sys.settrace(trace)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            sys.settrace(None)
+            took = time.perf_counter() - start
+            places = [] if self.failed else sorted({place(code) for code in called.values()})
+            self.calls.add(test=item.nodeid, seconds=took, failed=bool(self.failed), places=places)
+        return ""
 
-    def noticed(self, pairs: dict[CodeType, CodeType], items: list[pytest.Item]) -> bool:
-        """Whether one of these tests fails when the functions have the other code."""
+    def mutants(self, items: dict[str, pytest.Item]) -> tuple[list[tuple[Any, ...]], int]:
+        """The mutants to run, each with its tests, and how many were passed over because no test calls them."""
+        tests: dict[str, list[tuple[float, str]]] = {}
+        for line in self.calls.read():
+            for name in line["places"] if line["test"] in items and line["seconds"] < self.options.longest else ():
+                tests.setdefault(name, []).append((line["seconds"], line["test"]))
+        verdicts = {(line["file"], line["index"]): line["verdict"] for line in self.verdicts.read()}
+        chosen = [(file, index) for file in sorted(PACKAGE.rglob("*.py"))
+                  if any(str(file.relative_to(PACKAGE)).startswith(part) for part in self.options.only)
+                  for index in range(len(list(faults(ast.parse(file.read_text())))))]  # fmt: skip
+        random.Random(self.options.seed).shuffle(chosen)
+        todo, found, without = [], 0, 0
+        for file, index in chosen:
+            if found == self.options.count:
+                break
+            source = file.read_text()
+            tree = ast.parse(source)
+            old = compile(source, file, "exec", dont_inherit=True)
+            line, kind = mutated(tree, index)
+            pairs = list(changed_code(old, compile(tree, file, "exec", dont_inherit=True)))
+            if not pairs:
+                continue
+            names = [name for _, name in sorted(tests.get(place(pairs[-1][0]), ()))]
+            name = str(file.relative_to(PACKAGE))
+            found, without = found + bool(names), without + (not names)
+            if names and verdicts.get((name, index)) in ((None, "survived") if self.options.survivors else (None,)):
+                about = {"file": name, "index": index, "line": line, "kind": kind,
+                         "source": source.splitlines()[line - 1].strip()}  # fmt: skip
+                todo.append((about, dict(pairs), [items[one] for one in names]))
+        return todo, without
+
+    def judge(self, about: dict[str, Any], pairs: dict[CodeType, CodeType], items: list[pytest.Item]) -> None:
+        """Run one mutant."""
+        status, answer = in_child(lambda: self.noticed(pairs, items), 5 * self.options.longest)
+        by, ran = json.loads(answer) if answer else (f"status {status}", 0)
+        self.verdicts.add(**about, verdict="killed" if by else "survived", by=by, ran=ran, tests=len(items))
+
+    def noticed(self, pairs: dict[CodeType, CodeType], items: list[pytest.Item]) -> str:
+        """The first of these tests that fails when the functions have the other code, and how many ran, as JSON."""
         for old, new in pairs.items():
             for function in self.functions.get(old, ()):
                 function.__code__ = new
-        for item, following in zip(items, [*items[1:], None], strict=False):
+        begun = time.process_time()
+        ran = 0
+        for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if self.failed or time.process_time() > self.options.longest:
+            ran += 1
+            if self.failed or time.process_time() - begun > self.options.longest:
                 break
-        return self.failed
+        return json.dumps((self.failed, ran))
+
+    def show(self, without: int) -> None:
+        """Print the survivors and the share that was noticed."""
+        last = {(line["file"], line["index"]): line for line in self.verdicts.read()}
+        survivors = [line for line in last.values() if line["verdict"] == "survived"]
+        for one in sorted(survivors, key=lambda line: (line["file"], line["line"])):
+            text = f"{one['file']}:{one['line']}: {one['kind']}: {one['source']} ({one['ran']} of {one['tests']} tests)"
+            print(text, file=sys.__stderr__)
+        summary = f"{len(last) - len(survivors)} of {len(last)} noticed; {without} more in functions that no test calls"
+        print(summary, file=sys.__stderr__)
 
 
 def functions() -> dict[CodeType, list[FunctionType]]:
@@ -220,21 +252,46 @@ def functions() -> dict[CodeType, list[FunctionType]]:
     return found
 
 
-def in_child(work: Any, limit: int = 60) -> int:
-    """The exit status of a forked process that does the work: 0 if it returns False.
+def share(jobs: list[Any], work: Callable[[Any], object], workers: int) -> None:
+    """Do the work for each job, in so many forked processes."""
+    children = []
+    for first in range(workers):
+        if pid := os.fork():
+            children.append(pid)
+            continue
+        try:
+            for job in jobs[first::workers]:
+                work(job)
+        finally:
+            os._exit(0)
+    for pid in children:
+        os.waitpid(pid, 0)
 
-    It ends with a signal after that many seconds of CPU, as in an endless loop.
+
+def in_child(work: Callable[[], str], seconds: float) -> tuple[int, str]:
+    """The exit status and the answer of a forked process that does the work.
+
+    It ends with a signal after that many seconds of CPU, or ten times as much in total, as in an endless loop.
     """
-    if pid := os.fork():
-        return os.waitpid(pid, 0)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-    with tempfile.TemporaryFile() as output:
-        for number in (1, 2):
-            os.dup2(output.fileno(), number)
-    try:
-        os._exit(bool(work()))
-    except BaseException:  # noqa: BLE001 - the mutant may raise anything
-        os._exit(1)
+    with tempfile.TemporaryFile("w+") as answer, tempfile.TemporaryFile() as output:
+        if not (pid := os.fork()):
+            os.setsid()
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(math.ceil(10 * seconds))
+            for number in (1, 2):
+                os.dup2(output.fileno(), number)
+            try:
+                answer.write(work())
+                answer.flush()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # what the tests have started
+        answer.seek(0)
+        return status, answer.read()
 
 
 def main() -> None:
@@ -243,11 +300,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="mutants, chosen by the seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[""], help="files or folders of the package, e.g. checks read")
-    parser.add_argument("--line", type=int, help="only mutants of this line")
-    parser.add_argument("--longest", type=float, default=15, help="seconds of CPU for the tests of a mutant")
-    parser.add_argument("--calls", default=".mutation.json", help="the file that keeps which test calls what")
+    parser.add_argument("--survivors", action="store_true", help="also run again those that no test noticed before")
+    parser.add_argument("--longest", type=float, default=4, help="seconds of CPU for the tests of a mutant")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
     options = parser.parse_args()
     os.chdir(REPOSITORY)
+    FOLDER.mkdir(exist_ok=True)
     pytest.main([TESTS, "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout=0"], plugins=[Run(options)])
 
 

@@ -19,7 +19,17 @@ from cloudtune.cost import Usage
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
 from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
-from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, Prediction, TunedModel
+from cloudtune.state import (
+    Checkpoint,
+    Event,
+    Generation,
+    JobRef,
+    JobSnapshot,
+    Likelihood,
+    Metric,
+    Prediction,
+    TunedModel,
+)
 from cloudtune_local import (
     capabilities,
     devices,
@@ -48,6 +58,7 @@ if TYPE_CHECKING:
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.spec import JobSpec
     from cloudtune_local.rundir import RunStatus
 
@@ -348,6 +359,14 @@ class LocalBackend:
     ) -> Iterator[Generation]:
         """Answers in the order of the prompts, from this process."""
         return self._answering.generate(model, prompts, options)
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`. A chat template that does not show tools is found at the first question."""
+        return ""
+
+    def score(self, model: TunedModel, passages: Sequence[Passage], *, base: bool = False) -> Iterator[Likelihood]:
+        """See `Scorer`."""
+        return self._answering.score(model, passages, base=base)
 
     def predict(self, model: TunedModel, inputs: Sequence[Input]) -> Iterator[Prediction]:
         """Predictions in the order of the inputs, from this process."""

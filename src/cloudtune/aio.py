@@ -39,6 +39,8 @@ if TYPE_CHECKING:
         Prediction,
         TunedModel,
     )
+    from cloudtune.tuning.result import TuneResult
+    from cloudtune.tuning.study import TuneUpdate
     from cloudtune.watch import Update
 
 T = TypeVar("T")
@@ -302,9 +304,27 @@ class AsyncClient:
         refs: Sequence[JobRef],
         *,
         timeout: float | None = None,
+        repeat_after: float | None = None,
     ) -> AsyncIterator[JobSnapshot]:
         """See `Client.watch_many`."""
-        return _in_threads(self._client.watch_many(refs, timeout=timeout))
+        return _in_threads(self._client.watch_many(refs, timeout=timeout, repeat_after=repeat_after))
+
+    async def tune(
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        trust_remote_code: bool = False,
+        trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
+        on_update: Callable[[TuneUpdate], None] | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> TuneResult:
+        """See `Client.tune`. ``on_update`` and ``on_progress`` are called in the worker thread."""
+        return await asyncio.to_thread(
+            self._client.tune, spec, backend=backend, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+            accept_unknown_cost=accept_unknown_cost, on_update=on_update, on_progress=on_progress,
+        )  # fmt: skip
 
     async def evaluate(
         self,

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SPECIAL = re.compile(r"<\|(?:endoftext|endofprompt|fim_prefix|fim_middle|fim_suffix)\|>")
 _MOST_TOOLS, _MOST_IMAGES, _MOST_IMAGE_BYTES = 128, 64, 10_000_000
 _DATA_URL = re.compile(r"data:image/(?P<kind>[\w.+-]+);base64,", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]++={0,2}\s*")
 _OTHER_KINDS = frozenset({"avif", "bmp", "gif", "heic", "heif", "ico", "pdf", "psd", "svg", "tif", "tiff"})
 
 

@@ -18,11 +18,13 @@ from cloudtune.cost import Usage
 from cloudtune.errors import CloudtuneError, JobNotFound
 from cloudtune.optional import Check, GenerateOptions
 from cloudtune.plan import Plan, Resolved
+from cloudtune.pricing import answer_price
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.bedrock import (
+    catalog_reader,
     import_plan,
     import_rules,
     open_weight,
@@ -53,7 +55,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
-    from cloudtune.cost import CostEstimate
+    from cloudtune.catalog import Catalog
+    from cloudtune.cost import AnswerPrice, CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
@@ -175,6 +178,10 @@ class BedrockBackend:
         """See `cloudtune.backend.Preflight`."""
         is_open = spec is not None and self._rules().is_open_weight(spec.model_for(NAME))
         return Preflight(self._clients, self._options).checks(spec, self._open_weight if is_open else None)
+
+    def read_catalog(self, on: date) -> Catalog:
+        """See `CatalogReader`."""
+        return catalog_reader.read_catalog(self._clients, self._catalog, on)
 
     def documents(self) -> Mapping[str, str]:
         """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is a placeholder."""
@@ -365,6 +372,10 @@ class BedrockBackend:
         if model.ref is not None and _is_open_weight(model.ref):
             return self._open_weight.generate(model, prompts, options)
         return self._answering.generate(model, prompts, options or GenerateOptions())
+
+    def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
+        """See `PricedAnswers`. Tuned models may also be billed by the hour, so only base models have a price."""
+        return answer_price(self._catalog, model.base) if base or model.ref is None else None
 
     # -- internal --------------------------------------------------------------------------------------------------
 

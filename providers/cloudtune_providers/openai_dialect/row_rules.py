@@ -45,7 +45,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TOKENS = r"<\|(?:endoftext|endofprompt|fim_prefix|fim_middle|fim_suffix)\|>"
 _TOKEN = re.compile(_TOKENS)
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*);base64,", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]++={0,2}\s*")
 _IMAGE_TYPES = {"image/jpg", "image/jpeg", "image/png", "image/webp"}
 _OTHER_ENDINGS = {"avif", "bmp", "gif", "heic", "heif", "ico", "pdf", "psd", "svg", "tif", "tiff"}
 

@@ -75,7 +75,7 @@ def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[
     bearer token. Credentials persist only with --store.
     """
     os.umask(0o077)  # The process only serves, so every file it creates is private to this user.
-    emulator = _opened(host, port, speed, options)
+    emulator = opened(host, port, speed, options)
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
@@ -90,7 +90,8 @@ def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[
     session.say("stopped")
 
 
-def _opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
+def opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
+    """An emulator that listens, not started yet. Raises BackendNotInstalled, CloudtuneError."""
     from cloudtune.errors import BackendNotInstalled, CloudtuneError
 
     if importlib.util.find_spec(NEEDS) is None:

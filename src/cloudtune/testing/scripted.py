@@ -362,9 +362,11 @@ class ScriptedBackend:
         options = options or GenerateOptions()
         model_id = model.base if options.base else model.id
         for prompt in prompts:
-            text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-            body = {"model": model_id, "prompt": text, "max_tokens": options.max_tokens}
-            yield Generation(text=self._ask("generate", body)["text"], finish_reason="stop", model=model_id)
+            turns = [prompt] if isinstance(prompt, str) else [str(turn["content"]) for turn in prompt]
+            body = {"model": model_id, "prompt": turns[-1], "max_tokens": options.max_tokens}
+            text = str(self._ask("generate", body)["text"])
+            count = sum(len(turn.split()) for turn in turns)
+            yield Generation(text=text, finish_reason="stop", model=model_id, prompt_tokens=count, completion_tokens=1)
 
     def scope(self) -> str:
         """See `Generator`. The key's account and region; they do not change, so they are read once."""

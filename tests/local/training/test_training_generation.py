@@ -43,6 +43,26 @@ def test_an_answer_ends_with_the_context(model: Model) -> None:
     assert streamed == answers[1]
 
 
+WITH_TOOLS = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for turn in messages %}{{ turn.content }}"
+    "{% for call in turn.tool_calls or [] %}{{ call.function.arguments.city }}{% endfor %}{% endfor %}"
+)
+
+
+def test_the_template_shows_tools_or_the_prompt_is_refused(tiny_model: Path) -> None:
+    model = opened(tiny_model)
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"city": "Bonn"}'}}
+    prompt = {
+        "messages": ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}),
+        "tools": ({"type": "function", "function": {"name": "f"}},),
+    }
+    with pytest.raises(TrainingProblem, match="does not show tools") as refused:
+        next(model.generate([prompt], max_tokens=1))
+    assert refused.value.code == "bad_data"
+    model._tokenizer.chat_template = WITH_TOOLS
+    assert model._text(prompt) == '[{"type": "function", "function": {"name": "f"}}]HiBonn'
+
+
 def test_prompts_beyond_the_context_are_refused_together(model: Model) -> None:
     with pytest.raises(TrainingProblem, match=rf"prompt 1 has \d+, prompt 3 has \d+ tokens.* has {CONTEXT}") as refused:
         next(model.generate(["word " * 200, "short", "another " * 200]))

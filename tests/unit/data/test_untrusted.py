@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -28,6 +30,7 @@ from cloudtune.data.dataset import Dataset
 from cloudtune.data.encoding import encode
 from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.read import arrow, decoding, kinds, plain_blocks
+from cloudtune.data.read.path_patterns import matching_files
 from cloudtune.data.read.remote import _pattern
 from cloudtune.data.report import check, convert, source_data
 from cloudtune.document.document import read_document
@@ -37,6 +40,7 @@ from cloudtune.ledger.check import check_ledger
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.spec import Data
 from cloudtune_emulator.base_models import read as read_base_models
+from cloudtune_emulator.openai.training_rows import RowFault, check_images
 from cloudtune_trainer.submit.model_facts import find_model
 
 if TYPE_CHECKING:
@@ -196,11 +200,64 @@ def test_odd_patterns_are_reported(pattern: str, tmp_path: Path) -> None:
     assert codes(str(tmp_path / pattern)) in (["no_file"], ["bad_path"])
 
 
+@pytest.mark.parametrize(
+    "pattern", ["*.x", "**/*.x", "**/**/a*/*", "*/**/b/**/?.x", "[ab]/b/*", "**/.h/*", "**/b/**", "*/../a/./*.x"]
+)
+def test_patterns_match_the_files_that_glob_matches(pattern: str, tmp_path: Path) -> None:
+    for name in ("1.x", "a/2.x", "a/b/3.x", "a/b/.4.x", "b/b/5.x", ".h/6.x", "a/.h/7.x", "a/b/c/8.x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {Path(os.path.normpath(name)) for name in glob.glob(f"{tmp_path}/{pattern}", recursive=True)}
+    assert [Path(os.path.normpath(path)) for path in matching_files(f"{tmp_path}/{pattern}")] == sorted(
+        path for path in found if path.is_file()
+    )
+
+
+def test_each_folder_is_visited_once() -> None:
+    """Folders in folders, and links that form a loop, have ever more ways to match a pattern."""
+    with tempfile.TemporaryDirectory() as top:  # pytest's own folders have long names
+        deep = Path(top, *["a"] * 40)
+        deep.mkdir(parents=True)
+        (deep / "x.jsonl").touch()
+        for name in ("b", "c"):
+            Path(top, name).symlink_to(top)
+        for pattern in ("**/a/" * 6, "**/", "**/*/" * 6, "*/" * 40 + "**/"):
+            assert len(matching_files(f"{top}/{pattern}*.jsonl")) <= 1
+
+
 def test_patterns_of_objects_are_matched_in_linear_time() -> None:
+    folders = "s3://b/" + "a/" * 400
+    assert not _pattern("s3://b/" + "**/a/" * 30 + "b").fullmatch(folders)
+    assert _pattern("s3://b/" + "**/a/" * 30 + "**/*").fullmatch(folders)
+    assert not _pattern("s3://b/***/c").fullmatch("s3://b/a/b/c")
     name = "s3://b/" + "a" * 1000
     assert not _pattern("s3://b/" + "*a" * 60 + "b").fullmatch(name)
     assert _pattern("s3://b/" + "*a" * 60).fullmatch(name)
     assert _pattern("s3://b/[z-a]*").fullmatch(name) is None
+
+
+IN_QUADRATIC_TIME: dict[str, dict[str, Any]] = {
+    "a data URL of spaces": {"messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,a" + " " * 1_000_000 + "!"}}]},
+        {"role": "assistant", "content": "b"}]},
+    "beginnings of web tokens": {"prompt": "a", "completion": "eyJ-" * 250_000},
+    "an open string in arguments": {"messages": [{"role": "user", "content": "a"}, {
+        "role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {
+            "name": "f", "arguments": "[]" * 200 + '\\"' * 500_000}}]}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", IN_QUADRATIC_TIME.values(), ids=IN_QUADRATIC_TIME)
+def test_long_texts_are_checked_in_linear_time(row: dict[str, object], tmp_path: Path) -> None:
+    """A row of a megabyte takes milliseconds, not minutes."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    assert check(str(tmp_path / "rows.jsonl"), target="openai", private=True, workers=0).rows == 1
+
+
+def test_the_emulator_checks_data_urls_in_linear_time() -> None:
+    row = IN_QUADRATIC_TIME["a data URL of spaces"]
+    with pytest.raises(RowFault, match="base64"):
+        check_images(row["messages"], allowed=True)
 
 
 @pytest.mark.parametrize(

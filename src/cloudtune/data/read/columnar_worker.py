@@ -72,7 +72,8 @@ def _answer(kind: str, path: bytes, out: IO[bytes]) -> None:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - pyarrow raises many types of its own and of Python's
-        message = f"not a valid {kind} file: {error}"[:500]
+        reason = "a value is out of range" if isinstance(error, OverflowError) else str(error)
+        message = f"not a valid {kind} file: {reason}"[:500]
         end = FAULT, _encoder.encode((f"broken_{kind}", message, "create it again"))
     _watch(0)
     send(out, *end)
@@ -206,6 +207,8 @@ def _unfit(kind: Any) -> str | None:
         can_be_read = not types.is_nested(kind) or any(fits(kind) for fits in _nested_types())
         if types.is_run_end_encoded(kind) or not can_be_read:
             return f"has the type {kind}"[:100] + ", which cannot be read"
+        if types.is_struct(kind) and len({kind.field(i).name for i in range(kind.num_fields)}) < kind.num_fields:
+            return "has two fields of the same name"
         inner = [kind.storage_type] if hasattr(kind, "storage_type") else []
         inner += [kind.field(i).type for i in range(kind.num_fields)]
         left += [(one, depth + 1) for one in inner]

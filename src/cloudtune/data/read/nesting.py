@@ -18,7 +18,8 @@ MAX_DEPTH = 100
 """Levels of objects and arrays in a tool, in the fields of an item or in the arguments of a call."""
 _NEITHER = bytes(set(range(256)).difference(b"{[\\\n"))
 _MANY = re.compile(rb"[{[\\]{%d}" % (MAX_DEPTH + 1))
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+# A string that is not closed ends with the text: scanning on from within it takes quadratic time.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _TURNS = ("messages", "chosen", "rejected", "completion")
 
 

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from cloudtune.data.read import remote
 from cloudtune.data.read.arrow import dataset_files
+from cloudtune.data.read.path_patterns import matching_files
 from cloudtune.data.read.remote import RemoteFile, is_remote
 from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO
 from cloudtune.errors import CloudtuneError, DataError, Problem
@@ -55,7 +56,7 @@ def files_of(source: Source, faults: Faults) -> list[File]:
         elif name == STDIN:
             found.append(Path(name))
         elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path's raises where it may not look
-            matches = [path for path in _matching(name, faults) if path.is_file()]
+            matches = _matching(name, faults)
             if not matches:
                 faults.error("no_file", "no file matches this pattern", file=name, fix="check the path")
             found += matches
@@ -65,9 +66,9 @@ def files_of(source: Source, faults: Faults) -> list[File]:
 
 
 def _matching(pattern: str, faults: Faults) -> list[Path]:
-    """The paths that the pattern matches, sorted."""
+    """The files that the pattern matches, sorted."""
     try:
-        return sorted(map(Path, glob.glob(pattern, recursive=True)))
+        return matching_files(pattern)
     except (re.error, RecursionError, OSError) as error:
         faults.error("bad_path", f"not a valid pattern: {error}", file=pattern, fix="fix the pattern")
         return []

@@ -89,10 +89,18 @@ def _asked(clock: Clock, call: Callable[[], T]) -> T:
 def _pattern(name: str) -> re.Pattern[str]:
     """As for files: ``*`` stays within a folder, ``**/`` does not.
 
-    What a ``*`` matches ends at the first place where the text behind it fits, as in `fnmatch`. No other place needs a
-    try before the next ``*``, so the time does not grow with the number of ways to match.
+    What a ``*`` matches ends at the first place where the text behind it fits, as in `fnmatch`, and what a ``**/``
+    matches at the first folder from which the parts behind it fit. No other place needs a try before the next one, so
+    the time does not grow with the number of ways to match.
     """
-    parts = [part for part in re.split(r"((?:\*\*/)+|\*+|\?|\[[^\]]+\])", name) if part]
+    first, *others = map(_within_folders, re.split(r"(?<!\*)(?:\*\*/)+", name))
+    nested = [f"(?:[^/]*/)*?{one}" for one in others]
+    return re.compile(first + "".join(f"(?>{one})" for one in nested[:-1]) + "".join(nested[-1:]))
+
+
+def _within_folders(text: str) -> str:
+    """The expression of a pattern without ``**/``."""
+    parts = [part for part in re.split(r"(\*+|\?|\[[^\]]+\])", text) if part]
     written = ""
     while parts:
         part = parts.pop(0)
@@ -100,15 +108,13 @@ def _pattern(name: str) -> re.Pattern[str]:
             text = ""
             while parts and "*" not in parts[0]:
                 text += _one(parts.pop(0))
-            written += f"(?>[^/]*?{text})" if parts and not parts[0].startswith("**/") else f"[^/]*{text}"
+            written += f"(?>[^/]*?{text})" if parts else f"[^/]*{text}"
         else:
             written += _one(part)
-    return re.compile(written)
+    return written
 
 
 def _one(part: str) -> str:
-    if part.startswith("**/"):
-        return "(?:.*/)?"
     if part == "?":
         return "[^/]"
     if part[:1] == "[" and part[-1:] == "]":

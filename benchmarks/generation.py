@@ -1,8 +1,8 @@
 """Local answers per second: cloudtune over a plain loop of transformers' ``generate``, in one run, with equal answers.
 
-``python benchmarks/generation.py [PROMPTS] [ROUNDS]`` (default 500 and 1). The prompts are short, of 3 to 30 words, in a
-chat with one system prompt. The model is a small Llama with random weights on the CPU. Both sides alternate, chunk by
-chunk, so that a load on the machine changes both alike.
+``python benchmarks/generation.py [PROMPTS]`` (default 500). The prompts are short, in a chat with one system prompt.
+The model is a small Llama with random weights on the CPU. Both sides alternate, chunk by chunk, so that a load on the
+machine changes both alike.
 """
 
 from __future__ import annotations
@@ -23,26 +23,22 @@ from cloudtune_trainer.tiny import write_tiny_model
 
 CHUNK = 125
 MAX_TOKENS = 24
-WORDS = "the order delivery refund invoice late broken parcel please when where how return open account email".split()
-SYSTEM = (
-    "You answer questions of customers about orders, deliveries, invoices and refunds, politely and in one sentence."
-)
-SHAPE = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 6,
-         "num_key_value_heads": 6, "initializer_range": 0.1}  # fmt: skip
+SYSTEM = "You answer questions of customers about an order, a delivery or a refund, politely and in one sentence."
+SHAPE = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "initializer_range": 0.1}
 
 
 def conversations(count: int) -> list[list[dict[str, str]]]:
-    """Different prompts of different lengths."""
-    chance = random.Random(1)
+    """Different prompts of 3 to 30 words."""
+    chance, words = random.Random(1), SYSTEM.split()
     return [
         [{"role": "system", "content": SYSTEM},
-         {"role": "user", "content": f"{number} {' '.join(chance.choices(WORDS, k=chance.randint(3, 30)))}?"}]
+         {"role": "user", "content": f"{number} {' '.join(chance.choices(words, k=chance.randint(3, 30)))}?"}]
         for number in range(count)
     ]  # fmt: skip
 
 
 def plain(network: Any, tokenizer: Any, prompts: list[list[dict[str, str]]]) -> list[str]:
-    """The loop that a person writes first."""
+    """One prompt after another."""
     found = []
     for prompt in prompts:
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
@@ -54,30 +50,27 @@ def plain(network: Any, tokenizer: Any, prompts: list[list[dict[str, str]]]) -> 
 
 
 def main() -> None:
-    count, rounds = (int(given) for given in (*sys.argv[1:], "500", "1")[:2]) if len(sys.argv) != 2 else (
-        int(sys.argv[1]), 1)  # fmt: skip
+    """Measure and print."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     logging.set_verbosity_error()
     prompts = conversations(count)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_tiny_model(Path(folder) / "model", vocab_texts=[SYSTEM, *WORDS], model=SHAPE)
-        network = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        path = write_tiny_model(Path(folder) / "model", vocab_texts=[SYSTEM], model=SHAPE)
+        network, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
         model = Model(network, tokenizer)
-        _ = model.can_batch, list(model.generate(prompts[:2], max_tokens=2)), plain(network, tokenizer, prompts[:1])
-        for _ in range(rounds):
-            seconds, answers = [0.0, 0.0], [list[str](), list[str]()]
-            for first in range(0, count, CHUNK):
-                some = prompts[first : first + CHUNK]
-                started = time.perf_counter()
-                answers[0] += plain(network, tokenizer, some)
-                middle = time.perf_counter()
-                answers[1] += [one.text for one in model.generate(some, max_tokens=MAX_TOKENS)]
-                seconds[0] += middle - started
-                seconds[1] += time.perf_counter() - middle
-            equal = sum(a == b for a, b in zip(*answers, strict=True))
-            rates = [count / taken for taken in seconds]
-            print(f"plain {rates[0]:.1f}, cloudtune {rates[1]:.1f} answers per second: {rates[1] / rates[0]:.2f} times; "
-                  f"{equal} of {count} answers equal")  # fmt: skip
+        plain(network, tokenizer, prompts[:1]), list(model.generate(prompts[:2], max_tokens=2))  # warm up
+        seconds, equal = [0.0, 0.0], 0
+        for first in range(0, count, CHUNK):
+            some = prompts[first : first + CHUNK]
+            started = time.perf_counter()
+            one = plain(network, tokenizer, some)
+            middle = time.perf_counter()
+            other = [answer.text for answer in model.generate(some, max_tokens=MAX_TOKENS)]
+            seconds = [seconds[0] + middle - started, seconds[1] + time.perf_counter() - middle]
+            equal += sum(a == b for a, b in zip(one, other, strict=True))
+    rates = [count / taken for taken in seconds]
+    print(f"plain {rates[0]:.1f}, cloudtune {rates[1]:.1f} answers per second: {rates[1] / rates[0]:.2f} times; "
+          f"{equal} of {count} answers are equal")  # fmt: skip
 
 
 if __name__ == "__main__":

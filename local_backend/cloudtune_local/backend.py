@@ -30,15 +30,9 @@ from cloudtune.state import (
     Prediction,
     TunedModel,
 )
-from cloudtune_local import (
-    capabilities,
-    devices,
-    launch,
-    options,
-    processes,
-    snapshots,
-)
+from cloudtune_local import capabilities, devices, launch, options, processes, snapshots
 from cloudtune_local.queue import Place, Queue
+from cloudtune_local.queue_lines import QueueLines
 from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, estimate, to_plan
 from cloudtune_local.tuned_model import tuned_model
@@ -60,7 +54,6 @@ if TYPE_CHECKING:
     from cloudtune.optional import GenerateOptions, Input, Prompt
     from cloudtune.prompts import Passage
     from cloudtune.spec import JobSpec
-    from cloudtune_local.rundir import RunStatus
 
 
 class LocalBackend:
@@ -214,7 +207,7 @@ class LocalBackend:
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
         """The existing jobs, with two or three small reads each."""
-        lines = _Lines()
+        lines = QueueLines()
         found = {}
         for ref in refs:
             run_status = run_status_of(_folder(ref)) if _may_exist(ref) else None
@@ -231,7 +224,7 @@ class LocalBackend:
         refs = (JobRef(NAME, str(self.root), name) for name in names if not name.startswith("."))
         found = [(ref, run_status) for ref in refs if (run_status := run_status_of(_folder(ref))) is not None]
         found.sort(key=lambda pair: (int(pair[1].job.get("number", 0)), pair[0].id), reverse=True)
-        lines = _Lines()
+        lines = QueueLines()
         return [
             snapshots.to_snapshot(ref, run_status, lines.ahead(ref, run_status)) for ref, run_status in found[:limit]
         ]
@@ -401,19 +394,3 @@ def _change(run: Run) -> Iterator[None]:
 
 def _may_exist(ref: JobRef) -> bool:
     return bool(ref.id) and "/" not in ref.id and not ref.id.startswith(".")
-
-
-class _Lines:
-    """Number of jobs ahead of each queued job, computed once per call."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[tuple[str, str], list[int]] = {}
-
-    def ahead(self, ref: JobRef, run_status: RunStatus) -> int | None:
-        """The number of jobs before that one; None if it is not queued."""
-        if run_status.state != "queued":
-            return None
-        key = (ref.scope, str(run_status.job.get("pool", devices.CPU)))
-        if key not in self._numbers:
-            self._numbers[key] = [place.number for place in Queue(Path(key[0])).waiting(key[1])]
-        return sum(number < int(run_status.job.get("number", 0)) for number in self._numbers[key])

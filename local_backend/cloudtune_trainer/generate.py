@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from cloudtune_trainer.scoring import Row
 
 _SCORED_AT_A_TIME = 64
+_WINDOW = 4
+_TOKENS = 32 << 10
+"""Of a batch, with its answers, so that long prompts need no more memory than short ones."""
 Prompt = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 """A text, messages, or ``{"messages": ..., "tools": ...}``."""
 
@@ -100,9 +103,11 @@ class Model:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        batch_size: int = 8,
+        batch_size: int = 32,
     ) -> Iterator[Answer]:
         """Answers in the order of the prompts. ``temperature`` 0 always picks the most likely token.
+
+        Prompts of similar length are answered together: `_WINDOW` batches are sorted by length.
 
         A text prompt is a user message; after continued pre-training, it is text to continue. With a seed, the same
         prompts in the same batches have the same answers.
@@ -110,10 +115,17 @@ class Model:
         check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         rows = self._read(prompts)
         size = batch_size if len(rows) == 1 or batch_size == 1 or self.can_batch else 1
-        for first in range(0, len(rows), size):
-            with self._alone(None if seed is None else seed + first):
-                answers = self._batch(rows[first : first + size], max_tokens, temperature, top_p)
-            yield from answers  # outside the lock: the caller may read them slowly
+        done = 0
+        for start in range(0, len(rows), size * _WINDOW):
+            numbers = range(start, min(start + size * _WINDOW, len(rows)))
+            found: dict[int, Answer] = {}
+            for batch in batches_of(sorted(numbers, key=lambda number: len(rows[number])), rows, size, max_tokens):
+                with self._alone(None if seed is None else seed + batch[0]):
+                    answers = self._batch([rows[number] for number in batch], max_tokens, temperature, top_p)
+                found.update(zip(batch, answers, strict=True))
+                while done in found:  # outside the lock: the caller may read them slowly
+                    yield found.pop(done)
+                    done += 1
 
     @property
     def can_batch(self) -> bool:
@@ -240,6 +252,19 @@ class Model:
             text = self._tokenizer.decode(words, skip_special_tokens=True)
             answers.append(Answer(text, "stop" if ended else "length", len(prompt), len(words)))
         return answers
+
+
+def batches_of(
+    numbers: Sequence[int], rows: Sequence[Sequence[int]], size: int, max_tokens: int
+) -> Iterator[Sequence[int]]:
+    """Batches of rows that are sorted by length: at most ``size`` rows and `_TOKENS` tokens, answers included."""
+    first = 0
+    for place, number in enumerate(numbers):
+        count = place - first + 1
+        if count > size or (count > 1 and count * (len(rows[number]) + max_tokens) > _TOKENS):
+            yield numbers[first:place]
+            first = place
+    yield numbers[first:]
 
 
 def answer_tokens(

@@ -129,6 +129,10 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         compute=str(loaded.devices.compute).removeprefix("torch."),
         trained_parameters=sum(p.numel() for p in layers.trained.values()),
     )
+    if hyper.precision == "auto":
+        has = "has" if loaded.devices.compute == torch.bfloat16 else "has no"
+        compute = "bf16" if loaded.devices.compute == torch.bfloat16 else "fp32"
+        report.event("message", f"precision: {compute}, because {loaded.devices.device} {has} native bf16 products")
     if schedule.total_steps <= layers.last_start:
         report.warning(
             f"the last stage of layers.unfreeze starts at step {layers.last_start}, after the end of the run"

@@ -204,26 +204,46 @@ def _drop_unsupported(document: dict[str, Any], target: Backend, reasons: dict[s
 def _accepted(
     document: dict[str, Any], target: Backend, reasons: dict[str, str]
 ) -> tuple[JobSpec, tuple[Problem, ...]]:
-    """The spec without the values that the target refuses, and the problems that are left."""
+    """The spec without the values that the target refuses, and the problems that are left.
+
+    A number out of the catalog's range becomes the nearest one in it. Other values are left out.
+    """
     while True:
         spec = JobSpec.model_validate(document)
         found = list(target.check(spec))
-        refused = [problem for problem in found if problem.severity == "error" and _is_value(problem, document)]
+        errors = {problem.field or "": problem.message for problem in found if problem.severity == "error"}
+        refused = {field: message for field, message in errors.items() if _is_value(field, document)}
         if not refused:
             break
-        for problem in refused:
-            field = "adapter" if problem.field == "adapter.type" else problem.field
-            reasons[field] = f"{target.name} refuses the value: {problem.message}"
+        for place, message in refused.items():
+            field = "adapter" if place == "adapter.type" else place
+            is_new = field not in reasons
+            reasons[field] = f"{target.name} refuses the value: {message}"
+            nearest = _nearest(spec, field, document, target) if is_new else None
             _drop(document, field)
+            if nearest is not None:
+                document = _with(document, field, nearest)
     models = [problem for problem in found if problem.severity == "error" and problem.field == "model"]
     if models:
         raise UnsupportedError(models)
     return spec, tuple(found)
 
 
-def _is_value(problem: Problem, document: dict[str, Any]) -> bool:
-    """Whether the problem is about a value that can be left out."""
-    field = problem.field
+def _nearest(spec: JobSpec, field: str, document: dict[str, Any], target: Backend) -> float | None:
+    """The nearest value in the range of the target's catalog; None if it has none."""
+    name, value = target.capabilities.translated.get(field), _leaves(document).get(field)
+    if name is None or not isinstance(value, int | float) or target.name not in vendors():
+        return None
+    entry = load(target.name).range(name, spec.model_for(target.name) or "", spec.method.name)
+    if entry is None:
+        return None
+    least, most = (value if limit is None else limit for limit in (entry.min, entry.max))
+    nearest = min(max(value, least), most)
+    return nearest if nearest != value and entry.fault(nearest) is None else None
+
+
+def _is_value(field: str, document: dict[str, Any]) -> bool:
+    """Whether the field has a value that can be left out."""
     kept = ("model", "backend", "backends", "data", "name", "method.name", "method")
     return field not in kept and field.partition(".")[0] not in kept[:4] and _holds(document, field)
 

@@ -32,9 +32,9 @@ def usd_of(tokens: float, per_million_usd: float) -> float:
     return round(tokens * per_million_usd / 1e6, 4)
 
 
-def answer_price(catalog: Catalog, model: str, tier: str = "") -> AnswerPrice | None:
-    """The catalog's prices of a model's answers. None if it does not have both by tokens."""
-    found = [catalog.price(what, model, tier=tier) for what in ("input", "output")]
+def answer_price(catalog: Catalog, model: str, *, base: bool = False) -> AnswerPrice | None:
+    """The prices of the answers of models tuned on that model, or its own. None if it does not have both by tokens."""
+    found = [catalog.price(f"base_{what}" if base else what, model) for what in ("input", "output")]
     each = [None if price is None else per_million(price) for price in found]
     if found[0] is None or each[0] is None or each[1] is None:
         return None

@@ -123,8 +123,9 @@ def watch_many(
         for snapshot in changed:
             seen[snapshot.ref], shown_at[snapshot.ref] = snapshot, clock.monotonic()
             yield snapshot
-        for ref, at in shown_at.items() if repeat_after is not None else ():
-            if not seen[ref].has_ended and clock.monotonic() - at >= repeat_after:
+        for ref, at in shown_at.items():
+            is_due = repeat_after is not None and clock.monotonic() - at >= repeat_after
+            if is_due and not seen[ref].has_ended:
                 shown_at[ref] = clock.monotonic()
                 yield seen[ref]
         open_refs = [ref for ref in open_refs if ref not in seen or not seen[ref].has_ended]

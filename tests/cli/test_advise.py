@@ -26,6 +26,9 @@ def test_options_and_files_give_the_same_advice(desk: Desk) -> None:
     Path("s.yaml").write_text("change: style\nupdates: daily\nrows: 3000\nbudget_usd: 100\n")
     assert desk.run("advise", "s.yaml").out == done.out
     assert desk.run("advise", "s.yaml", "--updates", "never").out.startswith("Use fine-tuning.")
+    assert "RAG AND FINE-TUNING" in done.out
+    assert "TRAINING FROM SCRATCH" not in done.out
+    assert "TRAINING FROM SCRATCH" in desk.run("advise", "s.yaml", "--all").out
     shown = desk.run("advise", "s.yaml", "--json").json
     assert shown["advice"]["recommended"] == ["rag", "fine_tuning"]
     assert len(shown["advice"]["comparison"]["RAG"]) == 8

@@ -107,8 +107,9 @@ def test_the_cost_is_estimated_limited_and_counted(emulator: Emulator) -> None:
     Path("job.yaml").write_text(f"name: mine\nmodel: {MODEL}\ndata: {{train: rows.jsonl}}\n")
     ref = run("run", "job.yaml", "--backend", "openai", "--yes")["ref"]
     words = ("evaluate", ref, "--data", "rows.jsonl", "--max-tokens", "8")
-    refused = run(*words, "--max-cost-usd", "5", code=7)["error"]["message"]
-    assert "the limit of 5 USD cannot be kept, because the price of base model is not known" in refused
+    unpriced = "o4-mini-2025-04-16"
+    refused = run(*words, "--against", f"openai={unpriced}", "--max-cost-usd", "5", code=7)["error"]["message"]
+    assert f"the limit of 5 USD cannot be kept, because the price of {unpriced} is not known" in refused
     refused = run(*words, "--no-baselines", "--max-cost-usd", "0.0001", code=7)["error"]["message"]
     assert "the answers may cost up to 0.00" in refused
     done = CliRunner().invoke(cli, [*words, "--no-baselines", "--max-cost-usd", "5", "--json"])
@@ -117,10 +118,10 @@ def test_the_cost_is_estimated_limited_and_counted(emulator: Emulator) -> None:
     paid = (0.8 * usage["prompt_tokens"] + 3.2 * usage["completion_tokens"]) / 1e6
     assert usage["usd"] == pytest.approx(paid, abs=1e-4)
     assert run(*words, "--no-baselines", "--max-cost-usd", "0.0001")["usage"]  # all are stored
-    judge = ("--judge", f"openai={MODEL}", "--max-cost-usd", "5")
+    judge = ("--judge", f"openai={unpriced}", "--max-cost-usd", "5")
     Path("rubric.txt").write_text("It is one word.")
     refused = run(*words, "--no-baselines", *judge, "--rubric", "rubric.txt", code=7)["error"]["message"]
-    assert f"the price of judge {MODEL} is not known" in refused
+    assert f"the price of judge {unpriced} is not known" in refused
 
 
 def test_an_import_is_evaluated_without_training_rows(emulator: Emulator, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cloudtune.catalog import current
 from cloudtune.cli.main import cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "move.md"
@@ -46,6 +47,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("azure.yaml").write_text(azure)
     Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS[:100]))
     Path("held-out.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS[100:]))
+
+
+def test_the_users_own_catalog_chooses_the_model(tmp_path: Path) -> None:
+    catalog = tmp_path / "home" / "cloudtune" / "catalog"
+    catalog.mkdir(parents=True)
+    (own,) = blocks("json")
+    (catalog / "bedrock.json").write_text(own)
+    (chosen, *others) = current("bedrock").substitutes
+    assert (chosen.to, chosen.why) == ("amazon.nova-pro-v1:0:300k", "our choice")
+    assert others  # the catalog's own follow
 
 
 def test_the_page_shows_what_the_commands_print(monkeypatch: pytest.MonkeyPatch) -> None:

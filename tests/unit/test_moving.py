@@ -121,9 +121,16 @@ def test_settings_with_one_meaning_move(backends: dict[str, Backend]) -> None:
 
 
 def test_refused_values_are_listed_with_the_reason(backends: dict[str, Backend]) -> None:
-    found = {change.field: change for change in moved(backends, "local", "bedrock", "sft").changes}
-    assert found["hyperparameters.epochs"].now is None
+    changes = {"hyperparameters": {"epochs": 40, "learning_rate": 2e-4, "warmup_steps": 21}}
+    found = {change.field: change for change in moved(backends, "local", "bedrock", "sft", **changes).changes}
+    assert (found["hyperparameters.epochs"].was, found["hyperparameters.epochs"].now) == (40, 5)  # the nearest value
     assert "at most 5" in found["hyperparameters.epochs"].reason
+    spec = JobSpec.model_validate({"model": "a", "data": {"train": "b"}, "method": {"name": "dpo", "beta": 9}})
+    found = {
+        one.field: one for one in move(spec, backends["local"], backends["openai"], model="gpt-4o-2024-08-06").changes
+    }
+    assert found["method.beta"].now is None  # no range is known by that name
+    found = {change.field: change for change in moved(backends, "local", "bedrock", "sft").changes}
     assert found["seed"].reason == "Bedrock accepts no seed"
 
 

@@ -305,9 +305,7 @@ class BedrockBackend:
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
-        if _is_open_weight(ref):
-            return self._open_weight.account.jobs.events(ref, after)
-        return ()
+        return self._open_weight.account.jobs.events(ref, after) if _is_open_weight(ref) else ()
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
         """See `Backend`. From the result files, once the job has ended; imported models have none."""
@@ -320,9 +318,7 @@ class BedrockBackend:
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
-        if _is_open_weight(ref):
-            return self._open_weight.account.jobs.checkpoints(ref)
-        return ()
+        return self._open_weight.account.jobs.checkpoints(ref) if _is_open_weight(ref) else ()
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`. A tuned model has to be deployed first; an imported or open-weight one need not."""
@@ -375,9 +371,7 @@ class BedrockBackend:
 
     def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
         """See `PricedAnswers`. Tuned models may also be billed by the hour, so only base models have a price."""
-        return answer_price(self._catalog, model.base) if base or model.ref is None else None
-
-    # -- internal --------------------------------------------------------------------------------------------------
+        return answer_price(self._catalog, model.base, base=True) if base or model.ref is None else None
 
     def _room(self, ref: JobRef) -> tuple[Jobs | Imports | Registrations, str]:
         """The module for jobs of that kind, and the job's name. Raises JobNotFound for another account or region."""

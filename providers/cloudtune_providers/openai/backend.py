@@ -144,9 +144,9 @@ class OpenAIBackend(DelegatingBackend):
         return self._account.answering.generate(model_id, prompts, options, by=self._options.answers)
 
     def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
-        """See `PricedAnswers`. The catalog has the prices of tuned models only."""
-        is_tuned = not base and model.id.startswith("ft:")
-        return answer_price(self._catalog(), base_of(model.id)) if is_tuned else None
+        """See `PricedAnswers`."""
+        is_base = base or not model.id.startswith("ft:")
+        return answer_price(self._catalog(), base_of(model.base if base else model.id), base=is_base)
 
     def why_no_tools(self, model: TunedModel) -> str:
         """See `ToolCaller`."""

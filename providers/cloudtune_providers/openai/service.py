@@ -93,8 +93,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def target(self, model: str | None, method: str | None) -> Target:
         """The rows that it accepts."""
-        formats = {str(name): form for name, form in self.methods.items()}
-        return Target(NAME, formats).with_limits(self.catalog, model, method)
+        return Target(NAME, self._formats()).with_limits(self.catalog, model, method)
 
     def plan(self, request: PlanRequest, rules: Rules, *, timeout_s: float, list_lag_s: float) -> Plan:
         """The steps. Raises DataError for rows that it would refuse."""
@@ -105,7 +104,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         given = spec.overrides.get(NAME, {})
         training_file = {"training_file": output_ref("await_train", "file")}
         traits = Traits(
-            backend=NAME, formats=self.methods, timeout_s=timeout_s, list_lag_s=list_lag_s,
+            backend=NAME, formats=self._formats(), timeout_s=timeout_s, list_lag_s=list_lag_s,
             parts_from_bytes=float("inf"),
             suffix=(given.get(_SUFFIX) or spec.name) if _SUFFIX in self.overrides else None,
             marks={"metadata": {TOKEN_KEY: request.token}} if self.metadata else training_file,
@@ -117,6 +116,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if (entry := self.catalog.range(name)) is not None and entry.default is not None
         }  # fmt: skip
         return plan_of(request, traits, settings_of(request, traits, defaults), tuple(problems))
+
+    def _formats(self) -> dict[str, str]:
+        return {str(name): form for name, form in self.methods.items()}
 
     def _requested(self, spec: JobSpec) -> dict[str, tuple[str, Any]]:
         fields = spec.requested_fields()

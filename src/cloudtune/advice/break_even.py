@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
-from cloudtune.advice.prices import PRICES, Prices
+from cloudtune.advice.prices import PRICES, YEAR, Prices
 from cloudtune.errors import InputError
 from cloudtune.evaluation import statistics
 from cloudtune.evaluation.metrics import METRICS
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.compare import Comparison
     from cloudtune.evaluation.result import Evaluation
 
-MONTHS = 12.0
 MARGIN = 0.05
 """How much worse the tuned model may be, as a share of the metric's range."""
 _BASES = ("few_shot", "base")
@@ -81,7 +80,7 @@ class _Tokens(NamedTuple):
     groups: statistics.Groups
 
 
-def break_even(evaluation: Evaluation, prices: Prices, *, months: float = MONTHS, margin: float = MARGIN) -> BreakEven:
+def break_even(evaluation: Evaluation, prices: Prices, *, months: float = YEAR, margin: float = MARGIN) -> BreakEven:
     """Compute from how many requests per month the tuned model costs less than its base model with a long prompt.
 
     The base model after examples is compared if the evaluation has it (``few_shot``), otherwise the base model with the
@@ -157,13 +156,11 @@ def _quality(evaluation: Evaluation, against: str, margin: float) -> tuple[str, 
         return "", f"the evaluation does not compare the quality of the tuned model with that of {against}"
     interval = "" if found.low is None else f" ({found.low:+.4g} to {found.high:+.4g})"
     quality = f"{found.metric}: {found.difference:+.4g}{interval} against {against}: {found.verdict}"
-    if found.verdict == "helped":
+    worst = _worst(found)
+    if found.verdict == "helped" or (worst is not None and worst <= margin):
         return quality, ""
     if found.verdict == "worse":
         return quality, f"the tuned model is worse than {against}, so their costs are not comparable"
-    worst = _worst(found)
-    if worst is not None and worst <= margin:
-        return quality, ""
     limit = "" if worst is None else f": it may be {100 * worst:.1f}% of the metric's range worse"
     return quality, f"these rows do not show that the tuned model is as good as {against}{limit}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from cloudtune.catalog import load, vendors
 from cloudtune.errors import InputError, Problem
 from cloudtune.ledger.costs import JobCost, recorded_cost
-from cloudtune.pricing import per_million
+from cloudtune.pricing import answer_price
 from cloudtune.state import JobRef, Value
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cloudtune.ledger.ledger import Ledger
 
 HOURS_PER_MONTH = 730.0
+YEAR = 12.0
+"""Months."""
 
 PRICES: dict[str, str] = {
     "training": "USD for training, once",
@@ -43,6 +46,8 @@ class Prices(Value, frozen=True, kw_only=True):
     base_output: float | None = None
     tuned_input: float | None = None
     tuned_output: float | None = None
+    ends: date | None = None
+    """The day on which the tuned model stops responding, if one is announced."""
     sources: dict[str, str] = {}
     """Where each price comes from."""
 
@@ -57,6 +62,15 @@ class Prices(Value, frozen=True, kw_only=True):
         """The names of the prices that are not known. Bounds are enough for training."""
         found = [name for name in PRICES if getattr(self, name) is None]
         return found if None in self.training_bounds else [name for name in found if name != "training"]
+
+    def months_of_use(self, today: date) -> float:
+        """A year, or less if the tuned model ends earlier. Raises InputError if it has ended."""
+        if self.ends is None:
+            return YEAR
+        days = (self.ends - today).days
+        if days <= 0:
+            raise InputError(f"the tuned model does not respond since {self.ends}", hint="tune another base model")
+        return min(YEAR, days * YEAR / 365)
 
     def given(self, texts: Iterable[str]) -> Prices:
         """The same with a user's prices, such as ``base_input=2.5``. Raises InputError with all problems."""
@@ -110,11 +124,10 @@ def prices_of(backend: str, model: str, job: JobCost | None) -> Prices:
 def _of_catalog(catalog: Catalog, model: str) -> Prices:
     known: dict[str, float] = {}
     sources: dict[str, str] = {}
-    for name, what in (("base_input", "base_input"), ("base_output", "base_output"), ("tuned_input", "input"),
-                       ("tuned_output", "output")):  # fmt: skip
-        price = catalog.price(what, model)
-        if price is not None and (each := per_million(price)) is not None:
-            known[name], sources[name] = each, catalog.cite(price.source)
+    for kind, is_base in (("base", True), ("tuned", False)):
+        if (price := answer_price(catalog, model, base=is_base)) is not None:
+            known |= {f"{kind}_input": price.prompt, f"{kind}_output": price.answer}
+            sources |= dict.fromkeys((f"{kind}_input", f"{kind}_output"), price.source)
     hosting, storage = catalog.price("hosting", model), catalog.price("storage", model)
     if hosting is not None and (month := _per_month(hosting)) is not None:
         stored = 0.0 if storage is None else _per_month(storage)
@@ -122,7 +135,8 @@ def _of_catalog(catalog: Catalog, model: str) -> Prices:
             known["hosting_month"] = month + stored
             cited = dict.fromkeys(catalog.cite(one.source) for one in (hosting, storage) if one is not None)
             sources["hosting_month"] = "; ".join(cited)
-    return Prices(**known, sources=sources)
+    found = catalog.model(model)
+    return Prices(**known, ends=found.ends if found is not None else None, sources=sources)
 
 
 def _per_month(price: Price) -> float | None:

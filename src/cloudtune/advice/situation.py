@@ -28,8 +28,10 @@ def _amount(value: Any) -> Any:
     text = value.replace(",", "").replace("_", "") if isinstance(value, str) else value
     if isinstance(text, str) and text.isdecimal():
         text = int(text)
+    if text in get_args(Amount):
+        return text
     if isinstance(text, bool) or not isinstance(text, int) or text < 0:
-        return value
+        raise ValueError(f"must be {', '.join(get_args(Amount))}, or a whole number")
     return next((word for word, fewest in _FEWEST.items() if text >= fewest), "none")
 
 

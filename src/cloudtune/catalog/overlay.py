@@ -34,7 +34,7 @@ def files(vendor: str) -> Iterator[tuple[str, Path]]:
     from platformdirs import user_config_dir, user_state_dir
 
     home = os.environ.get("CLOUDTUNE_HOME") or user_state_dir("cloudtune", appauthor=False)
-    yield REFRESHED, Path(home).expanduser().absolute() / "catalog" / f"{vendor}.json"
+    yield REFRESHED, Path(os.path.expanduser(home)).absolute() / "catalog" / f"{vendor}.json"  # noqa: PTH111 - never fails
     yield "user", Path(user_config_dir("cloudtune", appauthor=False)) / "catalog" / f"{vendor}.json"
 
 
@@ -50,7 +50,9 @@ def overlaid(base: Catalog, over: Catalog, label: str) -> Catalog:
     kept = msgspec.structs.replace(base, models=tuple(model for model in base.models if model.id not in given))
     lists = {name: (*_labeled(getattr(over, name), label), *getattr(kept, name)) for name in _LISTS}
     sources = base.sources | {f"{label}:{key}": source for key, source in over.sources.items()}
-    return msgspec.structs.replace(base, as_of=max(base.as_of, over.as_of), sources=sources, **lists)
+    substitutes = (*over.substitutes, *base.substitutes)
+    as_of = max(base.as_of, over.as_of)
+    return msgspec.structs.replace(base, as_of=as_of, sources=sources, substitutes=substitutes, **lists)
 
 
 def _labeled(entries: Sequence[T], label: str) -> list[T]:

@@ -62,9 +62,19 @@ def current(vendor: str, *, refreshed: Catalog | None = None) -> Catalog:
     for label, file in files(vendor):
         if label == REFRESHED and refreshed is not None:
             found = overlaid(found, refreshed, label)
-        elif file.exists():
-            found = overlaid(found, read(file), label)
+        elif (given := _read_if_there(file)) is not None:
+            found = overlaid(found, given, label)
     return found
+
+
+def _read_if_there(path: Path) -> Catalog | None:
+    try:
+        return read(path)
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        fix = "correct the file, or delete it"
+        raise ConfigError([msgspec.structs.replace(one, fix=one.fix or fix) for one in error.problems]) from error
 
 
 def _file_of(name: str) -> Path | None:

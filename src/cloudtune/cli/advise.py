@@ -44,6 +44,7 @@ _POINTS = 41
 @click.option("--budget", "budget_usd", metavar="USD", help="What may be spent on training.")
 @click.option("--cite-sources/--no-cite-sources", default=None, help="Answers must show their sources.")
 @click.option("--low-latency/--no-low-latency", default=None, help="Answers must be fast or cheap.")
+@click.option("--all", "everything", is_flag=True, help="Compare all approaches, not only the recommended ones.")
 @click.option("--job", metavar="JOB", help="Compute the break-even from the last evaluation of this job.")
 @click.option(
     "--evaluation",
@@ -59,7 +60,7 @@ _POINTS = 41
     help="A price of the break-even: training, hosting_month, "
     "or, per 1M tokens, base_input, base_output, tuned_input, tuned_output. Repeatable.",
 )
-@click.option("--months", type=float, default=12, show_default=True, help="How long the tuned model is used.")
+@click.option("--months", type=float, help="How long the tuned model is used. Default: 12, or until its end date.")
 @click.option(
     "--margin",
     type=float,
@@ -71,7 +72,7 @@ _POINTS = 41
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Save the plot to this file.")  # fmt: skip
 def advise(
     session: Session, file: Path | None, job: str | None, evaluation_file: Path | None, usd: tuple[str, ...],
-    months: float, margin: float, plot: bool, png: Path | None, **situation: Any,
+    months: float | None, margin: float, plot: bool, png: Path | None, everything: bool, **situation: Any,
 ) -> None:  # fmt: skip
     """Recommend prompting, RAG, fine-tuning, more pre-training or a combination, with reasons.
 
@@ -90,7 +91,7 @@ def advise(
 
         save_png(_lines(costs), png, title="USD per month", across="requests per month")
         session.say(f"wrote {png}")
-    _put(session, found, costs, plot=plot)
+    _put(session, found, costs, plot=plot, everything=everything)
 
 
 def _advice(file: Path | None, given: dict[str, Any]) -> Advice:
@@ -114,7 +115,7 @@ def on_a_terminal() -> bool:
 
 
 def _break_even(
-    session: Session, job: str | None, file: Path | None, usd: Sequence[str], months: float, margin: float
+    session: Session, job: str | None, file: Path | None, usd: Sequence[str], months: float | None, margin: float
 ) -> BreakEven:
     from cloudtune.advice import break_even
     from cloudtune.advice.prices import prices_for
@@ -134,10 +135,11 @@ def _break_even(
             raise InputError(f"{ref} has not been evaluated on this machine", hint=hint)
         evaluation = stored
     prices = prices_for(evaluation.ref, ledger).given(usd)
-    return break_even(evaluation, prices, months=months, margin=margin)
+    used = months if months is not None else prices.months_of_use(session.client.clock.now().date())
+    return break_even(evaluation, prices, months=used, margin=margin)
 
 
-def _put(session: Session, found: Advice | None, costs: BreakEven | None, *, plot: bool) -> None:
+def _put(session: Session, found: Advice | None, costs: BreakEven | None, *, plot: bool, everything: bool) -> None:
     from cloudtune.state import to_json
 
     session.result({"advice": None if found is None else to_json(found),
@@ -145,7 +147,7 @@ def _put(session: Session, found: Advice | None, costs: BreakEven | None, *, plo
     if session.json:
         return
     if found is not None:
-        _put_advice(session, found)
+        _put_advice(session, found, everything=everything)
     if costs is not None:
         if found is not None:
             session.put("")
@@ -154,15 +156,20 @@ def _put(session: Session, found: Advice | None, costs: BreakEven | None, *, plo
             _plot(session, costs)
 
 
-def _put_advice(session: Session, found: Advice) -> None:
+def _put_advice(session: Session, found: Advice, *, everything: bool) -> None:
     from cloudtune.advice.rules import CRITERIA, NAMES
     from cloudtune.cli.render import table
 
     session.put(f"Use {found.summary}.\n")
     table(["APPROACH", "", "REASON"], [[NAMES[one.approach], one.effect, one.text] for one in found.reasons])
     session.put("")
-    columns = ["APPROACH", *(one.upper() for one in CRITERIA)]
-    table(columns, [[name, *cells.values()] for name, cells in found.comparison.items()])
+    names = ["prompting", *(NAMES[one] for one in found.recommended), found.summary]
+    shown = {name: cells for name, cells in found.comparison.items() if everything or name in names}
+    table(
+        ["", *(name.upper() for name in shown)], [[one, *(cells[one] for cells in shown.values())] for one in CRITERIA]
+    )
+    if not everything:
+        session.say("\n--all compares all approaches")
     session.say(f"\n{found.first_step}")
 
 
@@ -175,7 +182,8 @@ def _put_costs(session: Session, costs: BreakEven) -> None:
         session.put(f"  - {reason}")
     session.put("")
     if costs.quality:
-        session.put(f"Quality: {costs.quality}\n")
+        session.put(f"Quality: {costs.quality}")
+    session.put(f"Training is spread over {costs.months:.3g} months.\n")
     prices = costs.prices
     low, high = prices.training_bounds
     rows = []

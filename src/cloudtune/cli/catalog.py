@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("catalog")
 def catalog() -> None:
-    """Models, prices and end dates of the back ends."""
+    """Read models, prices and end dates of the back ends again."""
 
 
 @command("refresh")

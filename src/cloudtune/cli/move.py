@@ -40,7 +40,7 @@ def move(
     force: bool, rehearse: bool, models: Path | None, submit: bool, yes: bool,
     trust_remote_code: bool, trust_reward: bool,
 ) -> None:  # fmt: skip
-    """Write the spec of a job for another back end, and list every field that changes, is lost or is added.
+    """Move a job or a spec to another back end: write its spec, and list what changes, moves or is lost.
 
     Sends nothing, except with --submit. Exits with 2 if the back end does not support the method.
     """

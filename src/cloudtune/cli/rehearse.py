@@ -38,14 +38,19 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
 
     Raises:
         InputError: The spec has no held-out rows.
+        UnsupportedError: The move is to a compatible service of the same back end.
         JobFailed: One of the jobs failed.
     """
     from cloudtune.client import Client
     from cloudtune.config.config import load_config
-    from cloudtune.errors import InputError
+    from cloudtune.errors import InputError, UnsupportedError
     from cloudtune.evaluation.prepared import requested
     from cloudtune.evaluation.result import EvaluateOptions
 
+    if found.source == found.target:
+        raise UnsupportedError(
+            "a compatible service is not rehearsed", hint="serve its dialect: cloudtune emulate --service FILE"
+        )
     asked = requested(spec)
     if asked is None and spec.data.test is None:
         raise InputError("the spec has no held-out rows to compare the models", hint="set data.test, e.g. 0.1")
@@ -57,7 +62,12 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
             with Client(config=load_config(folder)) as client:
                 old = _trained(session, client, spec, found.source)
                 new = _trained(session, client, found.spec, found.target)
-                return client.evaluate(new, data, against=[old], options=options, trust_reward=True)
+                evaluation = client.evaluate(new, data, against=[old], options=options, trust_reward=True)
+                for deployment in client.deployments():
+                    client.remove(deployment)
+            if leaks := emulator.leaks():
+                session.say(f"rehearsal: not deleted: {leaks}", even_quiet=True)
+            return evaluation
 
 
 def _trained(session: Session, client: Client, spec: JobSpec, backend: str) -> Job:

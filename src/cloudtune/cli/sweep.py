@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @command("sweep")
 @click.option("--apply", is_flag=True, help="Delete them. Default: only list them.")
 def sweep(session: Session, apply: bool) -> None:
-    """List the deployments that are past the time to live of `cloudtune deploy --ttl`, or delete them with --apply.
+    """Delete the deployments that are past the time to live of `cloudtune deploy --ttl`. Without --apply, list them.
 
     The ledger that made a deployment knows its time to live, so use the same ledger; other deployments are never
     deleted. Exits with 1 if a back end does not respond or a deployment cannot be deleted. Run it regularly, for

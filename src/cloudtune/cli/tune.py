@@ -164,10 +164,11 @@ def _check_target(target: Path) -> None:
 def _write(target: Path, file: SpecFile, found: TuneResult, *, is_moved: bool) -> None:
     from cloudtune.cli.init import refuse
     from cloudtune.document.document import as_yaml
+    from cloudtune.files.private_files import write_private
 
     values: dict[str, Any] = found.spec if is_moved else file.with_values(found.best.parameters, without="tune")
     chosen = f"Trial {found.best.number} of {len(found.trials)}, {found.metric} {_result(found.best)}."
     try:
-        target.write_text(f"{_MARK}\n# {found.verdict}\n# {chosen}\n{as_yaml(values)}", encoding="utf-8")
+        write_private(target, f"{_MARK}\n# {found.verdict}\n# {chosen}\n{as_yaml(values)}")
     except OSError as error:
         refuse("not_written", f"cannot write the file: {error.strerror}", target, "choose another one with --output")

@@ -75,7 +75,7 @@ class SpecFile:
 
     def with_values(self, values: Mapping[str, Any], *, without: str) -> dict[str, Any]:
         """The file's own values, with others by path, and without a section."""
-        found = _copied(self._places.document.values)
+        found: dict[str, Any] = _copied(self._places.document.values)
         found.pop(without, None)
         for path, value in values.items():
             _put(found, tuple(path.split(".")), value)

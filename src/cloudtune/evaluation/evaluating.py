@@ -72,16 +72,13 @@ class Evaluator:
         """
         if twice := [_address(one) for one, count in Counter([subject, *against]).items() if count > 1]:
             raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
-        try:
+        jobs = [one.ref for one in (subject, *against, judge) if one is not None and not isinstance(one, Address)]
+        with forget_if_deleted(self._ledger, jobs):
             found = self._evaluate(subject, against, data, options, guard, judge)
             found = msgspec.structs.replace(found, from_spec=from_spec)
             if store and not isinstance(subject, Address):
                 save(self._ledger, subject.ref, found)
-            return found
-        finally:
-            for one in (subject, *against, judge):
-                if one is not None and not isinstance(one, Address):
-                    forget_if_deleted(self._ledger, one.ref)
+        return found
 
     def _evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,

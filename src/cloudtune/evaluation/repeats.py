@@ -14,7 +14,7 @@ from cloudtune.evaluation.statistics import Groups
 from cloudtune.state import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloudtune.evaluation.evaluating import Evaluator
     from cloudtune.evaluation.metrics import Metric
@@ -41,7 +41,11 @@ class Repeats(Value, frozen=True, kw_only=True):
 
 
 def compare_repeats(
-    evaluator: Evaluator, ways: dict[str, Sequence[Job]], data: Source | Data, options: EvaluateOptions, spec: JobSpec
+    evaluator: Evaluator,
+    ways: Mapping[str, Sequence[Job]],
+    data: Source | Data,
+    options: EvaluateOptions,
+    spec: JobSpec,
 ) -> Repeats:
     """Compare the first way to train with the second one.
 
@@ -77,7 +81,7 @@ def compare_repeats(
 
 
 def _worth(metric: Metric, one: Comparison, rows: int, count: int) -> str:
-    unit = " points" if metric.span else ""
+    unit = " points of" if metric.span else ""
     margin, interval = "", ""
     if one.low is not None and one.high is not None:
         margin = f" ± {metric.shown((one.high - one.low) / 2)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, InputError
+from cloudtune.evaluation.prepared import prepare
 from cloudtune.evaluation.repeats import Repeats
 from cloudtune.ledger.trials import Trial
 from cloudtune.state import Value
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cloudtune.evaluation.evaluating import Evaluator
-    from cloudtune.spec import JobSpec
+    from cloudtune.evaluation.result import EvaluateOptions
+    from cloudtune.spec import Data, JobSpec, Source
     from cloudtune.tuning.study import Study
 
 DEFAULTS, BEST = "original parameters", "tuned parameters"
@@ -50,6 +52,8 @@ class TuneResult(Value, frozen=True, kw_only=True):
 
 def tuned(study: Study, evaluator: Callable[[], Evaluator]) -> TuneResult:
     """Search, train the best and the original parameters again, and compare them on the test rows."""
+    if study.tune.seeds and (asked := _test_rows(study.spec)) is not None:
+        prepare(*asked, study.spec, trusted=evaluator().trust_reward)  # raises now, and not after all trials
     study.search()
     trials = study.trials()
     best = study.best(trials)
@@ -94,14 +98,10 @@ def _measured(
     study: Study, best: Trial, reruns: Sequence[Trial], evaluator: Callable[[], Evaluator]
 ) -> tuple[Repeats | None, str]:
     """The comparison on the test rows, or why there is none."""
-    from cloudtune.evaluation.prepared import requested
     from cloudtune.evaluation.repeats import compare_repeats
-    from cloudtune.evaluation.result import EvaluateOptions
 
-    spec = study.spec
-    asked = requested(spec)
-    data, options = (asked.data, asked.options) if asked is not None else (spec.data, EvaluateOptions())
-    if asked is None and spec.data.test is None:
+    asked = _test_rows(study.spec)
+    if asked is None:
         return None, "the spec has no data.test"
     good = [one for one in reruns if one.outcome is not None and one.outcome.state == "complete"]
     ways = {
@@ -111,9 +111,20 @@ def _measured(
     if not all(ways.values()):
         return None, "the final trainings are not complete"
     try:
-        return compare_repeats(evaluator(), ways, data, options, spec), ""
+        return compare_repeats(evaluator(), ways, *asked, study.spec), ""
     except (InputError, BackendError) as error:
         return None, error.message
+
+
+def _test_rows(spec: JobSpec) -> tuple[Source | Data, EvaluateOptions] | None:
+    """The rows that measure, and how; None if the spec has none."""
+    from cloudtune.evaluation.prepared import requested
+    from cloudtune.evaluation.result import EvaluateOptions
+
+    asked = requested(spec)
+    if asked is not None:
+        return asked.data, asked.options
+    return None if spec.data.test is None else (spec.data, EvaluateOptions())
 
 
 def _shown(trial: Trial) -> str:

@@ -77,7 +77,7 @@ class Study:
         self.tune: Tune = spec.tune
         self.spec, self.client, self.ledger = spec, client, client.ledger
         self.backend = backend
-        self._trust = {"trust_remote_code": trust_remote_code, "trust_reward": trust_reward}
+        self._trust_remote_code, self._trust_reward = trust_remote_code, trust_reward
         self._accept = accept_unknown_cost
         self._tell = on_update
         self._sampler = Sampler(spec.tune)
@@ -276,7 +276,10 @@ class Study:
                 spec = self.spec_of(trial)
                 limits = spec.limits.model_copy(update={"max_cost_usd": trial.limit_usd})
                 plan = self._plan(spec.model_copy(update={"limits": limits}))
-            job = self.client.submit(plan, accept_unknown_cost=self._accept, **self._trust)
+            job = self.client.submit(
+                plan, trust_remote_code=self._trust_remote_code, trust_reward=self._trust_reward,
+                accept_unknown_cost=self._accept,
+            )  # fmt: skip
             self._jobs[trial.name] = job
             self._tell(TuneUpdate(what="started", trial=trial, ref=str(job.ref)))
         return self._jobs[trial.name]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cloudtune.optional import GENERATION_RANGES, GenerateOptions, check_generation
 from cloudtune_trainer import sampling
-from cloudtune_trainer.generate import Model
+from cloudtune_trainer.generate import Model, batches_of
 from cloudtune_trainer.generation_settings import end_where_answers_end, padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tiny import write_tiny_model
@@ -61,6 +61,18 @@ def test_the_template_shows_tools_or_the_prompt_is_refused(tiny_model: Path) -> 
     assert refused.value.code == "bad_data"
     model._tokenizer.chat_template = WITH_TOOLS
     assert model._text(prompt) == '[{"type": "function", "function": {"name": "f"}}]HiBonn'
+
+
+def test_answers_keep_the_order_of_prompts_of_any_length(model: Model) -> None:
+    prompts = [f"{'a' * ((7 * number) % 11)} {number}" for number in range(11)]
+    alone = [next(model.generate([prompt], max_tokens=3)) for prompt in prompts]
+    assert list(model.generate(prompts, max_tokens=3, batch_size=2)) == alone
+
+
+@pytest.mark.parametrize(("size", "max_tokens", "sizes"), [(2, 1, [2, 2, 1]), (9, 1 << 14, [1] * 5), (9, 1, [5])])
+def test_batches_are_limited_in_rows_and_tokens(size: int, max_tokens: int, sizes: list[int]) -> None:
+    rows = [[1] * 500] * 5
+    assert [len(batch) for batch in batches_of(range(5), rows, size, max_tokens)] == sizes
 
 
 def test_prompts_beyond_the_context_are_refused_together(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -76,7 +77,7 @@ def test_an_unknown_price_is_named_and_never_zero(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"verdict": "worse", "difference": -0.1}, "is worse than"),
+        ({"verdict": "worse", "difference": -0.1, "low": -0.15, "high": -0.05}, "is worse than"),
         ({"verdict": "no evidence", "low": -0.2, "high": 0.2}, "may be 20.0% of the metric's range worse"),
         ({"verdict": "no evidence", "low": None, "high": None}, "do not show that the tuned model is as good"),
         ({"verdict": "no evidence", "metric": "wer", "low": 0.0, "high": 0.0}, "do not show"),
@@ -97,6 +98,8 @@ def test_quality_within_the_margin_is_comparable() -> None:
     near = evaluation(verdict="no evidence", difference=0.0, low=-0.04, high=0.04)
     assert break_even(near, KNOWN).decision == "above"
     assert break_even(near, KNOWN, margin=0.03).decision == "undecided"
+    worse = evaluation(verdict="worse", difference=-0.02, low=-0.03, high=-0.01)
+    assert break_even(worse, KNOWN).decision == "above"
     with pytest.raises(InputError):
         break_even(near, KNOWN, months=0)
 
@@ -132,3 +135,13 @@ def test_catalog_prices_have_sources_and_unknown_ones_stay_unknown() -> None:
     assert prices_of("openai", "gpt-4.1-mini-2025-04-14", None).unknown() == ["training"]
     assert prices_of("openai", "gpt-0", None).unknown() == [name for name in PRICES if name != "hosting_month"]
     assert "hosting_month" in prices_of("azure_openai", "gpt-4.1-2025-04-14", None).unknown()  # it depends on the tier
+
+
+def test_a_model_that_ends_soon_is_used_for_less_than_a_year() -> None:
+    found = prices_of("openai", "gpt-4.1-mini-2025-04-14", None)
+    assert found.ends == date(2027, 1, 14)
+    assert found.months_of_use(date(2026, 1, 1)) == 12
+    assert found.months_of_use(date(2026, 12, 15)) == pytest.approx(30 * 12 / 365)
+    with pytest.raises(InputError, match="does not respond since 2027-01-14"):
+        found.months_of_use(date(2027, 1, 14))
+    assert Prices().months_of_use(date(2030, 1, 1)) == 12

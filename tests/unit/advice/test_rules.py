@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_the_page_has_the_24_combinations() -> None:
     ]
     assert len(lines) == 24
     assert "\n".join(lines) in PAGE.read_text()
+
+
+def test_the_program_on_the_page_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    exec(compile(program, str(PAGE), "exec"), {})
+    summary, *reasons = capsys.readouterr().out.splitlines()
+    assert f"print(advice.summary)  # {summary}" in program
+    assert reasons[0].startswith("rag use ")
 
 
 def test_no_approach_is_both_recommended_and_refused() -> None:

@@ -77,6 +77,7 @@ def test_a_damaged_file_stops_only_its_back_end(memory_path: Path) -> None:
     env = os.environ | {"CLOUDTUNE_HOME": str(memory_path / "home")}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert "openai.json" in done.stdout
+    assert "delete it" in done.stdout
 
 
 def test_figures_are_stale_after_their_shelf_life() -> None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from pydantic import SecretStr, ValidationError
+from tests.unit.tuning.learning import Learning
 
 from cloudtune.client import Client
 from cloudtune.errors import JobFailed, PolicyRefused, Problem, SpecError
 from cloudtune.spec import JobSpec
 from cloudtune.spec_tune import Tune
-from cloudtune.state import JobRef, Metric
+from cloudtune.state import JobRef
 from cloudtune.testing import Script
-from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_options import ScriptedOptions
 from cloudtune.testing.scripted_world import KEY, ScriptedWorld
 from cloudtune.tuning.result import TuneResult
@@ -32,18 +30,6 @@ SPACE = {
     "hyperparameters.batch_size": [4, 8, 16],
 }
 ORIGINAL = {"learning_rate": 1e-5, "batch_size": 16}
-
-
-class Learning(ScriptedBackend):
-    """Jobs whose validation loss depends on their parameters."""
-
-    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        hyper = self._vendor.body(ref.id)["hyperparameters"]
-        distance = abs(hyper["learning_rate"] / 3e-4 - 1) + abs(hyper["batch_size"] - 8) / 8
-        return [
-            msgspec.structs.replace(one, split="validation", values={"loss": one.values["loss"] * (1 + distance)})
-            for one in super().metrics(ref, after)
-        ]
 
 
 class Killed(BaseException):

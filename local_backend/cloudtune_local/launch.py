@@ -22,7 +22,6 @@ from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.run_folder import (
     DISK_FULL_ERRNOS,
     now,
-    read_json,
     sync_directory,
     write_json,
 )
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ASIDE = ".new"
+DELETED = ".deleted."
+"""In the names of folders that are being deleted."""
 START_LIMIT_S = 60.0
 
 
@@ -64,16 +65,16 @@ def create(request: Mapping[str, Any]) -> Run:
 
 
 def _clear(folder: Path) -> None:
-    """Remove incomplete folders of killed processes: their locks are free."""
+    """Remove what killed processes left: incomplete folders, whose locks are free, and incompletely deleted ones."""
     for left in folder.iterdir() if folder.is_dir() else ():
         lock = left / "lock"
-        if lock.exists() and not is_held(lock):
+        if DELETED in left.name or (lock.exists() and not is_held(lock)):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
     """Reject a folder that belongs to another job."""
-    job, wanted = read_json(run.job) or {}, request["job"]
+    job, wanted = run.recorded_job(), request["job"]
     if (job.get("key"), job.get("attempt")) != (wanted["key"], wanted["attempt"]):
         raise Conflict(f"{run.path} already exists and belongs to another job", hint="move it, or use another root")
 
@@ -170,7 +171,7 @@ def _environment(run: Run) -> dict[str, str]:
 
     The hub's token is included only if the model comes from the hub. Import paths are absolute.
     """
-    model, also = (read_json(run.spec) or {}).get("model") or {}, (read_json(run.job) or {}).get("pass_env") or ()
+    model, also = run.recorded_spec().get("model") or {}, run.recorded_job().get("pass_env") or ()
     passed = child_environment(also=also, hub=model.get("source") == "hub")
     paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     source_root = str(Path(__file__).resolve().parents[1])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cloudtune.config.option_types import Program, Protection, Safe, WrittenPath
-from cloudtune.spec_types import NaturalFloat, PositiveInt, Seconds
+from cloudtune.spec_types import NaturalFloat, PositiveFloat, PositiveInt, Seconds
 from cloudtune_trainer.submit.policy import PolicyOverrides
 from cloudtune_trainer.submit.preference import PreferenceOverrides
 
@@ -49,6 +49,21 @@ class Options(BaseModel):
         return platformdirs.user_state_path("cloudtune").resolve() / "runs"
 
 
+class RateRange(BaseModel):
+    """The learning rates of the first and the last step of a range test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: PositiveFloat
+    last: PositiveFloat
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.first >= self.last:
+            raise ValueError("the first rate must be lower than the last one")
+        return self
+
+
 class Overrides(BaseModel):
     """The fields of ``overrides.local`` in a spec."""
 
@@ -62,6 +77,9 @@ class Overrides(BaseModel):
     """CPU threads of each process; by default torch's own choice."""
     log_every: PositiveInt = 1
     """Steps between metrics."""
+    learning_rate_range: RateRange | None = None
+    """Instead of training, measure the loss at learning rates from ``first`` to ``last``. No model is written; see
+    `cloudtune lr-find`."""
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit of a model on the hub."""
     trust_remote_code: bool = False

@@ -21,7 +21,6 @@ from cloudtune_trainer.submit.run_folder import (
     append_line,
     now,
     opener,
-    read_json,
     write_json,
 )
 
@@ -75,12 +74,20 @@ class Run(RunFolder):
 
     def recorded_status(self) -> dict[str, Any]:
         """Return the content of status.json. If it is damaged, the state is ``UNREADABLE``."""
-        return _document(f"{self.path}/status.json") or {"state": "queued"}
+        return _status_document(f"{self.path}/status.json") or {"state": "queued"}
+
+    def recorded_worker(self) -> dict[str, Any] | None:
+        """Return the content of worker.json. None if there is none, or it is damaged."""
+        worker = _undamaged(f"{self.path}/worker.json")
+        return worker if processes.Identity.__required_keys__ <= worker.keys() else None
 
     def recorded_job(self) -> dict[str, Any]:
         """Return the content of job.json; empty if it is damaged."""
-        job = _document(f"{self.path}/job.json") or {}
-        return {} if job.get("state") == UNREADABLE else job
+        return _undamaged(f"{self.path}/job.json")
+
+    def recorded_spec(self) -> dict[str, Any]:
+        """Return the content of spec.json; empty if it is damaged."""
+        return _undamaged(f"{self.path}/spec.json")
 
     def run_status(self) -> RunStatus:
         """Return the current status."""
@@ -89,7 +96,7 @@ class Run(RunFolder):
     def _run_status(self, job: dict[str, Any], status: dict[str, Any]) -> RunStatus:
         if has_ended(status):
             return _as_written(status, job, None)
-        worker = read_json(self.worker)
+        worker = self.recorded_worker()
         if self._is_looked_after(status, worker):
             if self.requested("cancel") and status["state"] != "cancelling":  # no process has written it yet
                 return RunStatus("cancelling", "stop requested", None, status, job, worker, True)
@@ -103,7 +110,7 @@ class Run(RunFolder):
         job = job if job is not None else self.recorded_job()
         if has_ended(status):
             return _as_written(status, job, None)
-        return _orphan(status, job, self.requested("pause"))
+        return _orphan(status, job, pause=self.requested("pause"), cancel=self.requested("cancel"))
 
     def _is_looked_after(self, status: dict[str, Any], worker: Any) -> bool:
         if worker is None or not processes.can_be_seen(worker):
@@ -177,7 +184,7 @@ def run_status_of(folder: str) -> RunStatus | None:
 
     For a run that has ended, as most have, only two small files are read, so listing a thousand runs is fast.
     """
-    job, status = _document(f"{folder}/job.json"), _document(f"{folder}/status.json")
+    job, status = _document(f"{folder}/job.json"), _status_document(f"{folder}/status.json")
     if job is not None and status is not None and has_ended(status):
         return _as_written(status, job, None)
     run = Run(folder)
@@ -196,9 +203,24 @@ def _document(path: str) -> dict[str, Any] | None:
     finally:
         os.close(handle)
     try:
-        return json.loads(content.decode())  # type: ignore[no-any-return]
+        document = json.loads(content.decode())
     except (ValueError, RecursionError) as error:  # not by a writer: they rename complete files
-        return {"state": UNREADABLE, "detail": f"{path} is damaged: {error}"}
+        return _damaged(path, str(error))
+    return document if isinstance(document, dict) else _damaged(path, "not an object")
+
+
+def _undamaged(path: str) -> dict[str, Any]:
+    document = _document(path) or {}
+    return {} if document.get("state") == UNREADABLE else document
+
+
+def _status_document(path: str) -> dict[str, Any] | None:
+    status = _document(path)
+    return status if status is None or isinstance(status.get("state"), str) else _damaged(path, "it has no state")
+
+
+def _damaged(path: str, why: str) -> dict[str, Any]:
+    return {"state": UNREADABLE, "detail": f"{path} is damaged: {why}"}
 
 
 def has_ended(status: dict[str, Any]) -> bool:
@@ -215,18 +237,18 @@ def _as_written(status: dict[str, Any], job: dict[str, Any], worker: dict[str, A
     return RunStatus(status["state"], status.get("detail", ""), status.get("problem"), status, job, worker)
 
 
-def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> RunStatus:
+def _orphan(status: dict[str, Any], job: dict[str, Any], *, pause: bool, cancel: bool) -> RunStatus:
     """Return the status of a run whose worker is gone. It depends only on its requests, so it never changes."""
     state = status["state"]
     if state == UNREADABLE:
         return _as_written(status, job, None)
-    if is_waiting(status):
-        shown = "paused" if pause else "queued"
-        return RunStatus(shown, NO_WORKER, None, status, job, None, derived=shown != state)
-    if state == "cancelling":
+    if state == "cancelling" or cancel:
         return RunStatus(
             "cancelled", "its worker exited while the job was being cancelled", None, status, job, None, True
         )
+    if is_waiting(status):
+        shown = "paused" if pause else "queued"
+        return RunStatus(shown, NO_WORKER, None, status, job, None, derived=shown != state)
     was = status.get("detail") or state
     message = f"the worker was killed or the machine shut down while the job was {state} ({was})"
     return RunStatus("failed", message, interrupted(message), status, job, None, True)

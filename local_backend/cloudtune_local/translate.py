@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from cloudtune.cost import CostEstimate
 from cloudtune.errors import Problem, SpecError
+from cloudtune.methods import METHODS
 from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune.pricing import by_time
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
-from cloudtune_trainer.submit import distillation, policy, preference
+from cloudtune_trainer.submit import distillation, memory, policy, preference
 from cloudtune_trainer.submit.plan import FORMAT, Choices, model_problems, run_spec, warning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cloudtune.plan import PlanRequest
 
 NAME = "local"
@@ -29,6 +34,9 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     job = _job_document(request, options, own, choices)
     warnings = _problems(request, document, own)
     splits = request.data.splits
+    needed = memory.estimate(request.resolved.facts["model"], document, longest_chars=splits["train"].longest_chars)
+    if needed is not None:
+        choices.note("memory", memory.shown(needed), needed.basis)
     steps = [
         Step(
             id=f"encode_{split}",
@@ -111,9 +119,13 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
             continue
         value = derived.get(name) or getattr(own, name)
         if value is not None:
+            value = value.model_dump() if isinstance(value, BaseModel) else value
             source = "override" if name in own.model_fields_set else f"default of {NAME}"
             choices.settings.append(Setting(field=f"overrides.{NAME}.{name}", value=value, source=source))
-    return {name: getattr(own, name) for name in ("device", "threads", "log_every", "trust_remote_code")}
+    found = {name: getattr(own, name) for name in ("device", "threads", "log_every", "trust_remote_code")}
+    if own.learning_rate_range is not None:
+        found["learning_rate_range"] = own.learning_rate_range.model_dump()
+    return found
 
 
 def _job_document(request: PlanRequest, options: Options, own: Overrides, choices: Choices) -> dict[str, Any]:
@@ -153,6 +165,8 @@ def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) ->
     if precision == "fp16" and not facts["gpus"]:
         message = "fp16 requires a GPU, and none was found on this machine"
         found.append(Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16"))
+    if own.learning_rate_range is not None:
+        found += _range_problems(request)
     gpus = facts["gpus"]
     if own.processes > 1 and own.device in ("auto", "cuda") and 0 < gpus < own.processes:
         message = f"{own.processes} processes require as many GPUs, and this machine has {gpus}"
@@ -164,3 +178,15 @@ def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) ->
     if errors := [problem for problem in found if problem.severity == "error"]:
         raise SpecError(errors)
     return found
+
+
+def _range_problems(request: PlanRequest) -> Iterator[Problem]:
+    """Why the spec has no learning-rate range test."""
+    method, layers = request.spec.method.name, request.spec.layers
+    field = f"overrides.{NAME}.learning_rate_range"
+    if METHODS[method].task == "policy_optimization":
+        message = f"the loss of {method} does not show whether the model learns"
+        yield Problem(code="no_range_test", field=field, message=message, fix="compare the rewards of short jobs")
+    if layers is not None and layers.unfreeze is not None:
+        message = "a range test has no stages of gradual unfreezing"
+        yield Problem(code="no_range_test", field=field, message=message, fix="remove layers.unfreeze for the test")

@@ -85,7 +85,10 @@ def look_after(run: Run, lock: int, bell: SignalWaiter) -> None:
 def _record_orphan_failure(run: Run, status: dict[str, Any]) -> None:
     """Record the end of a run whose worker exited unexpectedly, as readers already report it."""
     run_status = run.orphaned(status)
-    run.end(run_status.state, run_status.detail, run_status.problem)
+    if run_status.is_final:
+        run.end(run_status.state, run_status.detail, run_status.problem)
+    else:  # its status is damaged
+        run.end("failed", run_status.detail, exit_cause.interrupted(run_status.detail))
 
 
 def wait_for_turn(run: Run, job: dict[str, Any], bell: SignalWaiter) -> dict[int, int] | None:

@@ -48,6 +48,8 @@ class Progress:
     """Stage of the layer schedule in the latest step, counted from 0."""
     evaluated: int | None = None
     """Step of the latest evaluation."""
+    sequences_at_once: int | None = None
+    """The largest number of sequences of a part of a step, if an out-of-memory error has reduced it."""
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,25 @@ from cloudtune_trainer.generation_settings import answer_ends, keep_special_toke
 from cloudtune_trainer.heads import HEADS, Head
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.quantization import quantize, round_weights
-from cloudtune_trainer.rendering import text_start
+from cloudtune_trainer.rendering import Dialogue, Rendered, templated, text_start
 from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
+from cloudtune_trainer.scoring import log_probabilities
 from cloudtune_trainer.streaming import TokenStreamer
+from cloudtune_trainer.token_spans import SpanEncoder
 from cloudtune_trainer.tuned import check_adapter, read_tuned_or_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from cloudtune_trainer.scoring import Row
+
+_SCORED_AT_A_TIME = 64
+_WINDOW = 4
+_TOKENS = 32 << 10
+"""Of a batch, with its answers, so that long prompts need no more memory than short ones."""
+Prompt = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""A text, messages, or ``{"messages": ..., "tools": ...}``."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +97,17 @@ class Model:
 
     def generate(
         self,
-        prompts: Sequence[str | Sequence[Mapping[str, Any]]],
+        prompts: Sequence[Prompt],
         *,
         max_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        batch_size: int = 8,
+        batch_size: int = 32,
     ) -> Iterator[Answer]:
         """Answers in the order of the prompts. ``temperature`` 0 always picks the most likely token.
+
+        Prompts of similar length are answered together: `_WINDOW` batches are sorted by length.
 
         A text prompt is a user message; after continued pre-training, it is text to continue. With a seed, the same
         prompts in the same batches have the same answers.
@@ -102,10 +115,17 @@ class Model:
         check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         rows = self._read(prompts)
         size = batch_size if len(rows) == 1 or batch_size == 1 or self.can_batch else 1
-        for first in range(0, len(rows), size):
-            with self._alone(None if seed is None else seed + first):
-                answers = self._batch(rows[first : first + size], max_tokens, temperature, top_p)
-            yield from answers  # outside the lock: the caller may read them slowly
+        done = 0
+        for start in range(0, len(rows), size * _WINDOW):
+            numbers = range(start, min(start + size * _WINDOW, len(rows)))
+            found: dict[int, Answer] = {}
+            for batch in batches_of(sorted(numbers, key=lambda number: len(rows[number])), rows, size, max_tokens):
+                with self._alone(None if seed is None else seed + batch[0]):
+                    answers = self._batch([rows[number] for number in batch], max_tokens, temperature, top_p)
+                found.update(zip(batch, answers, strict=True))
+                while done in found:  # outside the lock: the caller may read them slowly
+                    yield found.pop(done)
+                    done += 1
 
     @property
     def can_batch(self) -> bool:
@@ -124,7 +144,7 @@ class Model:
         adapter = getattr(self._network, "active_peft_config", None)
         return limit - int(getattr(adapter, "num_virtual_tokens", None) or 0)
 
-    def _read(self, prompts: Sequence[str | Sequence[Mapping[str, Any]]]) -> list[list[int]]:
+    def _read(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The tokens of each prompt. Raises ``bad_data`` for prompts that are empty or leave no tokens for an answer.
 
         The error lists all of them.
@@ -141,7 +161,7 @@ class Model:
         return rows
 
     def stream(
-        self, prompt: str | Sequence[Mapping[str, Any]], *, max_tokens: int = 128, temperature: float = 0.0,
+        self, prompt: Prompt, *, max_tokens: int = 128, temperature: float = 0.0,
         top_p: float = 1.0, seed: int | None = None,
     ) -> Iterator[str | Answer]:  # fmt: skip
         """Chunks of an answer's text as the model generates it, then the answer that ``generate`` would return."""
@@ -155,6 +175,27 @@ class Model:
 
         yield from ear.listen(write)
 
+    def score(self, texts: Sequence[tuple[Prompt | None, str]]) -> Iterator[tuple[float, int]]:
+        """For each text, the natural logarithm of its probability after its prompt, and the number of its tokens.
+
+        A text without a prompt follows the token that starts texts, or else the one that ends them. The end of an
+        answer is not counted.
+        """
+        rows = self._scored_rows(texts)
+        for first in range(0, len(rows), _SCORED_AT_A_TIME):
+            some, batches = rows[first : first + _SCORED_AT_A_TIME], len(rows) > 1 and self.can_batch
+            with self._alone(None):
+                found = log_probabilities(self._network, some, context=self._context, batches=batches)
+            yield from found
+
+    def _scored_rows(self, texts: Sequence[tuple[Prompt | None, str]]) -> list[Row]:
+        tokenizer = self._tokenizer
+        start = text_start(tokenizer) or tokenizer.bos_token or tokenizer.eos_token or ""
+        befores = [start if prompt is None else self._text(prompt) for prompt, _ in texts]
+        samples = [Rendered(before + text, ((len(before), len(before) + len(text)),))
+                   for before, (_, text) in zip(befores, texts, strict=True)]  # fmt: skip
+        return [(ids, *spans[0]) for ids, spans in SpanEncoder(self._tokenizer).encode(samples)]
+
     @contextmanager
     def _alone(self, seed: int | None) -> Iterator[None]:
         """Exclude other generation, and set the random state."""
@@ -163,18 +204,30 @@ class Model:
                 torch.manual_seed(seed)
             yield
 
-    def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
+    def _text(self, prompt: Prompt) -> str:
         if isinstance(prompt, str) and self._continues:
             return text_start(self._tokenizer) + prompt
-        turns: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        tools, turns = None, prompt
+        if isinstance(prompt, Mapping):
+            tools, turns = list(prompt["tools"]), prompt["messages"]
+        elif isinstance(prompt, str):
+            turns = [{"role": "user", "content": prompt}]
         if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
             raise TrainingProblem("bad_data", "a prompt is a text or a list of messages")
-        messages = [dict(turn) for turn in turns]
+        dialogue = Dialogue([templated(dict(turn)) for turn in turns], tools)
+        text = self._rendered(dialogue)
+        if tools and text == self._rendered(dialogue._replace(tools=None)):
+            raise TrainingProblem("bad_data", "the chat template of this model does not show tools to it",
+                                  "Use a model whose template has tools, or rows without tools.")  # fmt: skip
+        return text
+
+    def _rendered(self, dialogue: Dialogue) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return str(self._tokenizer.apply_chat_template(
+                dialogue.messages, tools=dialogue.tools, tokenize=False, add_generation_prompt=True
+            ))  # fmt: skip
         except Exception as error:  # templates can raise any exception
             raise TrainingProblem("bad_data", f"the chat template rejects this prompt: {error}") from error
-        return str(text)
 
     def _batch(
         self, rows: Sequence[list[int]], max_tokens: int, temperature: float, top_p: float,
@@ -199,6 +252,19 @@ class Model:
             text = self._tokenizer.decode(words, skip_special_tokens=True)
             answers.append(Answer(text, "stop" if ended else "length", len(prompt), len(words)))
         return answers
+
+
+def batches_of(
+    numbers: Sequence[int], rows: Sequence[Sequence[int]], size: int, max_tokens: int
+) -> Iterator[Sequence[int]]:
+    """Batches of rows that are sorted by length: at most ``size`` rows and `_TOKENS` tokens, answers included."""
+    first = 0
+    for place, number in enumerate(numbers):
+        count = place - first + 1
+        if count > size or (count > 1 and count * (len(rows[number]) + max_tokens) > _TOKENS):
+            yield numbers[first:place]
+            first = place
+    yield numbers[first:]
 
 
 def answer_tokens(

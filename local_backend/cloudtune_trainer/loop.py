@@ -7,61 +7,28 @@ run makes exactly the same steps as an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cloudtune_trainer import checkpoints
-from cloudtune_trainer.batches import Schedule, chunks_of, parts_of
-from cloudtune_trainer.checkpoints import Progress
+from cloudtune_trainer.batches import chunks_of
 from cloudtune_trainer.meters import Clock, Meter, added
+from cloudtune_trainer.micro_batches import at_once, set_step_mean, set_step_rows, smaller_if_needed, step_gradients
 from cloudtune_trainer.optimizer import rate_at, set_rate
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.tasks.task import ComparesRows, MeasuresRows, OnlineTask, UsesStepMean
+from cloudtune_trainer.tasks.task import MeasuresRows, OnlineTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
-    from cloudtune_trainer.devices import Devices
-    from cloudtune_trainer.folder import RunFolder
-    from cloudtune_trainer.layer_schedule import LayerSchedule
-    from cloudtune_trainer.reporting import Report
-    from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.batches import Schedule
+    from cloudtune_trainer.job import Job
     from cloudtune_trainer.samples import Samples
-    from cloudtune_trainer.tasks.task import Task
-
-
-@dataclass
-class Job:
-    """The state of the loop."""
-
-    run: RunFolder
-    spec: RunSpec
-    report: Report
-    devices: Devices
-    model: Any
-    """The trained model, adapter included."""
-    layers: LayerSchedule
-    optimizer: torch.optim.Optimizer
-    task: Task
-    train: Samples
-    validation: Samples | None
-    schedule: Schedule
-    write: Callable[[Path, dict[str, torch.Tensor]], None]
-    """Writes weights, optimizer and these random states to a checkpoint's folder."""
-    stopping: Callable[[], bool]
-    """Whether the process has received a signal to stop (SIGTERM, SIGINT). Without a request to cancel, the run counts
-    as interrupted."""
-    progress: Progress = field(default_factory=Progress)
-
-    @property
-    def epoch(self) -> float:
-        """Passes done so far."""
-        return self.schedule.epoch_at(self.progress.step)
 
 
 def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its pieces
@@ -102,21 +69,8 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
             chosen = [i for sequence in sequences for i in sequence]
             samples = _made(job, samples, chosen, step=step)
             sequences = [(i,) for i in range(len(samples))]
-        parts = parts_of(devices.share(sequences), hyper.gradient_accumulation_steps)
-        batches = [job.task.collate(samples, [i for sequence in part for i in sequence]) for part in parts]
-        count = devices.total(sum(batch.count for batch in batches))
-        _set_step_mean(job, batches)
-        _set_step_rows(job, batches, alone=len(batches) == 1)
-        loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
-        for batch in batches:
-            with devices.autocast():
-                sums = job.task.forward(job.model, batch.to(devices.device))
-            # the mean is over all tokens, or pairs, of the step, so that its parts add up to one large batch
-            devices.backward(sums.loss / count)
-            loss += sums.loss.item()
-            metric_sums = added(metric_sums, sums.metric_sums.tolist())
-        loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
-        _check_finite(loss / count, "loss", step)
+        sums = step_gradients(job, samples, sequences)
+        _check_finite(sums.loss / sums.count, "loss", step)
         job.layers.discard_other_gradients()
         norm = devices.finish_gradients(trained, hyper.max_grad_norm, job.optimizer)
         if devices.scaler is None:
@@ -124,14 +78,14 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         devices.step(job.optimizer)
         job.optimizer.zero_grad(set_to_none=True)
         job.progress = replace(
-            job.progress, step=step + 1, tokens=job.progress.tokens + int(tokens), stage=job.layers.stage_at(step)
+            job.progress, step=step + 1, tokens=job.progress.tokens + sums.tokens, stage=job.layers.stage_at(step)
         )
-        meter.end(loss, metric_sums, count, int(tokens))
+        meter.end(sums.loss, sums.metric_sums, sums.count, sums.tokens)
 
         # --- measure, evaluate, save
         step += 1
         if step == started + 1:
-            report.event("message", f"first optimizer step done: loss {loss / count:.4f}", step=step)
+            report.event("message", f"first optimizer step done: loss {sums.loss / sums.count:.4f}", step=step)
         if step % spec.log_every == 0 or step == total:
             _log(job, meter, rate, norm)
         report.progress(
@@ -163,13 +117,22 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     With the run's clock it checks for requests: it pauses on request, and raises `Interrupted` when cancelled or
     interrupted by a signal. A time limit waits for the end, because these metrics choose the best checkpoint.
     """
-    rows: list[torch.Tensor] = []
-    loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     if isinstance(job.task, OnlineTask):
         samples = _made(job, samples, range(len(samples)), step=None, clock=clock)
+    while True:
+        values = None
+        with contextlib.nullcontext() if job.devices.world > 1 else smaller_if_needed(job, at_once(job)):
+            values = _measured(job, samples, clock)
+        if values is not None:
+            return values
+
+
+def _measured(job: Job, samples: Samples, clock: Clock | None) -> dict[str, float]:
+    rows: list[torch.Tensor] = []
+    loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     groups, lengths = samples.groups, samples.lengths.tolist()
     sizes = [sum([lengths[i] for i in group]) for group in groups]
-    budget = job.spec.hyperparameters.token_budget
+    budget = job.spec.hyperparameters.max_length * at_once(job)
     chunks = [[i for place in chunk for i in groups[place]] for chunk in chunks_of(sizes, budget)]
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
 
@@ -182,8 +145,8 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     job.model.eval()
     try:
         with torch.no_grad():
-            _set_step_mean(job, batches())
-            _set_step_rows(job, batches(), alone=False)
+            set_step_mean(job, batches())
+            set_step_rows(job, batches(), alone=False)
             for batch in batches():
                 with job.devices.autocast():
                     sums = job.task.forward(job.model, batch)
@@ -211,51 +174,6 @@ def _made(
         job.model, samples, chosen, step=step, devices=job.devices,
         check=lambda: None if clock is None else _give_way(job, clock),
     )  # fmt: skip
-
-
-def _set_step_rows(job: Job, batches: Iterable[Any], *, alone: bool) -> None:
-    """Give the task the values of all rows of these batches, if its loss compares them.
-
-    ``alone``: this process has one batch. In the only process, its forward pass has all rows.
-    """
-    task, devices, was_training = job.task, job.devices, job.model.training
-    if not isinstance(task, ComparesRows):
-        return
-    if alone and devices.world == 1:
-        task.set_step(None, devices.device)
-        return
-    found: list[torch.Tensor] = []
-    job.model.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                with devices.autocast():
-                    found.append(task.row_values_of(job.model, batch.to(devices.device)))
-    finally:
-        job.model.train(was_training)
-    # a process without rows learns from the others how many values a row has
-    values, processes = devices.totals(found[0].shape[1] if found else 0, bool(found))
-    own = [torch.zeros(0, round(values / processes), dtype=torch.float64), *found]
-    task.set_step(devices.rows(torch.cat(own)), devices.device)
-
-
-def _set_step_mean(job: Job, batches: Iterable[Any]) -> None:
-    """Compute the mean that the task's loss needs, if it needs one, over these batches of all processes."""
-    task, devices, was_training = job.task, job.devices, job.model.training
-    if not isinstance(task, UsesStepMean):
-        return
-    total, count = 0.0, 0
-    job.model.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                with devices.autocast():
-                    total += task.step_sum(job.model, batch.to(devices.device)).item()
-                count += batch.count
-    finally:
-        job.model.train(was_training)
-    total, everywhere = devices.totals(total, count)
-    task.step_mean = total / max(1.0, everywhere)
 
 
 def _give_way(job: Job, clock: Clock) -> None:

@@ -21,15 +21,18 @@ CELLS = 8 * 1024**2
 """Logits processed at once: 32 MiB in fp32."""
 
 
-def summed_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of ``logits`` [rows, vocabulary] against ``targets`` [rows], summed in fp32, and the number of hits."""
-    logps, correct = log_probabilities(logits, targets)
+def summed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The loss of ``logits`` [rows, vocabulary] against ``targets`` [rows], summed in fp32, and the number of hits.
+
+    ``smoothing`` is the share of the target probability that is divided among the whole vocabulary.
+    """
+    logps, correct = _LogProbabilities.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]
     return -logps.sum(), correct
 
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each row's target, in fp32, and how many targets are their row's most likely token."""
-    logps, correct = _LogProbabilities.apply(logits, targets)  # type: ignore[no-untyped-call]
+    logps, correct = _LogProbabilities.apply(logits, targets, 0.0)  # type: ignore[no-untyped-call]
     return logps, correct
 
 
@@ -44,7 +47,7 @@ def summed_divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Ten
 
 class _LogProbabilities(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         logps = torch.zeros(len(targets), dtype=torch.float32, device=logits.device)
         correct = torch.zeros((), dtype=torch.int64, device=logits.device)
         gradient = _gradient_of(logits) if ctx.needs_input_grad[0] else None
@@ -53,18 +56,22 @@ class _LogProbabilities(torch.autograd.Function):
             correct += (logits[cells].argmax(-1, keepdim=True) == wanted).sum()
             scores = torch.log_softmax(logits[cells], -1, dtype=torch.float32)
             logps[cells] = scores.gather(-1, wanted)[:, 0]
+            if smoothing:
+                logps[cells] = torch.lerp(logps[cells], scores.mean(-1), smoothing)
             if gradient is not None:
                 scores.exp_()
-                scores.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=scores.dtype))
+                if smoothing:
+                    scores -= smoothing / scores.shape[-1]
+                scores.scatter_add_(-1, wanted, torch.full_like(wanted, smoothing - 1, dtype=scores.dtype))
                 gradient[cells] = scores
         ctx.gradient, ctx.dtype = gradient, logits.dtype
         ctx.mark_non_differentiable(correct)
         return logps, correct
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor, None]:
+    def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor, None, None]:
         gradient, ctx.gradient = ctx.gradient, None
-        return gradient.mul_(-scale.unsqueeze(-1)).to(ctx.dtype), None
+        return gradient.mul_(-scale.unsqueeze(-1)).to(ctx.dtype), None, None
 
 
 class _Divergence(torch.autograd.Function):

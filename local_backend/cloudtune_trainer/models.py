@@ -181,6 +181,8 @@ def load_model(
         auto = auto_model(config, head, own_code=base.trust_remote_code)
         if dropout is not None:
             set_dropout(config, dropout)
+            if head is not None and head.task == "token_classification":
+                config.classifier_dropout = dropout  # a decoder's head has 0.1 without this setting
         if head is not None:
             head.write_to(config)
         of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}

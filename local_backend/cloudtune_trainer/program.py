@@ -12,10 +12,12 @@ from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.embedding_noise import add_embedding_noise
+from cloudtune_trainer.job import Job
 from cloudtune_trainer.layer_schedule import LayerSchedule
 from cloudtune_trainer.loading import Cancelled, Loaded, load
 from cloudtune_trainer.optimizer import optimizer_for
 from cloudtune_trainer.quiet import ignore_warnings
+from cloudtune_trainer.rate_range import range_test
 from cloudtune_trainer.tasks.task import OnlineTask
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
         if loaded.start.path.parent != run.checkpoints:
             job.progress = replace(job.progress, seconds=0.0)
             _bring(job, loaded.start)
+    if spec.learning_rate_range is not None:
+        outcome = range_test(job)
+        devices.leave()
+        return outcome
     outcome = loop.train(job)
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)
@@ -87,7 +93,7 @@ def _interrupted(run: RunFolder, where: str) -> tuple[str, str]:
     return "interrupted", where
 
 
-def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
+def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> Job:
     hyper = spec.hyperparameters
     train, head = loaded.splits["train"], None
     if isinstance(loaded.task, OnlineTask) and loaded.task.head is not None:
@@ -123,11 +129,15 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         compute=str(loaded.devices.compute).removeprefix("torch."),
         trained_parameters=sum(p.numel() for p in layers.trained.values()),
     )
+    if hyper.precision == "auto":
+        has = "has" if loaded.devices.compute == torch.bfloat16 else "has no"
+        compute = "bf16" if loaded.devices.compute == torch.bfloat16 else "fp32"
+        report.event("message", f"precision: {compute}, because {loaded.devices.device} {has} native bf16 products")
     if schedule.total_steps <= layers.last_start:
         report.warning(
             f"the last stage of layers.unfreeze starts at step {layers.last_start}, after the end of the run"
         )
-    job = loop.Job(
+    job = Job(
         run=run,
         spec=spec,
         report=report,
@@ -145,7 +155,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
     return job
 
 
-def _bring(job: loop.Job, start: Saved) -> None:
+def _bring(job: Job, start: Saved) -> None:
     """Copy the checkpoints that may become the model: this run may end without a better one."""
     job.devices.barrier()  # a process that is still loading must not read an incomplete copy
     if job.devices.rank == 0 and not checkpoints.bring(job.run.checkpoints, start):
@@ -153,7 +163,7 @@ def _bring(job: loop.Job, start: Saved) -> None:
     job.devices.barrier()
 
 
-def _finish(job: loop.Job, loaded: Loaded) -> None:
+def _finish(job: Job, loaded: Loaded) -> None:
     """Write the model, and evaluate it on the test rows. Only the first process's machine has the checkpoints."""
     step, epoch = job.progress.step, job.epoch
     if job.devices.rank == 0:

@@ -72,7 +72,7 @@ class Renderer:
 
         ``tools`` are the assistant's tools, as JSON Schema: templates that support tools render them.
         """
-        plain = Dialogue([_plain(message) for message in messages], tools or None)
+        plain = Dialogue([templated(message) for message in messages], tools or None)
         if self._loss_on == "all":
             return [Rendered(self._closed(self._text(plain)), None)]
         turns = self._learnt_turns(messages)
@@ -87,7 +87,7 @@ class Renderer:
 
     def prompt(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> str:
         """The text after which the assistant's answer begins. For ``tools`` see `render`."""
-        return self._text(Dialogue([_plain(message) for message in messages], tools or None), prompt=True)
+        return self._text(Dialogue([templated(message) for message in messages], tools or None), prompt=True)
 
     def _learnt_turns(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
@@ -261,7 +261,7 @@ def _special_tokens(tokenizer: Any) -> set[str]:
     return added | set(tokenizer.all_special_tokens)
 
 
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
+def templated(message: dict[str, Any]) -> dict[str, Any]:
     """The message in the templates' format: no weight, empty text for missing content, arguments as an object."""
     plain = {**{k: v for k, v in message.items() if k != "weight"}, "content": message.get("content") or ""}
     if message.get("tool_calls"):

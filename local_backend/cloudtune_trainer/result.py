@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cloudtune_trainer.checkpoints import Saved
+    from cloudtune_trainer.job import Job
     from cloudtune_trainer.loading import Loaded
-    from cloudtune_trainer.loop import Job
 
 
 def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:

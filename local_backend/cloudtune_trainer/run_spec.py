@@ -29,6 +29,8 @@ TASKS = {
     "question_answering": "question_answering", "seq2seq": "seq2seq", "embedding": "text_embedding",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
+SMOOTHED = ("causal_lm", "seq2seq", "token_classification")
+"""Tasks that use `RunSpec.label_smoothing`."""
 WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
 """Methods that compare the trained model with the base model, that is with the adapter disabled."""
 
@@ -142,6 +144,14 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateRange:
+    """A learning-rate range test instead of training: the rates of its first and last step."""
+
+    first: float
+    last: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """Resources of the run."""
 
@@ -167,6 +177,9 @@ class RunSpec:
     name: str = "job"
     method: str = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
+    label_smoothing: float = 0.0
+    """For methods that predict tokens or tags: the share of the target probability that is divided among all of them.
+    Evaluations have none."""
     preference: Preference | None = None
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
     classification: Classification = Classification()
@@ -182,6 +195,7 @@ class RunSpec:
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
+    learning_rate_range: RateRange | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = None
@@ -251,6 +265,7 @@ def _faults(spec: RunSpec) -> list[str]:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
     found += faults_of_layers(spec.layers)
+    found += _faults_of_smoothing(spec) + _faults_of_range(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
@@ -262,6 +277,25 @@ def _faults(spec: RunSpec) -> list[str]:
     if spec.model.source != "hub" and not Path(spec.model.path).is_absolute():
         found.append("model.path must be absolute")
     return found
+
+
+def _faults_of_smoothing(spec: RunSpec) -> list[str]:
+    if spec.label_smoothing and TASKS[spec.method] not in SMOOTHED:
+        return [f"label_smoothing: the method {spec.method} does not use it"]
+    if not 0 <= spec.label_smoothing < 1:
+        return [f"label_smoothing must be at least 0 and less than 1, not {spec.label_smoothing}"]
+    return []
+
+
+def _faults_of_range(spec: RunSpec) -> list[str]:
+    rates = spec.learning_rate_range
+    if rates is None:
+        return []
+    if not 0 < rates.first < rates.last < float("inf"):
+        return ["learning_rate_range: the first rate must be positive, and lower than the last one"]
+    if TASKS[spec.method] == "policy_optimization":
+        return [f"learning_rate_range: the loss of {spec.method} does not show whether it learns"]
+    return []
 
 
 def _faults_of_preference(spec: RunSpec) -> list[str]:

@@ -9,6 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cloudtune.advice import Advice as Advice
+    from cloudtune.advice import BreakEven as BreakEven
+    from cloudtune.advice import Prices as Prices
+    from cloudtune.advice import advise as advise
+    from cloudtune.advice import break_even as break_even
     from cloudtune.aio import AsyncClient as AsyncClient
     from cloudtune.aio import AsyncJob as AsyncJob
     from cloudtune.backend import Backend as Backend
@@ -68,9 +73,12 @@ if TYPE_CHECKING:
     from cloudtune.state import Metric as Metric
     from cloudtune.state import Prediction as Prediction
     from cloudtune.state import TunedModel as TunedModel
+    from cloudtune.tuning.result import TuneResult as TuneResult
+    from cloudtune.tuning.study import TuneUpdate as TuneUpdate
     from cloudtune.watch import Update as Update
 
 _HOMES = {
+    "advice": ("Advice", "BreakEven", "Prices", "advise", "break_even"),
     "aio": ("AsyncClient", "AsyncJob"),
     "backend": ("Backend", "Capabilities"),
     "client": ("Client", "connect"),
@@ -94,18 +102,22 @@ _HOMES = {
         "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "Prediction",
         "TunedModel",
     ),
+    "tuning.result": ("TuneResult",),
+    "tuning.study": ("TuneUpdate",),
     "watch": ("Update",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
+    "Advice",
     "ArchiveError",
     "AsyncClient",
     "AsyncJob",
     "Backend",
     "BackendError",
     "BackendNotInstalled",
+    "BreakEven",
     "Capabilities",
     "Checkpoint",
     "Client",
@@ -151,13 +163,17 @@ __all__ = [
     "Step",
     "StepUpdate",
     "TransientError",
+    "TuneResult",
+    "TuneUpdate",
     "TunedModel",
     "Unavailable",
     "UnknownBackend",
     "UnsupportedError",
     "Update",
     "WaitTimeout",
+    "advise",
     "backend_names",
+    "break_even",
     "connect",
     "load_spec",
 ]

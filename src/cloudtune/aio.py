@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.backend import Backend
+    from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
     from cloudtune.ledger.costs import JobCost
     from cloudtune.ledger.rows import Attempt, Rows
+    from cloudtune.moving import Move
     from cloudtune.optional import GenerateOptions, InPlace, Input, Prompt
     from cloudtune.plan import Plan
     from cloudtune.report.document import Report
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
         Prediction,
         TunedModel,
     )
+    from cloudtune.tuning.result import TuneResult
+    from cloudtune.tuning.study import TuneUpdate
     from cloudtune.watch import Update
 
 T = TypeVar("T")
@@ -228,23 +232,40 @@ class AsyncClient:
         resume = self._client.resume
         return AsyncJob(await asyncio.to_thread(resume, ref, accept_unknown_cost=accept_unknown_cost, on_step=on_step))
 
-    async def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+    async def move(self, job: JobSpec | Job | JobRef | str, to: str, *, model: str | None = None) -> Move:
+        """See `Client.move`."""
+        return await asyncio.to_thread(self._client.move, job, to, model=model)
+
+    async def spec_of(self, job: Job | JobRef | str) -> JobSpec:
+        """See `Client.spec_of`."""
+        return await asyncio.to_thread(self._client.spec_of, job)
+
+    async def plan_deploy(self, model: TunedModel, *, ttl: float | None = None, **options: Any) -> Plan:
         """See `Client.plan_deploy`."""
-        return await asyncio.to_thread(self._client.plan_deploy, model, **options)
+        return await asyncio.to_thread(self._client.plan_deploy, model, ttl=ttl, **options)
 
     async def deploy(
         self,
         model_or_plan: TunedModel | Plan,
         *,
         on_step: Callable[[StepUpdate], None] | None = None,
+        ttl: float | None = None,
         **options: Any,
     ) -> Deployment:
         """See `Client.deploy`. ``on_step`` is called in the worker thread."""
-        return await asyncio.to_thread(self._client.deploy, model_or_plan, on_step=on_step, **options)
+        return await asyncio.to_thread(self._client.deploy, model_or_plan, on_step=on_step, ttl=ttl, **options)
 
     async def deployments(self, *, backend: str | None = None) -> Deployments:
         """See `Client.deployments`."""
         return await asyncio.to_thread(self._client.deployments, backend=backend)
+
+    async def sweep(self, *, backend: str | None = None, apply: bool = False) -> Deployments:
+        """See `Client.sweep`."""
+        return await asyncio.to_thread(self._client.sweep, backend=backend, apply=apply)
+
+    async def undeployed(self, deployments: Iterable[Deployment]) -> list[TunedModel]:
+        """See `Client.undeployed`."""
+        return await asyncio.to_thread(self._client.undeployed, deployments)
 
     async def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:
         """See `Client.remove`."""
@@ -302,9 +323,27 @@ class AsyncClient:
         refs: Sequence[JobRef],
         *,
         timeout: float | None = None,
+        repeat_after: float | None = None,
     ) -> AsyncIterator[JobSnapshot]:
         """See `Client.watch_many`."""
-        return _in_threads(self._client.watch_many(refs, timeout=timeout))
+        return _in_threads(self._client.watch_many(refs, timeout=timeout, repeat_after=repeat_after))
+
+    async def tune(
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        trust_remote_code: bool = False,
+        trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
+        on_update: Callable[[TuneUpdate], None] | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> TuneResult:
+        """See `Client.tune`. ``on_update`` and ``on_progress`` are called in the worker thread."""
+        return await asyncio.to_thread(
+            self._client.tune, spec, backend=backend, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+            accept_unknown_cost=accept_unknown_cost, on_update=on_update, on_progress=on_progress,
+        )  # fmt: skip
 
     async def evaluate(
         self,
@@ -315,14 +354,17 @@ class AsyncClient:
         guard: Source | str | None = None,
         options: EvaluateOptions | None = None,
         spec: JobSpec | None = None,
+        store: bool = True,
         trust_remote_code: bool = False,
         trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None,
     ) -> Evaluation:
-        """See `Client.evaluate`. ``on_progress`` is called in the worker thread."""
+        """See `Client.evaluate`. ``on_progress`` and ``on_cost`` are called in the worker thread."""
         return await asyncio.to_thread(
             self._client.evaluate, model, data, against=against, guard=guard, options=options, spec=spec,
-            trust_remote_code=trust_remote_code, trust_reward=trust_reward, on_progress=on_progress,
+            store=store, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
+            on_progress=on_progress, on_cost=on_cost,
         )  # fmt: skip
 
     async def report(self, job: Job | JobRef | str, *, evaluation: Evaluation | None = None) -> Report:

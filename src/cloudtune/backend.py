@@ -55,6 +55,9 @@ class Capabilities(Value, frozen=True, kw_only=True):
     """Maps unsupported features to the key of ``overrides`` that replaces them.
 
     A spec that gives that override may keep the portable feature: it is left out here, and shown as dropped."""
+    common_overrides: dict[str, str] = {}
+    """Maps keys of ``overrides`` to what they mean on any back end, so that a spec can move to another one: a field of
+    the spec, or a name that other back ends map to theirs."""
     remote: bool = True
     """Whether a service over the network answers the calls.
 

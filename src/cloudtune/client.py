@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,8 +34,9 @@ from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
+from cloudtune.spec import JobSpec
 from cloudtune.spending import check_budgets, estimated, is_awaited, settle
-from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
+from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
 from cloudtune.watch import watch_many
 
@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config.config import Config
+    from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.models import Address
-    from cloudtune.evaluation.prepared import Requested
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
     from cloudtune.execute import StepUpdate
+    from cloudtune.moving import Move
     from cloudtune.report.document import Report
-    from cloudtune.spec import Data, JobSpec, Source
+    from cloudtune.spec import Data, Source
+    from cloudtune.tuning.result import TuneResult
+    from cloudtune.tuning.study import TuneUpdate
 
 
 class Client:
@@ -169,6 +172,11 @@ class Client:
             fitted, chosen, resolved, data, key, attempt, parent, accept_unknown_cost=accept_unknown_cost
         )
         plan = msgspec.structs.replace(plan, evaluation=evaluation)
+        if spec.tune is not None:
+            message = "a single job does not search: it has the spec's own parameters"
+            untuned = Problem(code="not_tuned", severity="warning", field="tune", message=message,
+                              fix="to search: cloudtune tune SPEC")  # fmt: skip
+            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, untuned))
         if resume and attempt == 1:
             plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
         return plan
@@ -242,6 +250,49 @@ class Client:
         if len(problems) == 1:
             raise problems[0]
         raise SpecError([problem for error in problems for problem in error.problems])
+
+    def move(self, job: JobSpec | Job | JobRef | str, to: str, *, model: str | None = None) -> Move:
+        """Return the spec of a job for another back end, with every difference. Sends nothing.
+
+        Args:
+            job: A spec, a job, or what `attach` takes.
+            to: The back end to move to. The spec's own one if its settings are now for a compatible service.
+            model: The base model there. Default: the one that the catalog names for it.
+
+        Raises:
+            InputError: The base model must be named, or the ledger does not have the job.
+            UnsupportedError: The target does not support the method, or not the model.
+        """
+        from cloudtune.data.checks.check_cache import Verdicts
+        from cloudtune.moving import move
+
+        if isinstance(job, JobSpec):
+            spec, source = job, self._default or job.backend or self.config.backend
+        else:
+            job = job if isinstance(job, Job) else self.attach(job)
+            spec, source = self.spec_of(job), job.ref.backend
+        target = self.backend(to)
+        origin = open_backend(source) if source == to else self.backend(source)  # the settings are those of the target
+        moved = move(spec, origin, target, model=model)
+        rules = row_rules(moved.spec, target)
+        try:
+            problems = Verdicts(self.ledger.folder / "verdicts").prepare(
+                moved.spec.data, method=spec.method.name, problem=spec.method.label_problem, target=rules
+            ).problems  # fmt: skip
+        except InputError as error:
+            problems = error.problems
+        return moved._replace(problems=(*moved.problems, *problems))
+
+    def spec_of(self, job: Job | JobRef | str) -> JobSpec:
+        """Return the spec with which a job was submitted. Raises InputError if the ledger does not have it."""
+        from cloudtune.evaluation.models import trained_with
+
+        ref = (job if isinstance(job, Job) else self.attach(job)).ref
+        made = self.ledger.of_ref(ref)
+        if (spec := trained_with(made)) is None:
+            reason = "was not submitted with this ledger" if made is None else "was imported, not trained"
+            raise InputError(f"{ref} has no spec: it {reason}", hint="use a spec file")
+        return spec
 
     # -- submitting ------------------------------------------------------------------------------------------------
 
@@ -351,30 +402,38 @@ class Client:
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 
-    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """Return everything that deploying the model would do. Sends nothing. The options depend on the back end.
+    def plan_deploy(self, model: TunedModel, *, ttl: float | None = None, **options: Any) -> Plan:
+        """Return everything that deploying the model would do. Sends nothing.
+
+        Args:
+            model: The tuned model.
+            ttl: Time to live in seconds from now, after which `sweep` deletes the deployment. Deploying again sets
+                another one, or none.
+            options: Options of the back end.
 
         Raises:
             UnsupportedError: The back end does not deploy models.
         """
-        return self._hosting(model.backend).plan_deploy(model, options)
+        return self._hosting(model.backend).plan_deploy(model, options, ttl)
 
     def deploy(
         self,
         model_or_plan: TunedModel | Plan,
         *,
         on_step: Callable[[StepUpdate], None] | None = None,
+        ttl: float | None = None,
         **options: Any,
     ) -> Deployment:
         """Deploy the model and wait until it is ready. A repeated call returns the same deployment.
 
-        After a crash or a lost response, the same call continues where it stopped.
+        After a crash or a lost response, the same call continues where it stopped. ``ttl`` and ``options``: see
+        `plan_deploy`.
         """
-        if isinstance(model_or_plan, Plan) and options:
+        if isinstance(model_or_plan, Plan) and (options or ttl is not None):
             raise InputError("a plan already includes its options", hint="pass them to plan_deploy")
         hosting = self._hosting(model_or_plan.backend)
         if isinstance(model_or_plan, TunedModel):
-            model_or_plan = hosting.plan_deploy(model_or_plan, options)
+            model_or_plan = hosting.plan_deploy(model_or_plan, options, ttl)
         return hosting.deploy(model_or_plan, on_step)
 
     def deployments(self, *, backend: str | None = None) -> Deployments:
@@ -392,6 +451,37 @@ class Client:
                     found.extend(self._hosting(name).existing())
             except CloudtuneError as error:
                 found.unanswered[name] = error.message
+        return found
+
+    def sweep(self, *, backend: str | None = None, apply: bool = False) -> Deployments:
+        """Return the deployments that are past their time to live, and delete them with ``apply``.
+
+        Only deployments that were made with a ``ttl`` and this ledger are affected. An error of one does not fail the
+        call: ``failed`` of the result has the reasons.
+        """
+        found, now = self.deployments(backend=backend), self._clock.now()
+        found[:] = [one for one in found if one.expires_at is not None and one.expires_at <= now]
+        for one in found if apply else ():
+            try:
+                self.remove(one)
+            except CloudtuneError as error:
+                found.failed[one.id] = error.message
+        return found
+
+    def undeployed(self, deployments: Iterable[Deployment]) -> list[TunedModel]:
+        """The tuned models of the ledger's jobs that answer only when deployed, and are not in the list."""
+        served = {(one.backend, one.scope, one.model) for one in deployments}
+        refs: list[JobRef] = []
+        for name in self.ledger.backends():
+            with suppress(CloudtuneError):  # `deployments` reports why a back end cannot be opened
+                refs += self.ledger.refs(backend=name) if hosts(self.backend(name)) else []
+        found = []
+        for job in self.snapshots(refs):
+            with suppress(CloudtuneError):  # it has no usable model
+                if job.state is JobState.SUCCEEDED:
+                    model = reading(self._clock, self.backend(job.ref.backend).model, job.ref)
+                    if model.needs_deploy and (model.backend, model.scope, model.id) not in served:
+                        found.append(model)
         return found
 
     def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:
@@ -514,13 +604,17 @@ class Client:
         """Read many jobs in as few calls as each back end allows. Errors of single jobs do not fail the call."""
         return snapshots_of(refs, open_backend=self.backend, clock=self._clock)
 
-    def watch_many(self, refs: Sequence[JobRef], *, timeout: float | None = None) -> Iterator[JobSnapshot]:
+    def watch_many(
+        self, refs: Sequence[JobRef], *, timeout: float | None = None, repeat_after: float | None = None
+    ) -> Iterator[JobSnapshot]:
         """Watch the states of many jobs, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
         pace = 0.0
         for name in {ref.backend for ref in refs}:
             with suppress(CloudtuneError):  # `snapshots` reports why a back end cannot be opened
                 pace = max(pace, self.backend(name).capabilities.poll_s)
-        return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
+        return watch_many(
+            self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace, repeat_after=repeat_after
+        )
 
     def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
         """Return every job of the ledger with its estimate and its cost, newest first.
@@ -538,6 +632,54 @@ class Client:
                 settle(self.ledger, self.backend(job.ref.backend), job, now)
         return job_costs(self.ledger, backend=backend)
 
+    # -- tuning ----------------------------------------------------------------------------------------------------
+
+    def tune(
+        self,
+        spec: JobSpec,
+        *,
+        backend: str | None = None,
+        trust_remote_code: bool = False,
+        trust_reward: bool = False,
+        accept_unknown_cost: bool = False,
+        on_update: Callable[[TuneUpdate], None] | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> TuneResult:
+        """Search for better parameters, as ``tune`` of the spec says, and measure what they are worth.
+
+        Each trial is a job. The best parameters and the original ones are then trained again with other seeds, and
+        compared on the test rows. After a crash, the same call continues where it stopped.
+
+        Args:
+            spec: The job, with its section ``tune``.
+            backend: The back end. Defaults to the client's.
+            trust_remote_code: See `submit`.
+            trust_reward: See `submit`.
+            accept_unknown_cost: See `plan`.
+            on_update: Called when a trial starts, is pruned or ends.
+            on_progress: See `evaluate`.
+
+        Raises:
+            SpecError: The search space does not fit the spec or the back end, with all problems.
+            PolicyRefused: The budget does not suffice for the first trial.
+            JobFailed: All trials have failed.
+        """
+        from cloudtune.evaluation.evaluating import Evaluator
+        from cloudtune.tuning.result import tuned
+        from cloudtune.tuning.study import Study
+
+        study = Study(
+            self, spec, self.backend(backend or self._default or spec.backend), trust_remote_code=trust_remote_code,
+            trust_reward=trust_reward, accept_unknown_cost=accept_unknown_cost,
+            on_update=on_update or (lambda update: None),
+        )  # fmt: skip
+
+        def evaluator() -> Evaluator:
+            return Evaluator(self.ledger, self._clock, self.backend, progress=on_progress,
+                             trust_remote_code=trust_remote_code, trust_reward=trust_reward)  # fmt: skip
+
+        return tuned(study, evaluator)
+
     # -- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(
@@ -546,6 +688,7 @@ class Client:
         options: EvaluateOptions | None = None, spec: JobSpec | None = None, store: bool = True,
         trust_remote_code: bool = False, trust_reward: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None,
     ) -> Evaluation:  # fmt: skip
         """Compare the answers of a model with those of its base model and of other models, on held-out rows.
 
@@ -566,54 +709,32 @@ class Client:
             trust_reward: Confirm that metrics that are Python functions can run. The submission has confirmed those in
                 files that its spec names, on this machine and unless a file has changed.
             on_progress: Called with a model's name, the number of its answers and of all rows.
+            on_cost: Called with the estimated cost before any question.
 
         Raises:
             DataError: Rows that cannot be evaluated, all of them.
             InputError: A metric that does not fit the rows, or a model that is named twice.
-            PolicyRefused: A metric is a Python function, and the call does not confirm it.
+            PolicyRefused: A metric is a Python function, and the call does not confirm it; or the answers may cost more
+                than ``options.max_cost_usd``.
             InvalidRequest: Prompts that the back end rejects. All other answers are stored.
         """
         from cloudtune.evaluation.evaluating import Evaluator
-        from cloudtune.evaluation.result import EvaluateOptions, save
+        from cloudtune.evaluation.prepared import evaluation_in_spec
+        from cloudtune.evaluation.result import EvaluateOptions
         from cloudtune.spec import Source
 
-        subject = self._subject(model)
-        from_spec = data is None
+        subject, from_spec = self._subject(model), data is None
         if data is None:
-            (data, against, guard, options), trust_reward = self._evaluation_in_spec(subject, spec, trust_reward)
-        subjects = [subject, *map(self._subject, against)]
-        if twice := [
-            str(one.ref if isinstance(one, Job) else one) for one, count in Counter(subjects).items() if count > 1
-        ]:
-            raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
-        progress = on_progress or (lambda name, done, count: None)
-        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress, trust_remote_code=trust_remote_code,
-                              trust_reward=trust_reward)  # fmt: skip
-        found = evaluator.evaluate(
-            subject, subjects[1:], Source(path=data) if isinstance(data, str) else data,
-            options or EvaluateOptions(), guard=Source(path=guard) if isinstance(guard, str) else guard,
+            (data, against, guard, options), trust_reward = evaluation_in_spec(self.ledger, subject, spec, trust_reward)
+        options = options or EvaluateOptions()
+        evaluator = Evaluator(self.ledger, self._clock, self.backend, progress=on_progress, on_cost=on_cost,
+                              trust_remote_code=trust_remote_code, trust_reward=trust_reward)  # fmt: skip
+        return evaluator.evaluate(
+            subject, [self._subject(one) for one in against], Source(path=data) if isinstance(data, str) else data,
+            options, guard=Source(path=guard) if isinstance(guard, str) else guard,
+            judge=None if options.judge is None else self._subject(options.judge.model), from_spec=from_spec,
+            store=store,
         )  # fmt: skip
-        found = msgspec.structs.replace(found, from_spec=from_spec)
-        if store and isinstance(subject, Job):
-            save(self.ledger, subject.ref, found)
-        return found
-
-    def _evaluation_in_spec(
-        self, subject: Job | Address, spec: JobSpec | None, trust_reward: bool
-    ) -> tuple[Requested, bool]:
-        """The evaluation that the spec asks for, and whether its functions can run."""
-        from cloudtune.evaluation.function_trust import are_functions_trusted
-        from cloudtune.evaluation.models import trained_with
-        from cloudtune.evaluation.prepared import requested
-
-        if spec is None and isinstance(subject, Job) and (made := self.ledger.of_ref(subject.ref)) is not None:
-            spec = trained_with(made)
-            trust_reward = trust_reward or are_functions_trusted(made.plan.spec)  # confirmed at the submission
-        asked = None if spec is None else requested(spec)
-        if asked is None:
-            raise InputError("no rows are given, and the spec of the model has no evaluation",
-                             hint="name the file with the held-out rows")  # fmt: skip
-        return asked, trust_reward
 
     def evaluation(self, job: Job | JobRef | str) -> Evaluation | None:
         """The last evaluation of a job that is stored next to this ledger, or None. Asks no model."""

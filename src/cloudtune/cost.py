@@ -33,6 +33,23 @@ class CostEstimate(Value, frozen=True, kw_only=True):
     """Whether the back end stops a job at ``PlanRequest.run_seconds``, and whether a usable model is left then."""
 
 
+class AnswerPrice(Value, frozen=True, kw_only=True):
+    """The prices of a model's answers, in USD per million tokens."""
+
+    prompt: float
+    answer: float
+    source: str
+    """With its date."""
+
+    def usd(self, prompt_tokens: float, answer_tokens: float) -> float:
+        """The price of so many tokens."""
+        return (prompt_tokens * self.prompt + answer_tokens * self.answer) / 1e6
+
+    def text(self) -> str:
+        """The prices in words."""
+        return f"{self.prompt:g} and {self.answer:g} USD per 1M tokens of prompts and answers, {self.source}"
+
+
 class Measured(Value, frozen=True, kw_only=True):
     """The run time of earlier jobs with the same settings, in seconds per million bytes of training rows and epoch."""
 

@@ -6,6 +6,7 @@ recreated: once an attempt has ended, the next call starts a new one and finds w
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,14 +29,24 @@ if TYPE_CHECKING:
 LISTED_WITHIN_S = 120.0
 """Seconds that a new deployment may be missing from the list."""
 LISTED_POLL_S = 2.0
+MOST_TTL_S = 10 * 366 * 86400.0
+
+
+_EXPIRY = "expires_at"
+"""In the spec of a deployment's plan, which the ledger keeps."""
 
 
 class Deployments(list[Deployment]):
-    """The deployments that exist now. ``unanswered`` maps each back end that did not respond to the reason."""
+    """The deployments that exist now.
+
+    ``unanswered`` maps each back end that did not respond to the reason, ``failed`` each deployment that `Client.sweep`
+    could not delete.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.unanswered: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
 
 
 class Hosting:
@@ -50,9 +61,15 @@ class Hosting:
         self._runner = runner
         self._host: Host = backend
 
-    def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
-        """Return everything that `deploy` would do. Sends nothing."""
-        return self._numbered(self._host.plan_deploy(model, **options), "deploy", model.id)
+    def plan_deploy(self, model: TunedModel, options: dict[str, Any], ttl: float | None = None) -> Plan:
+        """Return everything that `deploy` would do. Sends nothing. ``ttl`` is the time to live in seconds."""
+        plan = self._numbered(self._host.plan_deploy(model, **options), "deploy", model.id)
+        if ttl is None:
+            return plan
+        if not 0 < ttl <= MOST_TTL_S:
+            raise InputError(f"the time to live must be from 1 second to 10 years, not {ttl:g} s")
+        expires_at = self._runner.clock.now() + timedelta(seconds=ttl)
+        return msgspec.structs.replace(plan, spec=plan.spec | {_EXPIRY: expires_at.isoformat()})
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """Return everything that `remove` would do. Sends nothing."""
@@ -82,7 +99,23 @@ class Hosting:
 
     def existing(self) -> list[Deployment]:
         """Return the deployments that exist now, including those being created."""
-        return reading(self._runner.clock, lambda: list(self._host.deployments()))
+        found = reading(self._runner.clock, lambda: list(self._host.deployments()))
+        return [msgspec.structs.replace(one, expires_at=self._expiry(one)) for one in found]
+
+    def _expiry(self, deployment: Deployment) -> datetime | None:
+        """When the deployment expires, if this ledger's newest attempt made it with a time to live."""
+        ledger = self._runner.ledger
+        made = ledger.hosted(deployment.id, backend=deployment.backend, deploy=True)
+        last = ledger.hosted(deployment.id, backend=deployment.backend)
+        if made is None or last is None or made.scope != deployment.scope:
+            return None
+        if last.purpose == "remove" and ledger.is_done(last.token, last.plan.steps[-1].id):
+            return None  # another deployment with the same name
+        text = made.plan.spec.get(_EXPIRY)
+        expires_at = None if text is None else datetime.fromisoformat(str(text))
+        if expires_at and deployment.created_at and deployment.created_at > expires_at:
+            return None  # another deployment with the same name
+        return expires_at
 
     def _execute(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None) -> dict[str, Any]:
         # The plan's attempt may have ended, so assign a new number.

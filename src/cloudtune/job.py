@@ -239,6 +239,7 @@ class Job:
         made = ledger.of_ref(self.ref)
         if made is not None:
             ledger.gone(self.ref)
+            forget_evaluation(ledger, self.ref)  # again: an evaluation can have stored more before it saw the deletion
             if not self._client.unfinished():  # otherwise another process may be about to upload these rows
                 Spool(ledger.folder / "spool").forget(made.plan)
 

@@ -14,11 +14,15 @@ import msgspec
 
 from cloudtune.errors import InputError, Problem
 from cloudtune.plan import Plan, Resolved
-from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Prediction, TunedModel, Value
+from cloudtune.prompts import Passage, ToolPrompt
+from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, Likelihood, Prediction, TunedModel, Value
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from cloudtune.backend import Backend, Capabilities
-    from cloudtune.cost import CostEstimate, Usage
+    from cloudtune.catalog.document import Catalog
+    from cloudtune.cost import AnswerPrice, CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.plan import PlanRequest
@@ -100,8 +104,9 @@ class GenerateOptions(Value, frozen=True, kw_only=True):
     """Yield parts of each answer as they arrive (``Generation.partial``), then the whole, if supported."""
 
 
-Prompt = str | Sequence[Mapping[str, Any]]
-"""A user message, or a list of ``{"role": ..., "content": ...}`` messages."""
+Prompt = str | Sequence[Mapping[str, Any]] | ToolPrompt
+"""A user message, a list of ``{"role": ..., "content": ...}`` messages, or a conversation with tools."""
+
 
 GENERATION_RANGES: dict[str, tuple[float, float]] = {
     "max_tokens": (1, 1_000_000),
@@ -130,6 +135,8 @@ def check_generation(prompts: Sequence[Prompt], options: GenerateOptions) -> Non
 
 
 def _of_prompt(number: int, prompt: Prompt | Input) -> Problem | None:
+    if isinstance(prompt, ToolPrompt):
+        prompt = prompt.messages
     if not isinstance(prompt, str | Mapping) and not all(isinstance(turn, Mapping) for turn in prompt):
         message = f"prompt {number} is neither a text nor a list of messages"
         return Problem(code="bad_prompt", message=message, fix='a message is {"role": "user", "content": ...}')
@@ -162,6 +169,22 @@ class Generator(Protocol):
         Raises:
             Unavailable: A response was interrupted. Incomplete answers are never yielded as complete.
         """
+
+
+@runtime_checkable
+class ToolCaller(Protocol):
+    """A `Generator` that takes `ToolPrompt`. The text of an answer has its tool calls as `with_calls` writes them."""
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """Return why this model cannot be given tools; empty if it can. No I/O."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A back end that gives the probability of texts."""
+
+    def score(self, model: TunedModel, passages: Sequence[Passage], *, base: bool = False) -> Iterator[Likelihood]:
+        """Yield the probability of each text, after its prompt, in their order. ``base`` asks the base model."""
 
 
 Input = str | Mapping[str, Any]
@@ -206,6 +229,14 @@ class Priced(Protocol):
 
     def usage(self, job: JobSnapshot) -> Usage:
         """Return what the vendor bills for a job that has ended, from its record. No I/O."""
+
+
+@runtime_checkable
+class PricedAnswers(Protocol):
+    """A back end that knows what the answers of its models cost."""
+
+    def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
+        """Return the prices of a model's answers, or of its base model's. None if they are unknown. No I/O."""
 
 
 @runtime_checkable
@@ -326,6 +357,17 @@ class Preflight(Protocol):
         Args:
             spec: Also check what this job needs.
             plan: The plan of the job, if there is one.
+        """
+
+
+@runtime_checkable
+class CatalogReader(Protocol):
+    """A back end that can read figures of its catalog from the vendor's own API."""
+
+    def read_catalog(self, on: date) -> Catalog:
+        """Return the models, dates and prices that the API has, with ``on`` as the day they were read. Read-only.
+
+        Text from the vendor that is no plausible name is left out. What the API does not have is not in the result.
         """
 
 

@@ -12,10 +12,11 @@ Nothing is imported before it is used. A name of this distribution wins over the
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import logging
+import sys
 from contextlib import contextmanager
-from functools import cached_property
-from importlib.metadata import entry_points
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -24,9 +25,21 @@ from cloudtune.errors import BackendNotInstalled, CloudtuneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from importlib.metadata import EntryPoints
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+
+
+def entry_points(group: str) -> EntryPoints:
+    """The entry points of that group. All distributions are read once in a process, not once for each group."""
+    return _all_entry_points(tuple(sys.path)).select(group=group)
+
+
+@lru_cache(maxsize=1)
+def _all_entry_points(path: tuple[str, ...]) -> EntryPoints:
+    """Those of the distributions in ``sys.path``."""
+    return importlib.metadata.entry_points()
 
 
 class Plugin(NamedTuple):
@@ -51,7 +64,7 @@ class PluginTable:
         """All by name: first those of this distribution, then the others', sorted."""
         others = {
             entry.name: Plugin(entry.value, entry.dist.name if entry.dist else "the package", is_built_in=False)
-            for entry in sorted(entry_points(group=self.group), key=lambda entry: entry.name)
+            for entry in sorted(entry_points(self.group), key=lambda entry: entry.name)
         }
         return self._built_in | {name: plugin for name, plugin in others.items() if name not in self._built_in}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cloudtune.cost import ActualCost, CostEstimate
+from cloudtune.cost import ActualCost, AnswerPrice, CostEstimate
 
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog, Price
@@ -30,6 +30,15 @@ def per_million(price: Price) -> float | None:
 def usd_of(tokens: float, per_million_usd: float) -> float:
     """The price of so many tokens, to a hundredth of a cent."""
     return round(tokens * per_million_usd / 1e6, 4)
+
+
+def answer_price(catalog: Catalog, model: str, *, base: bool = False) -> AnswerPrice | None:
+    """The prices of the answers of models tuned on that model, or its own. None if it does not have both by tokens."""
+    found = [catalog.price(f"base_{what}" if base else what, model) for what in ("input", "output")]
+    each = [None if price is None else per_million(price) for price in found]
+    if found[0] is None or each[0] is None or each[1] is None:
+        return None
+    return AnswerPrice(prompt=each[0], answer=each[1], source=catalog.cite(found[0].source))
 
 
 def by_tokens(

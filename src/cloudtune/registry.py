@@ -12,15 +12,16 @@ import importlib
 import importlib.util
 import logging
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cloudtune.errors import BackendNotInstalled, CloudtuneError, ConfigError, Problem, UnknownBackend
+from cloudtune.plugins import entry_points
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.metadata import EntryPoint
 
     from cloudtune.backend import Backend
 
@@ -106,7 +107,7 @@ BUILT_IN: dict[str, BackendInfo] = {
 
 def backends() -> dict[str, BackendInfo]:
     """Return all known back ends, sorted by name. Built-in ones override third-party ones with the same name."""
-    found = {entry.name: _third_party(entry) for entry in entry_points(group=GROUP)}
+    found = {entry.name: _third_party(entry) for entry in entry_points(GROUP)}
     return dict(sorted((found | BUILT_IN).items()))
 
 

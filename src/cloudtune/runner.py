@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 # The rows' location is not their content (which is hashed separately), the place of the job is part of the scope,
-# and neither a watch's timeouts nor the evaluation affect the training.
-_NOT_IDENTITY = {"backend", "data", "evaluation", "model", "overrides", "unsupported", "version"}
+# and neither a watch's timeouts nor the evaluation nor a search around the job affect its training.
+_NOT_IDENTITY = {"backend", "data", "evaluation", "model", "overrides", "tune", "unsupported", "version"}
 
 
 def job_key(spec: JobSpec, data: DataReport, backend: str, resolved: Resolved) -> str:

@@ -16,6 +16,7 @@ from pydantic_core import PydanticKnownError
 from cloudtune.methods import METHODS, MethodName
 from cloudtune.spec_method import Method
 from cloudtune.spec_trained import Adapter, AdapterName, Layers
+from cloudtune.spec_tune import Tune
 from cloudtune.spec_types import (
     Fraction,
     NaturalFloat,
@@ -235,6 +236,17 @@ _Words = Annotated[
 ]
 
 
+class JudgeSettings(Part):
+    """A model that judges the answers."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """``BACKEND=MODEL``, a job, or a folder with a model."""
+    rubric: Annotated[str, Field(min_length=1)] | None = None
+    """The file with what a good answer has. Without it, the judge compares each answer with the base model's."""
+    human_labels: Annotated[str, Field(min_length=1)] | None = None
+    """The file with labels of people, with which the judge is checked and its rates are corrected."""
+
+
 class EvaluationSettings(Part):
     """What to measure after the job has succeeded. ``evaluation: test.jsonl`` is short for its ``data``."""
 
@@ -248,6 +260,10 @@ class EvaluationSettings(Part):
     """Also compare with the base model after this many training rows as examples."""
     against: _Words = ()
     """Also compare with the models of these jobs: references or names."""
+    max_cost_usd: PositiveFloat | None = None
+    """Ask nothing if the answers may cost more, or if their price is unknown."""
+    judge: Annotated[JudgeSettings, short("model", JudgeSettings | str)] | None = None
+    """Also let a model judge the answers."""
     guard: SourceField | None = None
     """General rows that show what the model has forgotten: the base and the tuned model answer them."""
     max_rows: PositiveInt | None = None
@@ -294,6 +310,8 @@ class JobSpec(Part):
     limits: Limits = Limits()
     evaluation: Annotated[EvaluationSettings, short("data", EvaluationSettings | str)] | None = None
     """Measured on this machine after the job has succeeded. Not part of the job's identity."""
+    tune: Tune | None = None
+    """The search of `cloudtune tune`. A single job does not use it."""
     tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Tag] = {}
     seed: Seed | None = None
     overrides: dict[str, dict[str, Any]] = {}

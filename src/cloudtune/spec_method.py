@@ -52,7 +52,8 @@ class Method(Part):
     """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
     all classes have the same sum."""
     label_smoothing: Fraction | None = None
-    """The share of the target probability that is divided among all classes, for a single label."""
+    """The share of the target probability that is divided among all classes, tags or tokens. For ``classification``
+    with a single label, ``token_classification``, ``sft``, ``cpt`` and ``seq2seq``."""
     loss: EmbeddingLoss | None = None
     """The loss of ``embedding``. Default: the first one for the kind of the rows."""
     pooling: Pooling | None = None

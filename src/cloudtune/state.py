@@ -215,7 +215,15 @@ class Deployment(Value, frozen=True, kw_only=True):
     """When the vendor deletes it automatically, as text, if it does."""
     ends_at: datetime | None = None
     """The time of that deletion, if it is known."""
+    expires_at: datetime | None = None
+    """The end of the time to live with which it was deployed, from the ledger: `Client.sweep` then deletes it."""
     raw: dict[str, Any] = {}
+
+    def cost_so_far(self, now: datetime) -> float | None:
+        """The present hourly price since the creation in USD, or None if either is unknown."""
+        if self.hourly_cost_usd is None or self.created_at is None:
+            return None
+        return self.hourly_cost_usd * max((now - self.created_at).total_seconds(), 0.0) / 3600
 
 
 class Generation(Value, frozen=True, kw_only=True):
@@ -230,6 +238,14 @@ class Generation(Value, frozen=True, kw_only=True):
     scores: dict[str, float] | None = None
     """For a classifier, whose text is a label: the probability of each label, the most likely first."""
     model: str = ""
+
+
+class Likelihood(Value, frozen=True, kw_only=True):
+    """The probability of a text under a model."""
+
+    log_probability: float
+    """The natural logarithm of the probability of all tokens of the text, without the end of the answer."""
+    tokens: int
 
 
 class Tag(Value, frozen=True, kw_only=True):

@@ -104,22 +104,30 @@ def watch_many(
     lost_after: float = LOST_AFTER_S,
     shortest_poll: float = SHORTEST_POLL_S,
     longest_poll: float = LONGEST_POLL_S,
+    repeat_after: float | None = None,
 ) -> Iterator[JobSnapshot]:
     """Yield each changed snapshot of many jobs until all have ended. The outcome of each job is in its snapshot.
 
     ``look`` reads all jobs that have not ended at once, so a back end with batch status needs few calls.
-    ``shortest_poll`` is the polling interval in seconds while jobs change. Raises WaitTimeout with the first job that
+    ``shortest_poll`` is the polling interval in seconds while jobs change. With ``repeat_after``, a snapshot that has
+    not changed for so many seconds is yielded again. Raises WaitTimeout with the first job that
     is still running, and LostContact after ``lost_after`` seconds without information about any job that has not
     ended.
     """
     open_refs, seen = list(dict.fromkeys(refs)), dict[JobRef, JobSnapshot]()
+    shown_at: dict[JobRef, float] = {}
     start, pause = clock.monotonic(), SHORTEST_POLL_S
     answered_at = start
     while open_refs:
         changed = [snapshot for snapshot in look(open_refs) if seen.get(snapshot.ref) != snapshot]
         for snapshot in changed:
-            seen[snapshot.ref] = snapshot
+            seen[snapshot.ref], shown_at[snapshot.ref] = snapshot, clock.monotonic()
             yield snapshot
+        for ref, at in shown_at.items():
+            is_due = repeat_after is not None and clock.monotonic() - at >= repeat_after
+            if is_due and not seen[ref].has_ended:
+                shown_at[ref] = clock.monotonic()
+                yield seen[ref]
         open_refs = [ref for ref in open_refs if ref not in seen or not seen[ref].has_ended]
         if not open_refs:
             return

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloudtune.testing.fork_server import ForkServer
+from cloudtune.testing.fork_server import ForkServer, shared_fork_server
 
 
 @pytest.fixture
@@ -13,7 +12,6 @@ def tmp_path(memory_path: Path) -> Path:
     return memory_path
 
 
-@pytest.fixture(scope="package")
-def fork_server() -> Iterator[ForkServer]:
-    with ForkServer() as fork_server:
-        yield fork_server
+@pytest.fixture
+def fork_server() -> ForkServer:
+    return shared_fork_server()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cli.conftest import SLOW, SPEC
 
+from cloudtune.client import Client
 from cloudtune.testing.faults import FOREVER, Fault
 
 if TYPE_CHECKING:
@@ -163,14 +164,14 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
         assert done.code == 2
         assert f"named twice: {job}" in done.err
     assert desk.run("compare", "job", "--data", data).code == 2
-    assert against["answers"][0].keys() == {"file", "line", "prompt", "expected", "answers"}
+    assert against["answers"][0].keys() == {"file", "line", "prompt", "expected", "answers", "tokens"}
     assert against["answers"][0]["file"] == data
 
 
 @pytest.mark.parametrize(("row", "message"), [
     ({"messages": [{"role": "user", "content": "hi"}]}, "does not end with an answer"),
     ({"prompt": "a", "completion": " "}, "the expected answer is empty"),
-    ({"text": "only text"}, "no expected answer"),
+    ({"sentence1": "a", "sentence2": "b", "score": 0.5}, "no expected answer"),
     ({"messages": [{"role": "assistant", "content": "hi"}]}, "does not end with an answer to a prompt"),
 ])  # fmt: skip
 def test_rows_that_cannot_be_evaluated_are_listed(desk: Desk, job: str, row: dict[str, object], message: str) -> None:
@@ -191,6 +192,14 @@ def test_a_job_without_a_model_is_refused_before_any_question(desk: Desk, job: s
     done = desk.run("evaluate", job, "--data", write("tags.jsonl", rows))
     assert "only models that generate text" in done.err
     assert desk.vendor.calls("generate") == 0
+
+
+@pytest.mark.parametrize("words", [("--metric", "perplexity"), ("--guard", "texts.jsonl")])
+def test_perplexity_requires_probabilities(desk: Desk, job: str, words: tuple[str, ...]) -> None:
+    write("texts.jsonl", [{"text": "only text"}])
+    done = desk.run("evaluate", job, "--data", with_answers(""), *words)
+    assert "perplexity requires the probability of texts, which scripted does not give" in done.err
+    assert (done.code, desk.vendor.calls("generate")) == (2, 0)
 
 
 def test_a_metric_that_does_not_fit_is_refused_first(desk: Desk, job: str) -> None:
@@ -295,6 +304,21 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
         assert db.execute("SELECT DISTINCT asked_for FROM answers").fetchall() == [("scripted=base-1",)]
 
 
+def test_a_job_that_is_deleted_during_its_evaluation_leaves_nothing(desk: Desk, job: str) -> None:
+    client, asked = Client(), []
+
+    def progress(name: str, done: int, count: int) -> None:
+        if done == 5 and not asked:
+            asked.append(name)
+            client.attach(job).delete()
+
+    found = client.evaluate(job, with_answers(""), on_progress=progress)
+    assert (found.rows, len(asked)) == (len(ROWS), 1)
+    assert not list((desk.home / "evaluations").iterdir())
+    with closing(sqlite3.connect(desk.home / "answers" / "answers.db")) as db:
+        assert db.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+
+
 def test_models_without_a_job_are_evaluated(desk: Desk, job: str) -> None:
     data = with_answers(" says base-1")
     words = ("--data", data, "--metric", "exact_match", "--max-tokens", "200", "--json")
@@ -344,3 +368,51 @@ def test_a_function_as_metric_must_be_confirmed(desk: Desk) -> None:
     done = desk.run("evaluate", "job", *words)
     assert (done.code, "runs a Python function with your permissions" in done.err) == (7, True)
     assert desk.run("evaluate", "job", *words, "--trust-reward").code == 0
+
+
+def test_a_judge_that_answers_nonsense_gives_no_rate(desk: Desk, job: str) -> None:
+    Path("rubric.txt").write_text("It is polite.")
+    words = ("evaluate", job, "--data", with_answers(""), "--max-tokens", "200", "--judge", "scripted=base-1")
+    found = desk.run(*words, "--rubric", "rubric.txt", "--json").json["judged"]
+    assert [(one["model"], one["rate"], one["unclear"]) for one in found["models"]] == [
+        ("job", None, 40), ("base model", None, 40)
+    ]  # fmt: skip
+    assert len(found["unclear"]) == 80
+    assert found["unclear"][0].keys() == {"model", "file", "line", "reason"}
+    out = desk.run(*words).out  # compares the answers with those of the base model
+    assert "Judge scripted=base-1: no answer of job is judged." in out
+    assert "40 judgments are missing and in no rate, first test.jsonl:1: the judge answers" in out
+    calls = desk.vendor.calls("generate")
+    desk.run(*words)
+    assert desk.vendor.calls("generate") == calls
+
+
+def test_a_judge_is_checked_before_any_question(desk: Desk, job: str) -> None:
+    words = ("evaluate", job, "--data", with_answers(""))
+    for more, message in (
+        (("--rubric", "rubric.txt"), "belong to --judge"),
+        (("--judge", "scripted=base-1", "--rubric", "none.txt"), "none.txt: No such file"),
+        (("--judge", "scripted=base-1", "--human-labels", "none.jsonl"), "none.jsonl: No such file"),
+        (("--judge", "scripted=base-1", "--no-baselines"), "without a rubric, the judge compares two models"),
+        (("--judge", "nothing"), "nothing"),
+    ):
+        done = desk.run(*words, *more)
+        assert (done.code != 0, message in done.err) == (True, True), (more, done.err)
+    assert desk.vendor.calls("generate") == 0
+
+
+def test_the_judge_of_a_spec_reads_files_next_to_it(desk: Desk) -> None:
+    with_answers("")
+    (desk.folder / "rubric.txt").write_text("It is polite.")
+    more = "evaluation: {data: test.jsonl, judge: {model: scripted=base-1, rubric: rubric.txt}}\n"
+    (desk.folder / "job.yaml").write_text(SPEC + more)
+    done = desk.run("run", "job.yaml", "--yes", "--json")
+    assert done.code == 0, done.err
+    assert done.json["evaluation"]["options"]["judge"]["rubric"] == str(desk.folder / "rubric.txt")
+    assert (
+        "Judge scripted=base-1"
+        in desk.run("report", "job", "--format", "markdown", "-o", "r.md").out + Path("r.md").read_text()
+    )
+    (desk.folder / "rubric.txt").unlink()
+    other = desk.run("plan", "job.yaml", "--set", "evaluation.max_rows=5")
+    assert (other.code, "rubric.txt: No such file" in other.err) == (2, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,7 +38,9 @@ def test_a_model_is_deployed_asked_listed_and_taken_down(desk: Desk) -> None:
     assert "method" not in made.err
     assert desk.run("generate", ref, "abc").out.startswith("cba says ")
     listed = desk.run("deployments")
-    assert listed.out.splitlines()[0].split() == ["ID", "STATE", "CREATED", "PER", "HOUR", "BACKEND", "MODEL"]
+    assert listed.out.splitlines()[0].split() == [
+        "ID", "STATE", "CREATED", "PER", "HOUR", "SO", "FAR", "BACKEND", "MODEL",
+    ]  # fmt: skip
     assert listed.out.splitlines()[1].split()[:2] == [name, "ready"]
     assert " ago " in listed.out
     assert desk.run("deployments", "-q").out == f"{name}\n"
@@ -132,3 +135,23 @@ def test_after_success_only_what_the_back_end_can_do_is_named(desk: Desk) -> Non
         assert f"cloudtune deploy {ref}" in reported
         assert f"cloudtune generate {ref}" in reported
         assert "export" not in reported
+
+
+def test_sweep_deletes_what_is_past_its_time_to_live(desk: Desk) -> None:
+    ref = trained(desk)
+    name = desk.run("deploy", ref, "--yes", "--ttl", "1h").out.strip()
+    assert "its time to live ends at" in desk.run("deployments").err
+    assert "nothing is past" in desk.run("sweep", "--apply").err
+    assert desk.run("deploy", ref, "--yes", "--ttl", "1s").out.strip() == name
+    time.sleep(1.1)
+    dry = desk.run("sweep")
+    assert name in dry.out
+    assert "cloudtune sweep --apply" in dry.err
+    desk.vendor.fail("delete_deployment", faults.forbidden())
+    refused = desk.run("sweep", "--apply")
+    assert (refused.code, refused.out) == (1, "")
+    assert f"{name} is not deleted" in refused.err
+    assert standing(desk) == [name]
+    assert desk.run("sweep", "--apply", "--json").json["removed"] == [name]
+    assert standing(desk) == []
+    assert "nothing is past" in desk.run("sweep").err

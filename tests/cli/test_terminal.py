@@ -16,6 +16,7 @@ from tests.cli.conftest import Desk
 from tests.cli.hostile_vendor import EVIL, NAMED
 
 import cloudtune.cli
+from cloudtune import plugins
 from cloudtune.cli import data as data_commands
 from cloudtune.cli.main import COMMANDS, cli
 from cloudtune.cli.terminal import escaped, indented, json_escaped, one_line, styled, write
@@ -27,19 +28,24 @@ OURS = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[0-9]*[AK])|\r")
 """What our own renderers write: colors, and how a display is redrawn in place."""
 
 WORDS: dict[str, list[str]] = {
+    "advise": ["--change", "x{NAMED}", "--rows", "x{NAMED}"],
     "init": ["new{NAMED}.yaml", "--model", "m{NAMED}", "--train", "{rows}"],
     "plan": ["job.yaml", "--requests"], "run": ["job.yaml", "--yes"],
-    "submit": ["job.yaml", "--again"], "watch": ["{ref}"],
+    "submit": ["job.yaml", "--again"], "lr-find": ["x{NAMED}.yaml"], "watch": ["{ref}"],
     "jobs": ["--remote"], "show": ["{ref}"], "logs": ["{ref}"], "metrics": ["{ref}"], "checkpoints": ["{ref}"],
     "ledger check": [], "cost": [], "retirements": ["job.yaml"],
+    "move": ["job.yaml", "--to", "local", "--model", "m{NAMED}"],
     "cancel": ["{ref}"], "pause": ["{ref}"], "resume": ["{ref}"], "delete": ["{ref}"], "deploy": ["{ref}", "--yes"],
-    "deployments": [], "undeploy": ["x{NAMED}"], "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
+    "deployments": ["--undeployed"], "sweep": [], "undeploy": ["x{NAMED}"],
+    "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
     "predict": ["{ref}", "Is it {NAMED}?"],
     "evaluate": ["{ref}", "--data", "{good}", "--metric", "x{NAMED}"],
+    "tune": ["job.yaml", "--set", "tune.x{NAMED}=1"],
     "report": ["{ref}", "--output", "out{NAMED}.html"],
     "compare": ["{ref}", "{ref}", "--data", "{rows}"],
     "import": ["folder{NAMED}", "--yes"], "export": ["{ref}", "to{NAMED}"],
-    "backends": [], "methods": [], "schema": [], "config": ["show"],
+    "backends": [], "methods": [], "catalog refresh": ["--backend", "x{NAMED}"],
+    "models": ["--method", "x{NAMED}"], "schema": [], "config": ["show"],
     "doctor": ["scripted"], "emulate": ["--fault", "x{NAMED}"],
     "data check": ["{rows}"], "data convert": ["{rows}", "--to", "x{NAMED}"], "data split": ["{rows}", "--x{NAMED}"],
     "data dedupe": ["{rows}", "--x{NAMED}"], "data balance": ["{rows}", "--x{NAMED}"],
@@ -56,6 +62,7 @@ def hostile(desk: Desk) -> Desk:
     desk.finish(ref)
     entry = desk.site / "scripted-1.0.dist-info" / "entry_points.txt"
     entry.write_text("[cloudtune.backends]\nscripted = tests.cli.hostile_vendor:HostileBackend\n")
+    plugins._all_entry_points.cache_clear()
     rows, good = desk.folder / f"rows{NAMED}.jsonl", desk.folder / f"good{NAMED}.jsonl"
     kept = [{"prompt": EVIL, "completion": f"{number}{EVIL}"} for number in range(12)]
     good.write_text("".join(json.dumps(row) + "\n" for row in kept))
@@ -142,8 +149,8 @@ def test_an_answer_is_raw_in_a_pipe_and_escaped_on_a_terminal(hostile: Desk) -> 
 
 
 def test_every_command_is_here() -> None:
-    grouped = {f"data {name}" for name in data_commands.COMMANDS} | {"ledger check"}
-    assert WORDS.keys() == (COMMANDS.keys() - {"data", "ledger"}) | grouped
+    grouped = {f"data {name}" for name in data_commands.COMMANDS} | {"ledger check", "catalog refresh"}
+    assert WORDS.keys() == (COMMANDS.keys() - {"data", "ledger", "catalog"}) | grouped
 
 
 def test_all_output_goes_through_one_module() -> None:

@@ -43,11 +43,13 @@ _CALLS: dict[CallName, str] = {
 _FAULTS = {"repeat": "duplicate_event", "partial": "list_lag"}
 
 
-LOAD_ENCODING = f"{__name__}:load_encoding"
+LOAD_OPENAI = f"{__name__}:load_openai"
 
 
-def load_encoding() -> None:
-    """Read the tokenizer's files, which takes seconds."""
+def load_openai() -> None:
+    """Import the SDK and read the tokenizer's files, which takes seconds."""
+    import openai.resources.fine_tuning  # noqa: F401
+
     OpenAITokens("o200k_base").count([])
 
 

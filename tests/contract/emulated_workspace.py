@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 CATALOGUE_MODEL = "azureml://registries/azureml-meta/models/Meta-Llama-3.1-8B-Instruct/versions/4"
 
 
+LOAD_AZURE = f"{__name__}:load_azure"
+
+
+def load_azure() -> None:
+    """Import the SDK, which takes seconds."""
+    with warnings.catch_warnings(action="ignore"):
+        import azure.ai.ml.operations
+        import azure.storage.blob  # noqa: F401
+
+
 def open_workspace(url: str, clock: str, **options: Any) -> tuple[Backend, Clock]:
     """The recipe: as `open_azure`, by azure-ai-ml. An environment variable of the SDK's says where."""
     from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from tests.contract.clauses import rarely
-from tests.contract.emulated import LOAD_ENCODING, VERSION, AzureWorld
+from tests.contract.emulated import LOAD_OPENAI, VERSION, AzureWorld
 
 from cloudtune.testing.contract import BackendContract
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Azure(BackendContract):
     __test__ = False
     expected_skips = 5
-    warm_up = (LOAD_ENCODING,)
+    warm_up = (LOAD_OPENAI,)
     snapshots = Path(__file__).parent / "snapshots"
     options: ClassVar[dict[str, Any]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.emulated_workspace import WorkspaceWorld
+from tests.contract.emulated_workspace import LOAD_AZURE, WorkspaceWorld
 
 from cloudtune.testing.contract import BackendContract
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class TestAzureWorkspace(BackendContract):
     expected_skips = 12
     snapshots = Path(__file__).parent / "snapshots"
+    warm_up = (LOAD_AZURE,)
 
     @pytest.fixture
     def world(self, tmp_path: Path) -> Iterator[WorkspaceWorld]:

@@ -19,7 +19,7 @@ from cloudtune.optional import InPlace
 from cloudtune.runner import Runner
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState
-from cloudtune.testing.fork_server import ForkServer, Order, Outcome
+from cloudtune.testing.fork_server import ForkServer, Order, Outcome, shared_fork_server
 from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
@@ -133,9 +133,8 @@ def test_whoever_does_not_look_first_is_saved_by_the_token(stage: Stage) -> None
 
 
 @pytest.fixture
-def fork_server(stage: Stage) -> Iterator[ForkServer]:
-    with ForkServer(warm_up=(SHARE_SERVICE_MODELS,)) as fork_server:
-        yield fork_server
+def fork_server() -> ForkServer:
+    return shared_fork_server((SHARE_SERVICE_MODELS,))
 
 
 def test_killed_around_the_send_while_its_reply_is_lost(stage: Stage, fork_server: ForkServer) -> None:

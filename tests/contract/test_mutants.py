@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from cloudtune.client import Client
 from cloudtune.errors import CloudtuneError
 from cloudtune.testing.contract import BackendContract
 from cloudtune.testing.contract.harness import ledger_url
-from cloudtune.testing.fork_server import ForkServer
+from cloudtune.testing.fork_server import ForkServer, shared_fork_server
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 CAUGHT = (AssertionError, CloudtuneError, pytest.fail.Exception)
@@ -147,10 +146,9 @@ def test_a_key_that_a_backend_hands_out_is_masked(mutant: str, request: pytest.F
     hold(mutant, "test_02_no_secret_is_told", {}, request)
 
 
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    with ForkServer() as fork_server:
-        yield fork_server
+@pytest.fixture
+def fork_server() -> ForkServer:
+    return shared_fork_server()
 
 
 def hold(mutant: str, clause: str, details: dict[str, Any], request: pytest.FixtureRequest) -> None:

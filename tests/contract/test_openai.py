@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.emulated import LOAD_ENCODING, EmulatedWorld
+from tests.contract.emulated import LOAD_OPENAI, EmulatedWorld
 
 from cloudtune.testing.contract import BackendContract
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class TestOpenAI(BackendContract):
     expected_skips = 5
-    warm_up = (LOAD_ENCODING,)
+    warm_up = (LOAD_OPENAI,)
     snapshots = Path(__file__).parent / "snapshots"
 
     @pytest.fixture

@@ -13,7 +13,7 @@ from tests.contract.service_models import SHARE_SERVICE_MODELS
 
 from cloudtune.client import Client
 from cloudtune.state import Deployment, to_json
-from cloudtune.testing.fork_server import ForkServer, Order, Outcome
+from cloudtune.testing.fork_server import Order, Outcome, shared_fork_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,13 +37,12 @@ class Stage:
 
     def __init__(self, root: Path, way: str) -> None:
         self.world = SageMakerWorld(root, root)
-        self.fork_server = ForkServer(warm_up=(SHARE_SERVICE_MODELS,))
+        self.fork_server = shared_fork_server((SHARE_SERVICE_MODELS,))
         self.ledger = f"sqlite:///{root}/ledger.db"
         self.options, self.whole = WAYS[way]
         self.job = self.submitted()
 
     def close(self) -> None:
-        self.fork_server.close()
         self.world.close()
 
     def client(self) -> Client:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -17,8 +18,11 @@ from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 from azure.mgmt.cognitiveservices import models as arm
 from tests.emulator.conftest import MODEL, chat_rows
 
+from cloudtune.catalog import load
 from cloudtune.testing.clock import FakeClock
 from cloudtune_emulator import Emulator, Settings
+from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
+from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -271,3 +275,19 @@ print(openai.AzureOpenAI().chat.completions.create(model="base", messages=asked)
         )  # fmt: skip
     assert done.stdout.splitlines() == ["Succeeded", f"{MODEL} received: hello"], done.stderr[-3000:]
     assert "CERTIFICATE_VERIFY_FAILED" in untrusting.stderr
+
+
+def test_the_models_of_the_account_refresh_the_catalog(emulator: Emulator) -> None:
+    settings = emulator.settings
+    options = AzureOpenAIOptions(
+        endpoint=emulator.url,
+        subscription_id=settings.subscription,
+        resource_group=settings.resource_group,
+        account=settings.account,
+    )
+    backend = AzureOpenAIBackend(options, manage=lambda _: management(emulator))
+    found = backend.read_catalog(date(2026, 11, 29))
+    known = load("azure_openai")
+    assert {(one.id, one.methods, one.no_new_jobs_from) for one in found.models} == {
+        (one.id, one.methods, one.no_new_jobs_from) for one in known.models
+    }

@@ -57,13 +57,17 @@ def test_from_rows_to_an_answer_and_back_to_nothing(desk: Desk) -> None:
     assert desk.json("metrics", ref)["metrics"]
     assert "0.035 and 0.14 USD per 1M tokens" in desk.run("deploy", ref, code=7).stderr
     assert "60.5 USD per hour" in desk.run("deploy", ref, "--option", "kind=provisioned", "--yes", code=7).stderr
+    assert f"cloudtune deploy {ref}" in desk.run("deployments", "--undeployed").stderr
     name = desk.run("deploy", ref, "--yes").stdout.strip()
+    assert desk.json("deployments", "--undeployed")["undeployed"] == []
+    assert desk.emulator.leaks() == {"custom_deployments": 1}
     assert desk.run("generate", ref, "question 3").stdout.strip()
     (standing,) = desk.json("deployments", "--backend", "bedrock")["deployments"]
     assert (standing["id"], standing["hourly_cost_usd"], standing["state"]) == (name, 0.0, "ready")
     assert standing["created_at"]
     assert "cloudtune undeploy" in desk.run("delete", ref, "--contents", "--yes", code=1).stderr
     desk.run("undeploy", name, "--backend", "bedrock", "--yes")
+    assert desk.emulator.leaks() == {}
     assert "--contents" in desk.run("delete", ref, "--yes", code=2).stderr
     desk.run("delete", ref, "--contents", "--yes")
     store = desk.emulator.store

@@ -27,7 +27,7 @@ NOVA = "amazon.nova-micro-v1:0:128k"
 LABELS = ("sport", "trade", "music")
 
 
-def write(name: str, rows: list[dict[str, str]]) -> None:
+def write(name: str, rows: list[dict[str, Any]]) -> None:
     Path(name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
@@ -68,6 +68,60 @@ def test_vendors_give_the_same_table(emulator: Emulator) -> None:
         one["verdict"] for one in on_openai["evaluation"]["comparisons"]
     ]
     assert table["tuned"]["accuracy"]["value"] == (20 + 4) / 30
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+def asks_for_the_weather(number: int, city: str) -> dict[str, Any]:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": json.dumps({"city": city})}}
+    user, assistant = {"role": "user", "content": f"weather {number}"}, {"role": "assistant", "tool_calls": [call]}
+    return {"messages": [user, assistant], "tools": [TOOL]}
+
+
+def test_tool_calls_are_measured_where_tools_can_be_sent(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("rows.jsonl", [asks_for_the_weather(n, "Bonn") for n in range(30)])
+    write("test.jsonl", [asks_for_the_weather(n, "Bonn" if n < 20 else "Kiev") for n in range(30)])
+    Path("job.yaml").write_text(
+        f"name: mine\nmodel: {{openai: {MODEL}, bedrock: '{NOVA}'}}\ndata: {{train: rows.jsonl}}\n"
+        "evaluation: test.jsonl\n"
+    )
+    found = run("run", "job.yaml", "--backend", "openai", "--yes")
+    table = {one["role"]: one["scores"] for one in found["evaluation"]["models"]}
+    assert {name: score["value"] for name, score in table["tuned"].items()} == {
+        "tool_call_match": 20 / 30, "tool_name_match": 1.0
+    }  # fmt: skip
+    assert table["base"]["tool_call_match"]["value"] == 0.0
+    refused = run("evaluate", f"bedrock={NOVA}", "--data", "test.jsonl", code=2)["error"]["message"]
+    assert "some rows have tools" in refused
+    assert "cloudtune does not send tools to bedrock" in refused
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__OPENAI__ANSWERS", "responses")
+    refused = run("evaluate", found["ref"], "--data", "test.jsonl", code=2)["error"]["message"]
+    assert "only with answers = chat" in refused
+    words = ("evaluate", found["ref"], "--data", "test.jsonl", "--few-shot", "2")
+    assert "cannot have examples" in run(*words, code=2)["error"]["message"]
+
+
+def test_the_cost_is_estimated_limited_and_counted(emulator: Emulator) -> None:
+    write("rows.jsonl", [{"prompt": f"headline {n}", "completion": LABELS[n % 3]} for n in range(30)])
+    Path("job.yaml").write_text(f"name: mine\nmodel: {MODEL}\ndata: {{train: rows.jsonl}}\n")
+    ref = run("run", "job.yaml", "--backend", "openai", "--yes")["ref"]
+    words = ("evaluate", ref, "--data", "rows.jsonl", "--max-tokens", "8")
+    unpriced = "o4-mini-2025-04-16"
+    refused = run(*words, "--against", f"openai={unpriced}", "--max-cost-usd", "5", code=7)["error"]["message"]
+    assert f"the limit of 5 USD cannot be kept, because the price of {unpriced} is not known" in refused
+    refused = run(*words, "--no-baselines", "--max-cost-usd", "0.0001", code=7)["error"]["message"]
+    assert "the answers may cost up to 0.00" in refused
+    done = CliRunner().invoke(cli, [*words, "--no-baselines", "--max-cost-usd", "5", "--json"])
+    assert "cost of 30 answers: about 0.0" in done.stderr
+    (usage,) = json.loads(done.stdout)["usage"].values()
+    paid = (0.8 * usage["prompt_tokens"] + 3.2 * usage["completion_tokens"]) / 1e6
+    assert usage["usd"] == pytest.approx(paid, abs=1e-4)
+    assert run(*words, "--no-baselines", "--max-cost-usd", "0.0001")["usage"]  # all are stored
+    judge = ("--judge", f"openai={unpriced}", "--max-cost-usd", "5")
+    Path("rubric.txt").write_text("It is one word.")
+    refused = run(*words, "--no-baselines", *judge, "--rubric", "rubric.txt", code=7)["error"]["message"]
+    assert f"the price of judge {unpriced} is not known" in refused
 
 
 def test_an_import_is_evaluated_without_training_rows(emulator: Emulator, tmp_path: Path) -> None:

@@ -80,5 +80,5 @@ def test_an_endpoint_that_sleeps(emulator: Emulator) -> None:
     assert run(*requested).stdout.strip() == "answer 3"
     assert standing()["state"] == "ready"
     run("undeploy", name, "--yes")
-    assert emulator.census()["sagemaker"]["endpoints"] == 0
+    assert emulator.leaks() == {}
     assert run("deployments").stdout == ""

@@ -54,7 +54,7 @@ def test_submit_needs_confirmation_and_the_ledger_keeps_it(tmp_path: Path, docum
 
 def test_the_command_needs_its_own_flag(tmp_path: Path, document: dict[str, object]) -> None:
     (tmp_path / "job.json").write_text(json.dumps(document), encoding="utf-8")
-    environment = {**os.environ, "CLOUDTUNE_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "CLOUDTUNE_HOME": str(tmp_path / "home"), "PYTHON_WARM_ALL": "1"}
 
     def said(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "cloudtune", *words, str(tmp_path / "job.json"), "--backend", "local"]

@@ -210,3 +210,37 @@ def test_a_back_end_that_does_not_answer_is_named(world: ScriptedWorld, client: 
     assert list(silent.unanswered) == ["scripted", "gone"]
     with pytest.raises(Unavailable):
         client.deployments(backend="scripted")
+
+
+def test_sweep_leaves_what_has_no_expired_time_to_live(world: ScriptedWorld, client: Client) -> None:
+    models = [done(world, client, variant).model() for variant in range(3)]
+    kept, brief, longer = (client.deploy(model, ttl=ttl) for model, ttl in zip(models, (None, 60, 600), strict=True))
+    world.clock.sleep(61)
+    assert [one.id for one in client.sweep()] == [brief.id]
+    assert len(standing(world)) == 3
+    assert [one.id for one in client.sweep(apply=True)] == [brief.id]
+    assert {name for name, _ in standing(world)} == {kept.id, longer.id}
+    client.deploy(models[2])  # without a time to live, it has none from now on
+    world.clock.sleep(600)
+    assert client.sweep(apply=True) == []
+    assert len(standing(world)) == 2
+
+
+def test_a_later_deployment_with_the_same_name_is_kept(world: ScriptedWorld, client: Client) -> None:
+    model = done(world, client).model()
+    made = client.deploy(model, ttl=60)
+    world.clock.sleep(61)
+    Client(world.backend(), ledger=f"{world.root}/other.db", clock=world.clock).remove(made)
+    again = Client(world.backend(), ledger=f"{world.root}/other.db", clock=world.clock).deploy(model)
+    assert again.id == made.id
+    assert client.sweep(apply=True) == []
+    assert standing(world) == [(made.id, model.id)]
+
+
+def test_a_time_to_live_is_positive(world: ScriptedWorld, client: Client) -> None:
+    model = done(world, client).model()
+    for ttl in (0, -1, 1e12, float("nan")):
+        with pytest.raises(InputError, match="time to live"):
+            client.plan_deploy(model, ttl=ttl)
+    with pytest.raises(InputError, match="already includes"):
+        client.deploy(client.plan_deploy(model), ttl=60)

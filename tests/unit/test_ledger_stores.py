@@ -20,6 +20,7 @@ from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError
 from cloudtune.ledger.costs import job_costs
 from cloudtune.ledger.ledger import Ledger
+from cloudtune.ledger.trials import trials_of
 from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref
 from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef
@@ -310,20 +311,22 @@ def test_an_older_ledger_can_be_read_and_is_upgraded_by_writing(url: str) -> Non
     downgrade(url)
     for _ in range(2):
         assert [one.name for one in ledger.named("headlines")] == ["headlines"]
-        assert list(job_costs(ledger, submitting_since=LONG_AGO)), "the query needs the newest table"
+        assert list(job_costs(ledger, submitting_since=LONG_AGO)), "the query needs a newer table"
+        assert trials_of(ledger, "study") == [], "the query needs the newest table"
     assert ledger.begin(plan("other")).name == "headlines"
     assert len(job_costs(ledger, submitting_since=LONG_AGO)) == 2
 
 
 def downgrade(url: str) -> None:
-    """Undo the newest migration."""
+    """Undo the two newest migrations."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite://"))) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            db.executescript(f"DROP TABLE costs; PRAGMA user_version = {version - 1}")
+            db.executescript(f"DROP TABLE costs; DROP TABLE trials; PRAGMA user_version = {version - 2}")
         return
     import psycopg
 
     with psycopg.connect(url) as db:
         db.execute("DROP TABLE costs")
-        db.execute("DELETE FROM cloudtune_schema WHERE version = (SELECT max(version) FROM cloudtune_schema)")
+        db.execute("DROP TABLE trials")
+        db.execute("DELETE FROM cloudtune_schema WHERE version >= (SELECT max(version) - 1 FROM cloudtune_schema)")

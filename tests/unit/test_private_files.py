@@ -22,6 +22,7 @@ from cloudtune_trainer import private_files as of_trainer
 KEPT_BY_CALLER = {
     "src/cloudtune/testing/": "the contract suite writes into the test's own folder",
     "src/cloudtune/cli/init.py": "writes a spec and settings into the user's project, under the user's umask",
+    "src/cloudtune/cli/move.py": "writes a spec at the path that the user names, under the user's umask",
     "src/cloudtune/cli/data_profile.py": "writes the page at the path that the user names",
     "src/cloudtune/cli/data_preview.py": "writes the page at the path that the user names",
     "src/cloudtune/data/report.py": "writes beside the rows, at the path that the user names",

@@ -29,7 +29,7 @@ def test_ours_can_be_described_and_opened(name: str) -> None:
 
 
 def test_a_built_in_back_end_is_found_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda **_: pytest.fail("searched all distributions"))
+    monkeypatch.setattr(registry, "entry_points", lambda _: pytest.fail("searched all distributions"))
     assert registry.describe("bedrock") is registry.BUILT_IN["bedrock"]
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +24,9 @@ from cloudtune.testing import FakeClock
 from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 from cloudtune_providers.bedrock.backend import BedrockBackend
+from cloudtune_providers.bedrock.options import BedrockOptions
+from cloudtune_providers.bedrock.rules import TYPES as BEDROCK_METHODS
+from cloudtune_providers.bedrock.rules import Rules as BedrockRules
 from cloudtune_providers.openai.backend import OpenAIBackend
 
 DATED = [
@@ -30,6 +34,12 @@ DATED = [
     for vendor in vendors() for model in load(vendor).models
     for on in [min((day for day in (model.no_new_jobs_from, model.ends) if day is not None), default=None)]
     if on is not None
+]  # fmt: skip
+NOTICES = [
+    (vendor, method, notice.on)
+    for vendor in vendors() for notice in load(vendor).notices
+    if notice.what in ("no_new_jobs", "service_ends", "feature_ends") for method in notice.methods or ("sft",)
+    if (vendor, method) != ("bedrock", "cpt")  # refused on every day
 ]  # fmt: skip
 
 
@@ -63,6 +73,37 @@ def test_a_plan_warns_before_an_end_date_and_refuses_after(vendor: str, model: s
         after = problems(vendor, model, method, day)
         assert "error" in {one.severity for one in after}
         assert any(str(on) in one.message or str(service) in one.message for one in after)
+
+
+@pytest.mark.parametrize(("vendor", "method", "on"), NOTICES, ids=str)
+def test_a_plan_warns_before_a_service_or_a_method_ends(vendor: str, method: str, on: date) -> None:
+    def closing(today: date) -> list[tuple[str, str]]:
+        found = problems(vendor, "a-model-of-none", method, today)
+        return [(one.code, one.severity) for one in found if f"from {on} on" in one.message]
+
+    assert closing(on - timedelta(days=400)) == []
+    assert closing(on - timedelta(days=1)) == [("closed_soon", "warning")]
+    for day in (on, on + timedelta(days=30)):
+        assert closing(day) == [("closed", "error")]
+
+
+def test_bedrock_warns_before_a_method_ends_too() -> None:
+    assert "cpt" not in BEDROCK_METHODS
+    catalog, on = load("bedrock"), date(2027, 1, 1)
+    notice = msgspec.structs.replace(catalog.notices[0], on=on, methods=("sft",))
+    changed = msgspec.structs.replace(catalog, notices=(notice,))
+    spec = JobSpec.model_validate({"model": "amazon.nova-lite-v1:0:300k", "data": {"train": "rows.jsonl"}})
+    for days, code in ((-400, ""), (-1, "closed_soon"), (0, "closed"), (30, "closed")):
+        rules = BedrockRules(changed, BedrockOptions(), on + timedelta(days=days))
+        assert [one.code for one in rules.check(spec) if "closed" in one.code] == [code] * bool(code)
+
+
+def test_every_end_date_of_the_catalogs_is_covered() -> None:
+    dates = {(one.backend, one.on) for one in of_catalogs()}
+    first = {(vendor, on) for vendor, _, _, on in DATED} | {(vendor, on) for vendor, _, on in NOTICES}
+    first.add(("bedrock", load("bedrock").notices[0].on))
+    later = {(vendor, model.ends) for vendor in vendors() for model in load(vendor).models if model.no_new_jobs_from}
+    assert dates == first | {one for one in later if one[1] is not None}
 
 
 def test_every_date_has_a_source_that_was_read() -> None:

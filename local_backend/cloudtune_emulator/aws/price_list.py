@@ -31,8 +31,10 @@ def products(context: EmulatorContext, call: Call) -> Reply:
     if request.get("ServiceCode") != _SERVICE:
         raise AwsError(400, "NotFoundException", f"Only the prices of {_SERVICE} are emulated.", protocol="json")
     wanted = {one["Field"]: one["Value"] for one in request.get("Filters") or ()}
-    kind, region = wanted.get("instanceName", ""), wanted.get("regionCode", "")
-    found = [one for use in ("training", "hosting") if (one := _product(use, kind, region)) is not None]
+    region, kind = wanted.get("regionCode", ""), wanted.get("instanceName")
+    kinds = [kind] if kind is not None else sorted({one for rates in load("sagemaker").rates for one in rates.usd})
+    pairs = [(use, one) for one in kinds for use in ("training", "hosting")]
+    found = [product for use, one in pairs if (product := _product(use, one, region)) is not None]
     return Reply(body={"FormatVersion": "aws_v1", "PriceList": [json.dumps(one) for one in found]}, content_type=_JSON)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.catalog import load
 from cloudtune_emulator.http import ApiError, Call, Reply, fit
 from cloudtune_emulator.openai import models
 
@@ -117,6 +118,20 @@ def account(context: EmulatorContext, call: Call) -> Reply:
         "id": _account_id(context), "name": settings.account, "type": "Microsoft.CognitiveServices/accounts",
         "location": settings.location, "kind": "OpenAI", "sku": {"name": "S0"}, "properties": properties,
     })  # fmt: skip
+
+
+def base_models(context: EmulatorContext, call: Call) -> Reply:
+    """The models that the account offers, from the catalog (azure-mgmt-cognitiveservices 14.1.0, AccountModel)."""
+    del context, call
+    found = []
+    for model in load("azure_openai").models:
+        name, dash, version = model.id.partition("-20")
+        entry: dict[str, Any] = {"format": "OpenAI", "name": name, "version": f"20{version}" if dash else "1"}
+        entry["capabilities"] = {"fineTune": "true"} if model.methods else {}
+        if model.no_new_jobs_from is not None:
+            entry["deprecation"] = {"fineTune": f"{model.no_new_jobs_from}T00:00:00Z"}
+        found.append(entry)
+    return Reply(body={"value": found})
 
 
 def put(context: EmulatorContext, call: Call) -> Reply:

@@ -18,6 +18,7 @@ _RESULT = _SUBSCRIPTION + "/providers/Microsoft.CognitiveServices/locations/<loc
 # Resource paths do not depend on case (learn.microsoft.com, Azure Resource Manager, seen 2026-11-21).
 ROUTES = RouteTable(
     ("GET", _ACCOUNT, "account.get", deployments.account),
+    ("GET", _ACCOUNT + "/models", "account.models", deployments.base_models),
     ("GET", _ACCOUNT + "/deployments", "deployments.list", deployments.list_),
     ("PUT", _ONE, "deployments.create", deployments.put),
     ("GET", _ONE, "deployments.get", deployments.get),

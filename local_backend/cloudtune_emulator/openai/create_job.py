@@ -19,10 +19,12 @@ from cloudtune_emulator.azure import dialect
 from cloudtune_emulator.bedrock import mantle
 from cloudtune_emulator.http import ApiError, Call, Reply, fit
 from cloudtune_emulator.openai import jobs, models
+from cloudtune_emulator.openai.compatible import profile_of
 from cloudtune_emulator.store import new_id
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
+    from cloudtune_emulator.openai.compatible import Profile
 
 KNOWN = frozenset(
     {"model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed", "integrations",
@@ -79,8 +81,11 @@ def create(context: EmulatorContext, call: Call) -> Reply:
     """Create a job."""
     body = call.body
     fit(body, _Body)
+    profile = profile_of(context, call.api)
+    if profile is not None:
+        profile.refuse(body)
     _fields(call)
-    method, extra, hyperparameters = _method(body)
+    method, extra, hyperparameters = _method(body, profile)
     base = _tunable(context, call, method)
     if context.settings.jobs_per_day is not None:
         _daily(context, call)
@@ -99,6 +104,8 @@ def create(context: EmulatorContext, call: Call) -> Reply:
         "fine_tuned_model": models.tuned_name(context, call.api, base, body.get("suffix"), job_id),
         "result_file": new_id("file-result-"),
     }  # fmt: skip
+    if profile is not None:
+        job |= profile.local(hyperparameters)
     paths = (context.store.content(training["id"]), context.store.content(validation["id"]) if validation else None)
     known = load("azure_openai" if call.api == "azure" else "openai").model(base)
     takes_images = known is None or "image" in known.inputs
@@ -158,7 +165,7 @@ def _metadata(metadata: Any) -> None:
             raise ApiError(400, message, param="metadata")
 
 
-def _method(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _method(body: dict[str, Any], profile: Profile | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The method's name, its other settings, and its hyperparameters with "auto" where none is given."""
     method = body.get("method") or {"type": "supervised"}
     kind = method.get("type")
@@ -170,6 +177,9 @@ def _method(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
         if hyperparameters:
             raise ApiError(400, "Give hyperparameters in 'method' only.", param="hyperparameters")
         hyperparameters = body["hyperparameters"]
+    if profile is not None:
+        profile.check(hyperparameters)
+        return kind, {}, dict.fromkeys(_COMMON, "auto") | hyperparameters
     ranges = _RANGES[kind]
     efforts = {"reasoning_effort"} if kind == "reinforcement" else set()
     if unknown := sorted(set(hyperparameters) - set(ranges) - efforts):
@@ -205,7 +215,7 @@ def _tunable(context: EmulatorContext, call: Call, method: str) -> str:
     """The base model, or an error. A tuned model continues from its own base."""
     name = call.body["model"]
     base = models.base_of(context, call, name)
-    if base is None or method not in models.tunable(call.api)[base]:
+    if base is None or method not in models.tunable(context, call.api)[base]:
         message = f"Model {name} is not available for fine-tuning or does not exist."
         if base is not None:
             message = f"Model {name} does not support the fine-tuning method '{method}'."

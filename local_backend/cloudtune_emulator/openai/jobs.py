@@ -15,6 +15,7 @@ from cloudtune_emulator.azure import dialect
 from cloudtune_emulator.http import ApiError, Call, Reply, page
 from cloudtune_emulator.job_timeline import ENDED, EmulatedCheckpoint, JobStatus, Occurrence
 from cloudtune_emulator.openai import files
+from cloudtune_emulator.openai.compatible import profile_of
 from cloudtune_emulator.store import Ended
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: fl
         "metadata": requested.get("metadata"),
         "method": method,
     }
+    if (profile := profile_of(context, job["api"])) is not None:
+        return profile.view(
+            shown, {name: value for name, value in chosen.items() if name != "learning_rate_multiplier"}
+        )
     return dialect.dressed_job(shown, job, seen, now) if job["api"] == "azure" else shown
 
 

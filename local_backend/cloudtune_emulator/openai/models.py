@@ -13,6 +13,7 @@ from cloudtune_emulator.bedrock import mantle
 from cloudtune_emulator.engines import Served
 from cloudtune_emulator.http import Api, ApiError, Call, Reply
 from cloudtune_emulator.openai import jobs
+from cloudtune_emulator.openai.compatible import profile_of
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
@@ -30,8 +31,10 @@ TUNABLE: dict[str, frozenset[str]] = {
 }
 
 
-def tunable(api: Api) -> dict[str, frozenset[str]]:
+def tunable(context: EmulatorContext, api: Api) -> dict[str, frozenset[str]]:
     """The models that can be tuned there, and with which methods."""
+    if (profile := profile_of(context, api)) is not None:
+        return profile.tunable()
     return mantle.TUNABLE if api == "mantle" else TUNABLE
 
 
@@ -50,7 +53,7 @@ def tuned_name(context: EmulatorContext, api: Api, base: str, suffix: str | None
 def list_(context: EmulatorContext, call: Call) -> Reply:
     """All models."""
     tuned = [_view(context, one.name, one.job) for one in _tuned(context, call) if one.step is None]
-    bases = [_view(context, name, None) for name in tunable(call.api)]
+    bases = [_view(context, name, None) for name in tunable(context, call.api)]
     return Reply(body={"object": "list", "data": [*bases, *tuned]})
 
 
@@ -81,7 +84,7 @@ def _refuse_deployed(context: EmulatorContext, call: Call, name: str) -> None:
 
 def find(context: EmulatorContext, call: Call, name: str) -> Served:
     """The model of that name, or 404."""
-    if name in tunable(call.api):
+    if name in tunable(context, call.api):
         return Served(name=name, base=name)
     for one in _tuned(context, call, name):
         if one.name == name:

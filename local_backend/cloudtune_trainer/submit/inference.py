@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
 from cloudtune.optional import GenerateOptions, check_generation
-from cloudtune.state import Generation, Prediction, Tag
+from cloudtune.prompts import ToolPrompt
+from cloudtune.state import Generation, Likelihood, Prediction, Tag
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quiet import quietly
 from cloudtune_trainer.tuned import CONFIG, TUNED
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cloudtune.optional import Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.state import TunedModel
 
 NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
@@ -55,12 +57,28 @@ class Answering:
                 tags = None if found.tags is None else tuple(Tag(**tag) for tag in found.tags)
                 yield Prediction(**vars(found) | {"tags": tags, "model": model.id})
 
+    def score(self, model: TunedModel, passages: Sequence[Passage], *, base: bool) -> Iterator[Likelihood]:
+        """The probability of each text. Raises InvalidRequest for a model that does not continue texts."""
+        folder = _folder_of(model)
+        _need()
+        with _translate_errors():
+            from cloudtune_trainer.generate import Model
+
+            opened = self._opened(folder, base=base, trust_remote_code=model.trust_remote_code)
+            if not isinstance(opened, Model):
+                raise InvalidRequest("this model does not continue texts, so it gives texts no probability")
+            asked = [(_with_tools(one.prompt) if isinstance(one.prompt, ToolPrompt) else one.prompt, one.text)
+                     for one in passages]  # fmt: skip
+            for log_probability, tokens in opened.score(asked):
+                yield Likelihood(log_probability=log_probability, tokens=tokens)
+
     def _answers(
         self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
         with _translate_errors():
-            answers = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code).generate(
-                prompts,
+            opened = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code)
+            answers = opened.generate(
+                [_with_tools(prompt) if isinstance(prompt, ToolPrompt) else prompt for prompt in prompts],
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
                 top_p=options.top_p,
@@ -86,6 +104,10 @@ class Answering:
                 with quietly():
                     self._last = (key, open_model(folder, base=base, trust_remote_code=trust_remote_code))
             return self._last[1]
+
+
+def _with_tools(prompt: ToolPrompt) -> dict[str, Any]:
+    return {"messages": prompt.messages, "tools": prompt.tools}
 
 
 def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:

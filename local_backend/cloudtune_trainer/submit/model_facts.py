@@ -18,7 +18,7 @@ from cloudtune.files.model_files import model_sizes, read_json_object, safetenso
 from cloudtune.files.regular_file import open_regular, read_regular
 from cloudtune_trainer.fingerprint import WEIGHTS, fingerprint, weights_fingerprint
 from cloudtune_trainer.layer_names import is_old_buffer
-from cloudtune_trainer.submit import gguf, hub
+from cloudtune_trainer.submit import gguf, hub, memory
 from cloudtune_trainer.tuned import REVISION
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_encoder_decoder: bool | None = None
     """As in its config.json."""
     parameters: int | None = None
+    dimensions: dict[str, float] = {}
+    """Sizes in its config.json: see `cloudtune_trainer.submit.memory`."""
     modules: list[str] = []
     """Layers with a weight matrix, as their paths after the number of the block: ``self_attn.q_proj``."""
     weight_groups: dict[str, list[int]] = {}
@@ -130,7 +132,9 @@ def _folder(path: Path) -> ModelFacts:
 
 def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {**model_sizes(config)._asdict(), "is_encoder_decoder": config.get("is_encoder_decoder") is True}
+        sizes = model_sizes(config)._asdict()
+        is_encoder_decoder = config.get("is_encoder_decoder") is True
+        return {**sizes, "is_encoder_decoder": is_encoder_decoder, "dimensions": memory.dimensions(config)}
     except ValueError as error:
         raise _unknown(f"{place} is damaged: {error}", "download the model again") from error
 
@@ -232,6 +236,7 @@ def _description(path: Path) -> ModelFacts:
         path=str(path),
         fingerprint=fingerprint([path]),
         context_length=_of_config(path, fields)["context_length"],
+        dimensions=memory.dimensions({"vocab_size": tokenizer.get("vocab_size", 512), **fields}),
         **_of_template(str(tokenizer.get("chat_template", True) or "")),
     )
 

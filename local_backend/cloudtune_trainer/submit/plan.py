@@ -16,6 +16,7 @@ from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
+from cloudtune_trainer.run_spec import SMOOTHED
 from cloudtune_trainer.spec_values import SMALLEST
 from cloudtune_trainer.submit import distillation, embedding, policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
@@ -35,6 +36,8 @@ FORMAT = "cloudtune"
 """The format of the trainer's rows: canonical records."""
 TRAINED = methods_of(*TRAINER_TASKS)
 DEFAULT_MAX_LENGTH = 1024
+COMMON_OVERRIDES = ("log_every", "preference", "revision", "trust_remote_code")
+"""Overrides with one meaning on all back ends that run this trainer."""
 _CHARS_PER_TOKEN = 3.0
 
 _HYPERPARAMETERS: dict[str, Any] = {
@@ -113,7 +116,7 @@ def run_spec(
         "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
-        **_classification(spec, choices),
+        **_labels(spec, choices),
         **embedding.terms(request, choices),
         **policy.terms(spec, choices, adapter["type"], request.resolved.facts.get("reward")),
         **distillation.terms(spec, choices, request.resolved.facts.get("teacher")),
@@ -146,8 +149,11 @@ def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     return {"type": kind, **picked}
 
 
-def _classification(spec: JobSpec, choices: Choices) -> dict[str, Any]:
-    """The part ``classification`` of the trainer's spec; nothing for other methods."""
+def _labels(spec: JobSpec, choices: Choices) -> dict[str, Any]:
+    """The parts ``classification`` and ``label_smoothing`` of the trainer's spec; nothing for other methods."""
+    if METHODS[spec.method.name].task in SMOOTHED:
+        smoothing = choices.pick("method.label_smoothing", spec.method.label_smoothing, None)
+        return {} if smoothing is None else {"label_smoothing": smoothing}
     if spec.method.label_problem is None:
         return {}
     problem = choices.pick("method.problem", spec.method.problem, "single_label")
@@ -315,7 +321,7 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
             yield Problem(code="range", field=f"method.{name}", message=f"{number:g} is too small", fix=fix)
     problem = spec.method.label_problem
     for name in ("problem", "class_weights", "label_smoothing"):
-        if getattr(spec.method, name) is None:
+        if getattr(spec.method, name) is None or (name == "label_smoothing" and method.task in SMOOTHED):
             continue
         if problem is None:
             message = f"{spec.method.name} does not learn labels of texts"

@@ -61,7 +61,8 @@ class CausalLM:
 
     def forward(self, model: Any, batch: SequenceBatch) -> Sums:
         """See `Task.forward`."""
-        loss, correct = summed_cross_entropy(next_token_logits(model, batch), batch.labels)
+        smoothing = self.spec.label_smoothing if model.training else 0.0
+        loss, correct = summed_cross_entropy(next_token_logits(model, batch), batch.labels, smoothing)
         return Sums(loss, correct[None], batch.count)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:

@@ -81,7 +81,8 @@ class ProximalPolicyOptimization(PolicyOptimization):
         assert isinstance(self.head, torch.nn.Linear)
         with _inputs_of(model.get_output_embeddings()) as seen:
             likelihoods = self.likelihoods(model, batch)
-        hidden = seen[0].flatten(0, 1)[batch.kept].float()
+        width = batch.inputs["input_ids"].shape[1]
+        hidden = seen[0][:, -width:].flatten(0, 1)[batch.kept].float()  # an adapter can put tokens before the text
         # not a matrix product, which autocast would compute in a lower precision
         return likelihoods, (hidden * self.head.weight).sum(-1) + self.head.bias
 

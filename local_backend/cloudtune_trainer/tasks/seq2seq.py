@@ -104,7 +104,8 @@ class Seq2Seq:
         kept = batch.labels != PADDED
         given = decoder_inputs(model, batch.labels)
         logits = model(**batch.inputs, decoder_input_ids=given, use_cache=False).logits[kept]
-        loss, correct = summed_cross_entropy(logits, batch.labels[kept])
+        smoothing = self.spec.label_smoothing if model.training else 0.0
+        loss, correct = summed_cross_entropy(logits, batch.labels[kept], smoothing)
         return Sums(loss, correct[None], batch.count)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:

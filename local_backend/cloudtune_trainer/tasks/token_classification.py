@@ -143,7 +143,8 @@ class TokenClassification:
         kept = batch.labels != PADDED
         rows = rows_at_once(self.spec, kept.shape[1])
         logits = logits_in_parts(model, batch.inputs, rows)[kept]
-        loss, correct = summed_cross_entropy(logits, batch.labels[kept])
+        smoothing = self.spec.label_smoothing if model.training else 0.0
+        loss, correct = summed_cross_entropy(logits, batch.labels[kept], smoothing)
         sums = [int(correct)]
         if self._has_entities:
             sums += self._entities(logits.detach(), batch, kept)

@@ -7,7 +7,7 @@ A product is identified by region, type and component (``Training``, ``Hosting``
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cloudtune.errors import InvalidResponse
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.clients import Clients
 
 _SERVICE = "AmazonSageMaker"
-_COMPONENTS = {"training": "Training", "hosting": "Hosting"}
+Use = Literal["training", "hosting"]
+_COMPONENTS: Mapping[Use, str] = {"training": "Training", "hosting": "Hosting"}
 _PAGE = 100
 
 
@@ -27,23 +28,24 @@ class PriceList:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def hour(self, use: str, kind: str, region: str) -> tuple[float, str] | None:
+    def hour(self, use: Use, kind: str, region: str) -> tuple[float, str] | None:
         """The on-demand price in USD, and its first valid day; None if the list has no such product."""
-        for product in self._products(kind, region):
-            if product.get("product", {}).get("attributes", {}).get("component") != _COMPONENTS[use]:
-                continue
-            for term in (product.get("terms", {}).get("OnDemand") or {}).values():
-                for dimension in term.get("priceDimensions", {}).values():
-                    usd = float(dimension.get("pricePerUnit", {}).get("USD") or 0)
-                    if usd > 0 and str(dimension.get("unit")).lower().startswith("h"):
-                        return usd, str(term.get("effectiveDate") or product.get("publicationDate") or "")[:10]
+        for product in self._products(regionCode=region, instanceName=kind):
+            if _attributes(product).get("component") == _COMPONENTS[use] and (found := _hour(product)) is not None:
+                return found
         return None
 
-    def _products(self, kind: str, region: str) -> Iterator[Mapping[str, Any]]:
-        filters = [
-            {"Type": "TERM_MATCH", "Field": field, "Value": value}
-            for field, value in (("regionCode", region), ("instanceName", kind))
-        ]
+    def hours(self, region: str) -> Iterator[tuple[Use, str, float]]:
+        """All on-demand prices of a region in USD, with their use and instance type."""
+        uses = {component: use for use, component in _COMPONENTS.items()}
+        for product in self._products(regionCode=region):
+            attributes = _attributes(product)
+            use, found = uses.get(str(attributes.get("component"))), _hour(product)
+            if use is not None and found is not None:
+                yield use, str(attributes.get("instanceName") or ""), found[0]
+
+    def _products(self, **attributes: str) -> Iterator[Mapping[str, Any]]:
+        filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in attributes.items()]
         more: dict[str, str] = {}
         while True:
             with self._clients.asking("AWS's price list"):
@@ -58,3 +60,18 @@ class PriceList:
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}
+
+
+def _attributes(product: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = product.get("product", {}).get("attributes", {})
+    return found
+
+
+def _hour(product: Mapping[str, Any]) -> tuple[float, str] | None:
+    """The price of an hour in USD, and its first valid day."""
+    for term in (product.get("terms", {}).get("OnDemand") or {}).values():
+        for dimension in term.get("priceDimensions", {}).values():
+            usd = float(dimension.get("pricePerUnit", {}).get("USD") or 0)
+            if 0 < usd < float("inf") and str(dimension.get("unit")).lower().startswith("h"):
+                return usd, str(term.get("effectiveDate") or product.get("publicationDate") or "")[:10]
+    return None

@@ -16,11 +16,13 @@ from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOp
 from cloudtune_providers.azure_openai.row_rules import REINFORCEMENT
 from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend, Service
+from cloudtune_providers.openai_dialect.inference import why_no_tools
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import date
 
     import openai
     from azure.ai.ml import MLClient
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities
+    from cloudtune.catalog import Catalog
     from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
@@ -137,6 +140,10 @@ class AzureOpenAIBackend(DelegatingBackend):
         """See `Backend`."""
         return self._route.model(ref)
 
+    def read_catalog(self, on: date) -> Catalog:
+        """See `CatalogReader`. Requires the route of a resource."""
+        return self._resource("verb:deploy").read_catalog(on)
+
     # -- only for the foundry route --------------------------------------------------------------------------------
 
     def _resource(self, verb: str) -> Foundry:
@@ -169,3 +176,7 @@ class AzureOpenAIBackend(DelegatingBackend):
     ) -> Iterator[Generation]:
         """See `Generator`. The deployment of the model answers."""
         return self._resource("verb:generate").generate(model, prompts, options)
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`."""
+        return why_no_tools(self._options.answers)

@@ -151,6 +151,11 @@ class Deployments:
         found = self._ask("list of deployments", lambda c, *at: [_json(entry) for entry in c.list(*at)])
         return [deployment for deployment in (self._value(entry, scope) for entry in found) if deployment is not None]
 
+    def base_models(self) -> list[dict[str, Any]]:
+        """The models that the resource offers."""
+        what = "list of models"
+        return self._ask(what, lambda c, *at: [_json(entry) for entry in c.list_models(*at)], of="accounts")  # type: ignore[no-any-return]
+
     def serving(self, model: str, scope: str) -> str:
         """The name of a ready deployment of that model. Raises InvalidRequest."""
         for deployment in self.listed(scope):
@@ -184,7 +189,9 @@ class Deployments:
 
     # -- the wire --------------------------------------------------------------------------------------------------
 
-    def _ask(self, what: str, call: Callable[..., Any]) -> Any:
+    def _ask(
+        self, what: str, call: Callable[..., Any], *, of: Literal["deployments", "accounts"] = "deployments"
+    ) -> Any:
         subscription, group, account = self._options.place()
         if not (subscription and group and account):
             missing = {"subscription_id": subscription, "resource_group": group, "account": account}
@@ -199,7 +206,7 @@ class Deployments:
             )
         secret = self._options.management_token
         with asking(what, (secret.get_secret_value(),) if secret else ()):
-            return call(self._made().deployments, group, account)
+            return call(getattr(self._made(), of), group, account)
 
     def close(self) -> None:
         """Close the connections; the next call creates a new client."""

@@ -10,6 +10,7 @@ from cloudtune.catalog import load
 from cloudtune.document.validation import problems_of
 from cloudtune.errors import InputError
 from cloudtune_providers.azure_openai import translate
+from cloudtune_providers.azure_openai.catalog_reader import catalog_of
 from cloudtune_providers.azure_openai.deployments import Deployments
 from cloudtune_providers.azure_openai.options import AzureOpenAIDeployment
 from cloudtune_providers.openai_dialect.account import Account
@@ -18,11 +19,13 @@ from cloudtune_providers.openai_dialect.sdk_client import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import date
 
     import openai
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
     from cloudtune.backend import Found, Intent, Journal, Probe
+    from cloudtune.catalog import Catalog
     from cloudtune.clock import Clock
     from cloudtune.cost import CostEstimate
     from cloudtune.errors import Problem
@@ -101,6 +104,10 @@ class Foundry(Account):
             found = problems_of(error, model=AzureOpenAIDeployment, values=options, place=lambda path: (None, None))
             raise InputError(found) from error
         return self._hosted.plan_deploy(model, deployment.name, deployment.sku, deployment.capacity)
+
+    def read_catalog(self, on: date) -> Catalog:
+        """The models that the resource can tune."""
+        return catalog_of(self._hosted.base_models(), load(translate.NAME), on)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """Return the step that deletes it."""

@@ -15,7 +15,7 @@ import msgspec
 from cloudtune.errors import DataError, Problem
 from cloudtune.methods import METHODS
 from cloudtune.plan import Plan, PlanRequest, Setting, output_ref
-from cloudtune_providers.openai_dialect.features import complete
+from cloudtune_providers.openai_dialect.features import COMMON_OVERRIDES, complete
 from cloudtune_providers.openai_dialect.requests import Traits, plan_of, settings_of
 from cloudtune_providers.openai_dialect.rules import loss
 
@@ -75,6 +75,7 @@ def capabilities() -> Capabilities:
         [*methods, *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
         no_choice="Azure does not support it", no_value=_OWN_WAY,
         overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
+        common_overrides=COMMON_OVERRIDES | {"grader": "grader", "reasoning_effort": "reasoning_effort"},
     )  # fmt: skip
 
 

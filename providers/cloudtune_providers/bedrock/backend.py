@@ -18,11 +18,13 @@ from cloudtune.cost import Usage
 from cloudtune.errors import CloudtuneError, JobNotFound
 from cloudtune.optional import Check, GenerateOptions
 from cloudtune.plan import Plan, Resolved
+from cloudtune.pricing import answer_price
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.bedrock import (
+    catalog_reader,
     import_plan,
     import_rules,
     open_weight,
@@ -53,7 +55,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
-    from cloudtune.cost import CostEstimate
+    from cloudtune.catalog import Catalog
+    from cloudtune.cost import AnswerPrice, CostEstimate
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
@@ -175,6 +178,10 @@ class BedrockBackend:
         """See `cloudtune.backend.Preflight`."""
         is_open = spec is not None and self._rules().is_open_weight(spec.model_for(NAME))
         return Preflight(self._clients, self._options).checks(spec, self._open_weight if is_open else None)
+
+    def read_catalog(self, on: date) -> Catalog:
+        """See `CatalogReader`."""
+        return catalog_reader.read_catalog(self._clients, self._catalog, on)
 
     def documents(self) -> Mapping[str, str]:
         """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is a placeholder."""
@@ -298,9 +305,7 @@ class BedrockBackend:
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
-        if _is_open_weight(ref):
-            return self._open_weight.account.jobs.events(ref, after)
-        return ()
+        return self._open_weight.account.jobs.events(ref, after) if _is_open_weight(ref) else ()
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
         """See `Backend`. From the result files, once the job has ended; imported models have none."""
@@ -313,9 +318,7 @@ class BedrockBackend:
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
-        if _is_open_weight(ref):
-            return self._open_weight.account.jobs.checkpoints(ref)
-        return ()
+        return self._open_weight.account.jobs.checkpoints(ref) if _is_open_weight(ref) else ()
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`. A tuned model has to be deployed first; an imported or open-weight one need not."""
@@ -366,7 +369,9 @@ class BedrockBackend:
             return self._open_weight.generate(model, prompts, options)
         return self._answering.generate(model, prompts, options or GenerateOptions())
 
-    # -- internal --------------------------------------------------------------------------------------------------
+    def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
+        """See `PricedAnswers`. Tuned models may also be billed by the hour, so only base models have a price."""
+        return answer_price(self._catalog, model.base, base=True) if base or model.ref is None else None
 
     def _room(self, ref: JobRef) -> tuple[Jobs | Imports | Registrations, str]:
         """The module for jobs of that kind, and the job's name. Raises JobNotFound for another account or region."""

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, InvalidRequest
+from cloudtune.prompts import messages_of
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Answering:
         name = self._base(model) if options.base else self._tuned(model)
         ask = self._invoke if self._options.answers == "invoke" else self._stream if options.stream else self._converse
         for prompt in prompts:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+            messages = messages_of(prompt)
             with self._clients.asking(f"model {name}", missing=InvalidRequest):
                 yield from ask(name, messages, options)
 

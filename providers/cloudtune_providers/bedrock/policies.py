@@ -26,8 +26,8 @@ CALLER_BEDROCK = (
     "CreateCustomModelDeployment", "GetCustomModelDeployment", "ListCustomModelDeployments",
     "UpdateCustomModelDeployment", "DeleteCustomModelDeployment", "ListProvisionedModelThroughputs",
     "GetProvisionedModelThroughput", "CreateModelImportJob", "GetModelImportJob", "ListModelImportJobs",
-    "GetImportedModel", "DeleteImportedModel", "GetFoundationModel", "InvokeModel", "InvokeModelWithResponseStream",
-    "TagResource", "ListTagsForResource",
+    "GetImportedModel", "DeleteImportedModel", "GetFoundationModel", "ListFoundationModels", "InvokeModel",
+    "InvokeModelWithResponseStream", "TagResource", "ListTagsForResource",
 )  # fmt: skip
 MANTLE = (
     "CreateFile", "GetFile", "ListFiles", "DeleteFile", "CreateFineTuningJob", "GetFineTuningJob",

@@ -92,9 +92,14 @@ class Rules:
 
     def _notices(self, spec: JobSpec) -> Iterator[Problem]:
         for notice in self._catalog.notices:
-            if spec.method.name in TYPES and spec.method.name in notice.methods and self._today >= notice.on:
-                message = f"{notice.text} (since {notice.on}; {self._catalog.cite(notice.source)})"
+            if spec.method.name not in TYPES or spec.method.name not in notice.methods:
+                continue
+            message = f"{notice.text} (from {notice.on} on; {self._catalog.cite(notice.source)})"
+            if self._today >= notice.on:
                 yield Problem(code="closed", field="method.name", message=message, fix="choose another method")
+            elif self._today >= notice.on - NEAR:
+                yield Problem(code="closed_soon", severity="warning", field="method.name", message=message,
+                              fix="choose another method")  # fmt: skip
 
     # -- models ----------------------------------------------------------------------------------------------------
 

@@ -61,6 +61,12 @@ TRANSLATED = {
     "method:sft": "FINE_TUNING",
     "tags": "jobTags and customModelTags",
 }
+COMMON_OVERRIDES = {
+    "batch_size": "hyperparameters.batch_size", "hyperparameters.epochCount": "hyperparameters.epochs",
+    "hyperparameters.batchSize": "hyperparameters.batch_size",
+    "hyperparameters.learningRate": "hyperparameters.learning_rate",
+    "hyperparameters.learningRateWarmupSteps": "hyperparameters.warmup_steps",
+}  # fmt: skip
 
 
 def capabilities() -> Capabilities:
@@ -74,7 +80,7 @@ def capabilities() -> Capabilities:
         reasons[feature] = "Bedrock does not support it" if ":" in feature else _OWN_WAY
     return Capabilities(
         supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
-        overridden_by={"hyperparameters.batch_size": "batch_size"},
+        overridden_by={"hyperparameters.batch_size": "batch_size"}, common_overrides=COMMON_OVERRIDES,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from cloudtune.document.validation import problems_of
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, Problem, UnsupportedError
+from cloudtune.prompts import messages_of
 from cloudtune_providers.aws import host_plans, hourly
 from cloudtune_providers.aws.host_plans import Aim, Part
 from cloudtune_providers.aws.hosts import where_of
@@ -125,7 +126,7 @@ class Hosting:
                 raise InvalidRequest(f"{model.id} is not deployed", hint=hint)
             where, template = where_of(standing), self._template(model)
         for prompt in prompts:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            messages = messages_of(prompt)
             body = results.asking(messages, options, template)
             if options.stream:
                 yield from in_pieces(self._clients, where, body | {"stream": True}, where["EndpointName"])

@@ -56,6 +56,10 @@ def capabilities() -> Capabilities:
         reasons[feature] = "JumpStart's text models do not support it" if ":" in feature else _OTHERS
     return Capabilities(
         supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
+        common_overrides={"instance_type": "instance_type", "spot": "spot"} | {
+            f"hyperparameters.{name}": field for field, name in requests.NAMES.items()
+            if field.startswith("hyperparameters.") and field != "hyperparameters.batch_size"
+        },
     )  # fmt: skip
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, ClassVar
 
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
+from cloudtune.errors import CredentialsError
+from cloudtune.pricing import answer_price
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
+from cloudtune_providers.openai_dialect.inference import why_no_tools
+from cloudtune_providers.openai_dialect.model_names import base_of
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
     import openai
     from pydantic import BaseModel
 
-    from cloudtune.cost import CostEstimate, Usage
+    from cloudtune.catalog import Catalog
+    from cloudtune.cost import AnswerPrice, CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
@@ -57,8 +63,13 @@ class OpenAIBackend(DelegatingBackend):
         self._clock = clock or SystemClock()
         scope = self._options.scope()
         make = connect or connected
-        self._account = Account(Wire(self.name, lambda: make(self._options)), self.name, scope, self._clock)
-        super().__init__(self._account, scope, translate.capabilities())
+        self._profile = self._options.profile()
+        marked = self._profile is None or self._profile.metadata
+        wire = Wire(self.name, lambda: make(self._options))
+        self._account = Account(wire, self.name, scope, self._clock, filters=marked, named=marked)
+        super().__init__(
+            self._account, scope, self._profile.capabilities() if self._profile else translate.capabilities()
+        )
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -68,7 +79,10 @@ class OpenAIBackend(DelegatingBackend):
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`. Reads the catalog and today's date."""
-        return translate.check(spec, self._rules(), self._clock.now().date())
+        rules, today = self._rules(), self._clock.now().date()
+        if self._profile:
+            return list(self._profile.check(spec, rules, today, OpenAIOverrides.model_fields))
+        return translate.check(spec, rules, today)
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
@@ -82,11 +96,15 @@ class OpenAIBackend(DelegatingBackend):
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`."""
-        return self.target_for(spec.model_for(self.name), spec.method.name)
+        target = self._profile.target if self._profile else self.target_for
+        return target(spec.model_for(self.name), spec.method.name)
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
-        return translate.plan(request, self._options, self._rules())
+        options, rules = self._options, self._rules()
+        if self._profile:
+            return self._profile.plan(request, rules, timeout_s=options.timeout, list_lag_s=options.list_lag)
+        return translate.plan(request, options, rules)
 
     def estimate(self, request: PlanRequest) -> CostEstimate:
         """See `Priced`."""
@@ -97,7 +115,10 @@ class OpenAIBackend(DelegatingBackend):
         return costs.usage(job)
 
     def _rules(self) -> Rules:
-        return Rules(load(self.name), self.name, rehearsal=is_loopback(self._options.address()))
+        return Rules(self._catalog(), self.name, rehearsal=is_loopback(self._options.address()))
+
+    def _catalog(self) -> Catalog:
+        return self._profile.catalog if self._profile else load(self.name)
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`."""
@@ -122,13 +143,22 @@ class OpenAIBackend(DelegatingBackend):
         model_id = model.base if options is not None and options.base else model.id
         return self._account.answering.generate(model_id, prompts, options, by=self._options.answers)
 
+    def answer_price(self, model: TunedModel, *, base: bool = False) -> AnswerPrice | None:
+        """See `PricedAnswers`."""
+        is_base = base or not model.id.startswith("ft:")
+        return answer_price(self._catalog(), base_of(model.base if base else model.id), base=is_base)
+
+    def why_no_tools(self, model: TunedModel) -> str:
+        """See `ToolCaller`."""
+        return why_no_tools(self._options.answers)
+
 
 def connected(options: OpenAIOptions) -> openai.OpenAI:
-    """The SDK's client with these settings. Raises the SDK's exception if there is no key."""
+    """The SDK's client with these settings. Raises the SDK's exception if there is no key, or CredentialsError."""
     import openai
 
     return openai.OpenAI(
-        api_key=options.api_key.get_secret_value() if options.api_key else None,
+        api_key=_key(options),
         base_url=options.address(),
         organization=options.organization,
         project=options.project,
@@ -136,3 +166,15 @@ def connected(options: OpenAIOptions) -> openai.OpenAI:
         max_retries=0,
         http_client=http_client(),
     )
+
+
+def _key(options: OpenAIOptions) -> str | None:
+    """The key; None = the SDK reads OPENAI_API_KEY, which is never sent to another service."""
+    if options.api_key:
+        return options.api_key.get_secret_value()
+    service = options.profile()
+    if service is None:
+        return None
+    if key := os.environ.get(service.key_variable):
+        return key
+    raise CredentialsError(f"no API key for {service.title}", hint=f"set {service.key_variable}")

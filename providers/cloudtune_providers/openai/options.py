@@ -13,6 +13,8 @@ from cloudtune.config.option_types import Credential, Endpoint, Safe
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cloudtune_providers.openai.service import Service
+
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 Auto = Literal["auto"]
 
@@ -26,6 +28,8 @@ class OpenAIOptions(BaseModel):
     """A reference such as ``${OPENAI_API_KEY}``; the SDK reads that variable by itself."""
     base_url: Endpoint[str | None] = None
     """The base URL of the API, with its ``/v1``. Default: OPENAI_BASE_URL, else OpenAI's own."""
+    service: Endpoint[str | None] = None
+    """An OpenAI-compatible service: ``nebius``, or a JSON file with its address, parameters and limits."""
     organization: Safe[str | None] = None
     """Default: OPENAI_ORG_ID."""
     project: Safe[str | None] = None
@@ -39,10 +43,18 @@ class OpenAIOptions(BaseModel):
     answers: Safe[Literal["chat", "responses"]] = "chat"
     """The API for inference with a tuned model."""
 
+    def profile(self) -> Service | None:
+        """The profile of the service, if it is not OpenAI. Raises ConfigError."""
+        from cloudtune_providers.openai.service import load_service
+
+        return None if self.service is None else load_service(self.service)
+
     def address(self, environ: Mapping[str, str] | None = None) -> str:
         """The effective base URL."""
         environ = os.environ if environ is None else environ
-        return (self.base_url or environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
+        profile = self.profile()
+        own = profile.base_url if profile else environ.get("OPENAI_BASE_URL")
+        return (self.base_url or own or DEFAULT_BASE_URL).rstrip("/")
 
     def scope(self, environ: Mapping[str, str] | None = None) -> str:
         """Host, and the project or organization if one is named."""

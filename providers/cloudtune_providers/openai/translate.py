@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import DataError
 from cloudtune.methods import METHODS
-from cloudtune_providers.openai_dialect.features import complete
+from cloudtune_providers.openai_dialect.features import COMMON_OVERRIDES, complete
 from cloudtune_providers.openai_dialect.requests import (
     OUR_KEYS,
     Traits,
@@ -77,7 +77,7 @@ def capabilities() -> Capabilities:
     return complete(
         [*methods, *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
         no_choice="OpenAI does not support it", no_value=_OWN_WAY,
-        overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
+        overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"}, common_overrides=COMMON_OVERRIDES,
     )  # fmt: skip
 
 

@@ -10,6 +10,11 @@ from cloudtune.spec import spec_features
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+COMMON_OVERRIDES = {
+    "n_epochs": "hyperparameters.epochs", "batch_size": "hyperparameters.batch_size",
+    "learning_rate_multiplier": "learning_rate_multiplier", "suffix": "suffix",
+}  # fmt: skip
+
 
 def complete(
     supported: Iterable[str],
@@ -20,6 +25,7 @@ def complete(
     no_choice: str,
     no_value: str,
     overridden_by: Mapping[str, str] | None = None,
+    common_overrides: Mapping[str, str] | None = None,
 ) -> Capabilities:
     """The verbs and these features, without those that are refused.
 
@@ -30,5 +36,5 @@ def complete(
     return Capabilities(
         supports=frozenset(supports), translated=dict(translated), inherent=inherent,
         reasons={**refused, **{feature: no_choice if ":" in feature else no_value for feature in left}},
-        overridden_by=dict(overridden_by or {}),
+        overridden_by=dict(overridden_by or {}), common_overrides=dict(common_overrides or {}),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import msgspec
 
 from cloudtune.errors import InvalidRequest, Unavailable
 from cloudtune.optional import GenerateOptions
+from cloudtune.prompts import ToolPrompt, messages_of, with_calls
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
     from cloudtune.optional import Prompt
     from cloudtune_providers.openai_dialect.sdk_client import Wire
+
+
+def why_no_tools(by: str) -> str:
+    """See `ToolCaller`. ``by`` is the API that answers."""
+    return "" if by == "chat" else "cloudtune sends tools only with answers = chat"
 
 
 class Answering:
@@ -30,9 +36,13 @@ class Answering:
         """One answer for each prompt."""
         options = options or GenerateOptions()
         for prompt in prompts:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-            request = _chat(model, messages, options) if by == "chat" else _response(model, messages, options)
-            if options.stream:
+            if by != "chat":
+                request = _response(model, messages_of(prompt), options)
+            elif isinstance(prompt, ToolPrompt):
+                request = _chat(model, list(prompt.messages), options) | {"tools": list(prompt.tools)}
+            else:
+                request = _chat(model, messages_of(prompt), options)
+            if options.stream and not isinstance(prompt, ToolPrompt):
                 yield from self._streamed(model, request, by)
             else:
                 with self._asking(model):
@@ -89,7 +99,10 @@ def _response(model: str, messages: list[dict[str, Any]], options: GenerateOptio
 
 def _of_chat(said: Any, model: str) -> Generation:
     choice = said.choices[0]
-    return _counted(said.usage, choice.message.content or "", choice.finish_reason or "", said.model or model)
+    calls = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()
+             if call.type == "function"]  # fmt: skip
+    text = with_calls(choice.message.content or "", calls)
+    return _counted(said.usage, text, choice.finish_reason or "", said.model or model)
 
 
 def _of_response(said: Any, model: str) -> Generation:

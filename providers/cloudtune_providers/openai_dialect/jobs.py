@@ -208,10 +208,10 @@ class Jobs:
         return responses.to_checkpoints(list(entries))
 
     def model(self, ref: JobRef, retires: Callable[[str], date | None], **traits: Any) -> TunedModel:
-        """The tuned model; for a stopped, failed or paused job, its newest checkpoint."""
+        """The tuned model; for a stopped, failed or paused job, or without a name, its newest checkpoint."""
         job = self._retrieve(self._id(ref))
         name, state = job.get("fine_tuned_model"), responses.state_of(str(job.get("status")))
-        if not name and state in (JobState.FAILED, JobState.CANCELLED, JobState.PAUSED):
+        if not name and (state.is_terminal or state is JobState.PAUSED):
             kept = self.checkpoints(ref)
             name = kept[-1].uri if kept else None
         if not name:

@@ -55,10 +55,10 @@ class Rules:
 
     def _notice(self, notice: Notice, today: date) -> Iterator[Problem]:
         source = self._catalog.cite(notice.source)
-        if notice.what in ("no_new_jobs", "service_ends"):
-            yield from self._over("closed", "backend", notice.on, today,
-                                  f"{notice.text} (from {notice.on} on; {source})",
-                                  "choose another back end")  # fmt: skip
+        if notice.what in ("no_new_jobs", "service_ends", "feature_ends"):
+            field, other = ("method.name", "method") if notice.methods else ("backend", "back end")
+            message = f"{notice.text} (from {notice.on} on; {source})"
+            yield from self._over("closed", field, notice.on, today, message, f"choose another {other}")
         elif today >= notice.on and not self._rehearsal:
             message = f"{notice.text} (since {notice.on}; {source})"
             yield Problem(code="closed_in_part", severity="warning", field="backend", message=message)

@@ -15,7 +15,7 @@ from cloudtune.plan import Plan, Resolved
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
-from cloudtune_providers.aws import hourly
+from cloudtune_providers.aws import hourly, rates_reader
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.nova_rules import MIXED_MEDIA, nova_rules
@@ -47,10 +47,12 @@ from cloudtune_trainer.submit.plan import row_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import date
     from pathlib import Path
 
     from pydantic import BaseModel
 
+    from cloudtune.catalog import Catalog
     from cloudtune.cost import CostEstimate, Usage
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.row_rules import VendorRule
@@ -197,6 +199,10 @@ class SageMakerBackend:
     def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
         """See `cloudtune.backend.Preflight`."""
         return Preflight(self._clients, self._options).checks(plan)
+
+    def read_catalog(self, on: date) -> Catalog:
+        """See `CatalogReader`."""
+        return rates_reader.read_catalog(self._clients, self.name, on)
 
     def documents(self) -> Mapping[str, str]:
         """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is a placeholder."""

@@ -11,7 +11,7 @@ from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 from cloudtune_trainer.submit import policy
-from cloudtune_trainer.submit.plan import contradictions, unsupported_features
+from cloudtune_trainer.submit.plan import COMMON_OVERRIDES, contradictions, unsupported_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ _OTHER = {
         )
     },
     **dict.fromkeys(
-        ("method.problem", "method.class_weights", "method.label_smoothing"),
+        ("method.problem", "method.class_weights"),
         "it belongs to text classification, which is not supported here",
     ),
     **dict.fromkeys(
@@ -86,6 +86,7 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
             "seed": "the trainer's",
         },
         remote=options.compute != "local",
+        common_overrides={name: name for name in (*COMMON_OVERRIDES, "instance_type", "spot")},
     )
 
 

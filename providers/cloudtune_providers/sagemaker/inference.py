@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import InvalidRequest, InvalidResponse
+from cloudtune.prompts import messages_of
 from cloudtune.state import Generation
 from cloudtune_providers.aws.streams import in_pieces
 
@@ -29,7 +30,7 @@ def asked(
 
 def request_of(prompt: Prompt, options: GenerateOptions) -> dict[str, Any]:
     """The body."""
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+    messages = messages_of(prompt)
     body: dict[str, Any] = {
         "messages": messages, "max_tokens": options.max_tokens, "temperature": options.temperature,
         "top_p": options.top_p,

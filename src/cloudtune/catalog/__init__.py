@@ -4,8 +4,9 @@
 decisions: back ends interpret its values.
 """
 
-from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source
-from cloudtune.catalog.reading import load, read, vendors
+from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source, Substitute
+from cloudtune.catalog.reading import current, load, read, vendors
+from cloudtune.catalog.tunable import TunableModel, tunable
 
 __all__ = [
     "Catalog",
@@ -17,7 +18,11 @@ __all__ = [
     "Rate",
     "Rates",
     "Source",
+    "Substitute",
+    "TunableModel",
+    "current",
     "load",
     "read",
+    "tunable",
     "vendors",
 ]

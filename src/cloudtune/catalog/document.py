@@ -37,6 +37,12 @@ class Source(Entry, frozen=True, kw_only=True):
     url: str | None = None
     trust: Trust = "official"
     """``official``: the vendor's page, schema or SDK. ``reported``: a third party."""
+    shelf_days: int = 90
+    """How long after ``seen`` the figures are taken as current."""
+
+    def is_stale(self, on: date) -> bool:
+        """Whether the figures should be read again by that day."""
+        return (on - self.seen).days > self.shelf_days
 
 
 class Model(Figure, frozen=True, kw_only=True):
@@ -56,6 +62,16 @@ class Model(Figure, frozen=True, kw_only=True):
     api: str = ""
     """The API that tunes it, if the vendor has more than one. Empty: the vendor's main API."""
     note: str = ""
+
+
+class Substitute(Entry, frozen=True, kw_only=True):
+    """The model that replaces one of another back end. It is cloudtune's choice, not the vendor's."""
+
+    models: tuple[str, ...]
+    """Patterns of the other back ends' models."""
+    to: str = ""
+    """Empty: the model with the same name."""
+    why: str
 
 
 class Limit(Figure, frozen=True, kw_only=True):
@@ -122,7 +138,10 @@ class Range(Figure, frozen=True, kw_only=True):
 class Price(Figure, frozen=True, kw_only=True):
     """A list price."""
 
-    what: Literal["training", "input", "cached_input", "output", "hosting", "storage", "provisioned"]
+    what: Literal[
+        "training", "input", "cached_input", "output", "base_input", "base_output", "hosting", "storage", "provisioned"
+    ]  # fmt: skip
+    """``input`` and ``output`` are prices of the tuned model, ``base_input`` and ``base_output`` of the base model."""
     usd: float
     per: str
     """``1M tokens``, ``hour``, ``model and month`` ..."""
@@ -176,6 +195,7 @@ class Catalog(Entry, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     prices: tuple[Price, ...] = ()
     rates: tuple[Rates, ...] = ()
+    substitutes: tuple[Substitute, ...] = ()
 
     def model(self, name: str) -> Model | None:
         """Return the model with that id."""

@@ -1,6 +1,7 @@
 """Reads catalogs: the file ``catalog.json`` in the package of a back end. An error names the file and the place.
 
-Those of the bundled back ends are read at import, so that a plan reads no file.
+Those of the bundled back ends are read at import, so that a plan reads no file. A refreshed file and the user's file
+replace their figures (see `overlay`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune.catalog.document import Catalog, Figure
+from cloudtune.catalog.overlay import REFRESHED, files, overlaid
 from cloudtune.errors import ConfigError, Problem
 from cloudtune.files.regular_file import read_regular
 from cloudtune.plugins import package_folder
@@ -33,12 +35,46 @@ def vendors() -> tuple[str, ...]:
 def load(vendor: str) -> Catalog:
     """The catalog of a back end. Raises ConfigError if there is none."""
     if vendor in _BUNDLED:
-        return _BUNDLED[vendor]
+        found = _BUNDLED[vendor]
+        if isinstance(found, ConfigError):
+            raise found
+        return found
     path = _file_of(vendor)
     if path is None:
         message = f"no catalog for {vendor!r}"
         raise ConfigError([Problem(code="no_catalog", message=message, fix=f"known: {', '.join(vendors())}")])
-    return read(path)
+    return current(vendor)
+
+
+def current(vendor: str, *, refreshed: Catalog | None = None) -> Catalog:
+    """Read a catalog of a back end that has one, with the files that replace its figures.
+
+    Args:
+        vendor: The back end.
+        refreshed: Replaces the content of the refreshed file.
+
+    Raises:
+        ConfigError: A file is not valid. The error names it.
+    """
+    path = _file_of(vendor)
+    assert path is not None
+    found = read(path)
+    for label, file in files(vendor):
+        if label == REFRESHED and refreshed is not None:
+            found = overlaid(found, refreshed, label)
+        elif (given := _read_if_there(file)) is not None:
+            found = overlaid(found, given, label)
+    return found
+
+
+def _read_if_there(path: Path) -> Catalog | None:
+    try:
+        return read(path)
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        fix = "correct the file, or delete it"
+        raise ConfigError([msgspec.structs.replace(one, fix=one.fix or fix) for one in error.problems]) from error
 
 
 def _file_of(name: str) -> Path | None:
@@ -70,4 +106,12 @@ def read(path: Path) -> Catalog:
     return catalog
 
 
-_BUNDLED = {name: read(path) for name in BUILT_IN if (path := _file_of(name)) is not None}
+def _read_bundled(name: str) -> Catalog | ConfigError:
+    """The catalog, or the error that each use of it raises: the import of cloudtune must not fail."""
+    try:
+        return current(name)
+    except ConfigError as error:
+        return error
+
+
+_BUNDLED = {name: _read_bundled(name) for name in BUILT_IN if _file_of(name) is not None}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +43,10 @@ def cost(session: Session, job: str | None, by: str, as_csv: bool) -> None:
     if session.json:
         return
     if as_csv:
-        session.put(_csv(rows, by), end="")
+        from cloudtune.cli.render import csv_text
+
+        columns = _FIELDS if by == "job" else (by, "jobs", "unknown", "estimate_usd", "actual_usd", "error_percent")
+        session.put(csv_text(rows, columns), end="")
     elif rows:
         _show(rows, by)
     else:
@@ -87,17 +88,6 @@ def _sum(by: str, name: str, group: list[dict[str, Any]]) -> dict[str, Any]:
         "actual_usd": round(sum(known), 4) if known else None,
         "error_percent": _error(expected, cost) if both else None,
     }  # fmt: skip
-
-
-def _csv(rows: list[dict[str, Any]], by: str) -> str:
-    text = io.StringIO()
-    fields = _FIELDS if by == "job" else (by, "jobs", "unknown", "estimate_usd", "actual_usd", "error_percent")
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    # A cell that starts like a formula is run by spreadsheets.
-    writer.writerows({name: f"'{value}" if str(value)[:1] in "=+-@\t\r" and isinstance(value, str) else value
-                      for name, value in row.items()} for row in rows)  # fmt: skip
-    return text.getvalue()
 
 
 def _show(rows: list[dict[str, Any]], by: str) -> None:

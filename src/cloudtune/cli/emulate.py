@@ -53,6 +53,11 @@ NEEDS = "uvicorn"
     help="With --engine train: JSON file that maps vendor models to local models.",
 )
 @click.option(
+    "--service",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Profile of an OpenAI-compatible service, whose dialect /v1 then has: a JSON file.",
+)
+@click.option(
     "--speed", type=click.FloatRange(min=0), default=1.0, help="Simulated seconds per real second. 0 stops the clock."
 )
 @click.option("--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="OpenAI API key to accept. Default: generated.")
@@ -75,7 +80,7 @@ def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[
     bearer token. Credentials persist only with --store.
     """
     os.umask(0o077)  # The process only serves, so every file it creates is private to this user.
-    emulator = _opened(host, port, speed, options)
+    emulator = opened(host, port, speed, options)
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
@@ -87,10 +92,14 @@ def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[
                 raise click.BadParameter(f"{text!r}: {error}", param_hint="--fault") from error
         _tell(session, emulator)
         stopped.wait()
+        leaks = ", ".join(f"{count} {kind}" for kind, count in emulator.leaks().items())
     session.say("stopped")
+    if leaks:
+        session.say(f"not deleted, and billed by the hour at a vendor: {leaks}")
 
 
-def _opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
+def opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
+    """An emulator that listens, not started yet. Raises BackendNotInstalled, CloudtuneError."""
     from cloudtune.errors import BackendNotInstalled, CloudtuneError
 
     if importlib.util.find_spec(NEEDS) is None:

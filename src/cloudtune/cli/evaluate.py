@@ -38,6 +38,13 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--kind", default="auto", help="Kind of the rows, as for `data check`."),
         click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Use at most this many rows, chosen by "
                      "content and seed."),
+        click.option("--max-cost-usd", type=click.FloatRange(0, min_open=True), metavar="USD", help="Ask nothing if "
+                     "the answers may cost more, or if their price is unknown."),
+        click.option("--judge", metavar="JOB|FOLDER|BACKEND=MODEL", help="Also let this model judge the answers."),
+        click.option("--rubric", metavar="FILE", help="What a good answer has, for the judge. Without it, the judge "
+                     "compares each answer with the base model's, in both orders."),
+        click.option("--human-labels", metavar="FILE", help="Labels of people, with which the judge is checked and its "
+                     "rates are corrected."),
         click.option("--parallel", type=click.IntRange(1, 64), default=8, show_default=True, help="Most prompts that a "
                      "vendor is asked at a time. Halved when it throttles."),
     ):  # fmt: skip
@@ -79,10 +86,14 @@ def evaluate(
 
 def options_of(settings: dict[str, Any], **more: Any) -> EvaluateOptions:
     """Take the options of an evaluation out of the values of a command."""
-    from cloudtune.evaluation.result import EvaluateOptions
+    from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 
-    names = ("metrics", "max_rows", "max_tokens", "group", "seed", "parallel")
-    return EvaluateOptions(**{name: settings.pop(name) for name in names}, **more)
+    names = ("metrics", "max_rows", "max_tokens", "group", "seed", "parallel", "max_cost_usd")
+    model, *files = (settings.pop(name) for name in ("judge", "rubric", "human_labels"))
+    if model is None and any(files):
+        raise click.UsageError("--rubric and --human-labels belong to --judge")
+    judge = None if model is None else JudgeOptions(model=model, rubric=files[0], human_labels=files[1])
+    return EvaluateOptions(**{name: settings.pop(name) for name in names}, judge=judge, **more)
 
 
 def put_evaluation(
@@ -100,6 +111,7 @@ def put_evaluation(
         models[0], source_of(data, kind) if data else None, against=models[1:], guard=guard, options=options,
         store=store, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
         on_progress=functools.partial(say_progress, session),
+        on_cost=lambda cost: session.say(cost.text()) if cost.answers else None,
     )  # fmt: skip
     session.result(to_json(found))
     if not session.json:
@@ -141,10 +153,13 @@ def show_evaluation(session: Session, found: Evaluation) -> None:
     session.put(f"\n{found.verdict}")
     if len(found.comparisons) > 1:
         session.put(f"p-values are corrected for {len(found.comparisons)} comparisons (Holm).")
+    for line in found.judged.sentences() if found.judged is not None else ():
+        session.put(line)
     for note in (*found.notes, *_overlap_notes(found.overlap, found.rows)):
         session.put(f"note: {note}")
     if found.usage:
         used = "; ".join(f"{name}: {one.prompt_tokens:,} prompt, {one.completion_tokens:,} answer"
+                         f"{'' if one.usd is None else f', {one.usd:.4f} USD'}"
                          for name, one in found.usage.items())  # fmt: skip
         session.say(f"tokens: {used}")
     if found.guard is not None:

@@ -147,6 +147,8 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def _prompt(row: Any) -> Prompt:
+    from cloudtune.prompts import ToolPrompt
+
     if isinstance(row, str):
         return row
     if isinstance(row, dict) and isinstance(row.get("prompt"), str):
@@ -156,6 +158,8 @@ def _prompt(row: Any) -> Prompt:
         if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in messages):
             # A training row ends with the expected answer, which is not part of the prompt.
             kept = messages[:-1] if messages[-1]["role"] == "assistant" and len(messages) > 1 else messages
+            if tools := row.get("tools"):
+                return msgspec.convert({"messages": kept, "tools": tools}, ToolPrompt)
             return [dict(turn) for turn in kept]
     raise ValueError("this row has no prompt")
 
@@ -188,14 +192,17 @@ def _indented(text: str) -> str:
 
 def words(prompt: Prompt) -> str:
     """Return the last turn of the prompt as text."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+    from cloudtune.prompts import ToolPrompt
+
+    turns = prompt.messages if isinstance(prompt, ToolPrompt) else prompt
+    return turns if isinstance(turns, str) else str(turns[-1].get("content", ""))
 
 
 def _json(ref: str, questions: Sequence[Prompt], answers: list[Generation], base: list[Generation]) -> dict[str, Any]:
     from cloudtune.state import to_json
 
     found = [
-        {"prompt": prompt} | to_json(answer) | ({"base": to_json(base[number])} if base else {})
+        {"prompt": to_json(prompt)} | to_json(answer) | ({"base": to_json(base[number])} if base else {})
         for number, (prompt, answer) in enumerate(zip(questions, answers, strict=True))
     ]
     return {"ref": ref, "text": answers[0].text, "answers": found}

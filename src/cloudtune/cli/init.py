@@ -128,7 +128,7 @@ def _documents(session: Session, name: str, force: bool) -> None:
     texts = {Path(file): text for file, text in backend.documents().items()}
     for file in texts:
         if file.exists() and not force:
-            _refuse("exists", "the file already exists", file, "pass --force to overwrite it")
+            refuse("exists", "the file already exists", file, "pass --force to overwrite it")
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
         session.put(str(file))
@@ -146,7 +146,7 @@ def _write(file: Path, text: str) -> JobSpec:
         spec = load_spec(draft)
         draft.replace(file)
     except OSError as error:
-        _refuse("not_written", f"cannot write the file: {error.strerror}", file, "choose another folder")
+        refuse("not_written", f"cannot write the file: {error.strerror}", file, "choose another folder")
     finally:
         draft.unlink(missing_ok=True)
     return spec
@@ -182,19 +182,20 @@ def _model(model: str, folder: Path) -> str:
 
 def _refuse_file(file: Path, force: bool) -> None:
     if file.suffix.lower() not in (".yaml", ".yml"):
-        _refuse(
+        refuse(
             "not_yaml",
             "init writes YAML files only, because JSON has no comments",
             file,
             "choose a name such as job.yaml",
         )
     if file.exists() and not force:
-        _refuse("exists", "the file already exists", file, "choose another name, or pass --force to overwrite it")
+        refuse("exists", "the file already exists", file, "choose another name, or pass --force to overwrite it")
     if not file.absolute().parent.is_dir():
-        _refuse("no_folder", "the folder of the file does not exist", file, f"create it: mkdir -p {file.parent}")
+        refuse("no_folder", "the folder of the file does not exist", file, f"create it: mkdir -p {file.parent}")
 
 
-def _refuse(code: str, message: str, file: Path, fix: str) -> NoReturn:
+def refuse(code: str, message: str, file: Path, fix: str) -> NoReturn:
+    """Raise InputError about a file that cannot be written."""
     from cloudtune.errors import InputError, Problem
 
     raise InputError([Problem(code=code, message=message, file=str(file), fix=fix)])

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: dict[str, str] = {
+    "advise": "Recommend prompting, RAG or fine-tuning; compute when tuning pays.",
     "init": "Create a commented job spec.",
     "plan": "Show what submit would do, without doing it.",
     "run": "Plan, confirm, submit and watch a job.",
     "submit": "Submit a job and print its reference.",
+    "lr-find": "Suggest a learning rate from a short test on this machine.",
     "watch": "Watch a job until it ends.",
     "jobs": "List jobs and their states.",
     "show": "Show the details of a job.",
@@ -27,21 +29,26 @@ COMMANDS: dict[str, str] = {
     "cost": "Show what jobs cost, beside their estimates.",
     "cancel": "Cancel a job.",
     "retirements": "List which tuned models and specs stop working, and when.",
+    "move": "Move a job or a spec to another back end.",
     "pause": "Pause a job.",
     "resume": "Resume a paused job, or continue one that has ended.",
     "delete": "Delete a job that has ended, with its model and checkpoints.",
     "deploy": "Deploy a tuned model.",
     "deployments": "List deployed models and their cost.",
     "undeploy": "Delete a deployment.",
+    "sweep": "Delete deployments that are past their time to live.",
     "generate": "Generate text with a tuned model.",
     "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",
     "compare": "Compare jobs on held-out rows.",
+    "tune": "Search for better parameters, and measure what they are worth.",
     "report": "Write a report about a job: verdict, metrics, curves, rows, plan.",
     "import": "Import a model that was trained elsewhere.",
     "export": "Export the adapter or the merged weights.",
     "data": "Check, convert, split and inspect training data.",
     "backends": "List the back ends and what they support.",
+    "models": "List which models can be tuned where, with prices and end dates.",
+    "catalog": "Read models, end dates and prices again from the vendors' APIs.",
     "methods": "Show which methods and adapters can be combined, and why others cannot.",
     "schema": "Print the JSON Schema of a job spec.",
     "config": "Show settings and their sources; trust a project's configuration file.",
@@ -51,9 +58,9 @@ COMMANDS: dict[str, str] = {
 }
 """Maps each command to its summary, so that ``--help`` imports no command."""
 
-_MODULES = {"import": "importing"}
-_NAMES = {"import": "import_model"}
-"""Modules of commands whose name is a Python keyword."""
+_MODULES = {"import": "importing", "lr-find": "lr_find"}
+_NAMES = {"import": "import_model", "lr-find": "lr_find"}
+"""Modules and functions of commands whose name is not usable in Python."""
 
 EPILOG = """\b
 Exit codes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.cli.terminal import indented, one_line, styled, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cloudtune.state import JobState
 
@@ -48,6 +50,16 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequenc
     for row in rows:
         drawn.add_row(*(Text(one_line(str(cell)), style=STATE_COLOURS.get(str(cell), "")) for cell in row))
     Console(highlight=False, markup=False, emoji=False).print(drawn)
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Format rows as CSV. A cell that starts like a formula gets a quote, because spreadsheets run formulas."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+                      for name, value in row.items()} for row in rows)  # fmt: skip
+    return text.getvalue()
 
 
 def fields(pairs: Sequence[tuple[str, Any]]) -> str:

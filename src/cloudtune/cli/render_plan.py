@@ -42,11 +42,11 @@ def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> s
     parts += _section("Evaluation, after the job has succeeded", _evaluation_lines(plan))
     parts += _section("Dropped fields (not supported by the back end)",
                       [f"{one.field} = {value_text(one.value)}: {one.reason}" for one in plan.dropped])  # fmt: skip
-    parts += _section("Warnings", _first_of_each(plan.warnings))
+    parts += _section("Warnings", first_of_each(plan.warnings))
     return "\n".join([*parts, "", f"Cost: {cost_text(plan)}", *(f"  {line}" for line in not_in_cost(plan))])
 
 
-def _first_of_each(problems: Sequence[Problem]) -> list[str]:
+def first_of_each(problems: Sequence[Problem]) -> list[str]:
     """The first problems of each code, in order, and how many more there are."""
     counts: Counter[str] = Counter()
     lines = []
@@ -76,7 +76,7 @@ def _data_lines(plan: Plan) -> list[str]:
     )
     # Core may already have added the warnings of the data report to the plan.
     known = set(plan.warnings)
-    return lines + _first_of_each([problem for problem in plan.data.problems if problem not in known])
+    return lines + first_of_each([problem for problem in plan.data.problems if problem not in known])
 
 
 def _evaluation_lines(plan: Plan) -> list[str]:
@@ -105,4 +105,4 @@ def _once(step: Step) -> str:
 
 def warnings_text(problems: tuple[Problem, ...]) -> str:
     """Format the warnings, for commands that do not show the plan."""
-    return "\n".join(f"warning: {line}" for line in _first_of_each(problems))
+    return "\n".join(f"warning: {line}" for line in first_of_each(problems))

@@ -21,8 +21,14 @@ COLOURS = ("cyan", "yellow", "magenta", "green", "red", "blue")
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: two columns of four dots in a cell
 
 
-def curves(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, height: int, colour: bool) -> str:
-    """Plot the series on shared axes, with a legend. Empty if no series has two finite points."""
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, height: int, colour: bool,
+    across: str = "step", ends: tuple[str, str] | None = None,
+) -> str:  # fmt: skip
+    """Plot the series on shared axes, with a legend. Empty if no series has two finite points.
+
+    ``across`` names the horizontal axis, and ``ends`` its lowest and its highest value.
+    """
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     if sum(len(points) for points in kept.values()) < 2:
@@ -42,9 +48,9 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, h
     for row, cells in enumerate(canvas.rows(paint)):
         label = labels[0] if row == 0 else labels[1] if row == canvas.height - 1 else ""
         lines.append(f"{label.rjust(margin)} ┤{cells}".rstrip())
-    low, high = figure(int(min(xs))), figure(int(max(xs)))
+    low, high = ends or (figure(int(min(xs))), figure(int(max(xs))))
     lines.append(f"{' ' * margin} └{'─' * canvas.width}")
-    lines.append(f"{' ' * (margin + 2)}{low}{f'step {high}'.rjust(canvas.width - len(low))}")
+    lines.append(f"{' ' * (margin + 2)}{low}{f'{across} {high}'.rjust(canvas.width - len(low))}")
     lines.append("  ".join(paint(f"● {name}", number) for number, name in enumerate(kept)))
     return "\n".join(lines)
 
@@ -83,7 +89,9 @@ class _Canvas:
         self._owner[y // 4][x // 2] = number
 
 
-def save_png(series: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str) -> None:
+def save_png(
+    series: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str, across: str = "step"
+) -> None:
     """Draw the series as a PNG. Raises InputError if matplotlib is not installed or the file cannot be written."""
     try:
         from matplotlib.figure import Figure
@@ -94,7 +102,7 @@ def save_png(series: Mapping[str, Sequence[tuple[float, float]]], path: Path, *,
     axes = drawn.add_subplot()
     for name, points in series.items():
         axes.plot([x for x, _ in points], [y for _, y in points], label=name, marker="." if len(points) < 40 else None)
-    axes.set_xlabel("step")
+    axes.set_xlabel(across)
     axes.set_title(title)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()

@@ -13,8 +13,8 @@ from cloudtune.cli.options import command, ref_argument
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
     from cloudtune.evaluation.result import Evaluation
-    from cloudtune.job import Job
     from cloudtune.report.document import Report
+    from cloudtune.state import JobRef
 
 _ENDINGS = {"html": "html", "markdown": "md", "json": "json"}
 
@@ -38,7 +38,8 @@ def report(
     test rows and answers: treat it like the data.
     """
     job = session.job(ref)
-    found = session.client.report(job, evaluation=_evaluation(evaluation_file, job))
+    evaluation = None if evaluation_file is None else read_evaluation(evaluation_file, job.ref)
+    found = session.client.report(job, evaluation=evaluation)
     path = output or Path(f"{_file_name(found.name)}-report.{_ENDINGS[form]}")
     text = _written(found, form)
     _write(path, text)
@@ -55,16 +56,15 @@ def report(
             session.say(f"no browser can be started; open {path.resolve()}")
 
 
-def _evaluation(file: Path | None, job: Job) -> Evaluation | None:
+def read_evaluation(file: Path, ref: JobRef | None) -> Evaluation:
+    """Read the output of ``cloudtune evaluate --json``: an evaluation of the job, if one is given."""
     from cloudtune.errors import InputError
     from cloudtune.files.regular_file import open_regular
     from cloudtune.report.document import evaluation_from_json
 
-    if file is None:
-        return None
     try:
         with open_regular(file) as opened:
-            return evaluation_from_json(opened.read(), str(file), job.ref)
+            return evaluation_from_json(opened.read(), str(file), ref)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from error
 

@@ -6,6 +6,7 @@ keys are collected, to be reported with other problems. This module does not int
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -101,6 +102,19 @@ def parse_value(text: str) -> Any:
 def dotted(path: Path_) -> str:
     """Return the path in dotted form."""
     return ".".join(str(part) for part in path)
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Return the values as YAML, in their order."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 100
+    out = io.StringIO()
+    yaml.dump(values, out)
+    return out.getvalue()
 
 
 def _read(path: str | Path, fail: Callable[..., NoReturn]) -> bytes:

@@ -24,10 +24,11 @@ from cloudtune.errors import Problem, SpecError
 from cloudtune.redaction.masking import looks_secret
 from cloudtune.spec import SPEC_VERSION, JobSpec
 
-_SHORT_FOR: dict[Path_, str] = {
+SHORT_FOR: dict[Path_, str] = {
     ("method",): "name", ("adapter",): "type", ("data",): "train", ("data", "train"): "path",
     ("data", "validation"): "path", ("data", "test"): "path", ("method", "reward"): "function",
     ("evaluation",): "data", ("evaluation", "data"): "path", ("evaluation", "guard"): "path",
+    ("evaluation", "judge"): "model",
 }  # fmt: skip
 _ALIASES = {
     "base_model": "model", "model_name_or_path": "model", "train_file": "data.train", "training_file": "data.train",
@@ -72,11 +73,21 @@ class SpecFile:
     spec: JobSpec
     _places: _Places
 
+    def with_values(self, values: Mapping[str, Any], *, without: str) -> dict[str, Any]:
+        """The file's own values, with others by path, and without a section."""
+        found: dict[str, Any] = _copied(self._places.document.values)
+        found.pop(without, None)
+        for path, value in values.items():
+            _put(found, tuple(path.split(".")), value)
+        return found
+
     def placed(self, problem: Problem) -> Problem:
         """Return the problem with the location of its field, if it has a field and no location."""
         if problem.file is not None or not problem.field:
             return problem
         path = tuple(int(part) if part.isdigit() else part for part in problem.field.split("."))
+        if path[:2] == ("tune", "parameters"):  # its keys are paths
+            path = (*path[:2], dotted(path[2:]))
         file, line = self._places(path)
         return msgspec.structs.replace(problem, file=file, line=line) if line or file == _SET else problem
 
@@ -182,7 +193,7 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     here = values
     for number, key in enumerate(path[:-1], 1):
         inner = here.get(key)
-        short = _SHORT_FOR.get(path[:number])
+        short = SHORT_FOR.get(path[:number])
         if short and inner is not None and not isinstance(inner, dict):
             inner = {short: inner}  # `method: sft` with --set method.loss_on=all
         if inner is not None and not isinstance(inner, dict):
@@ -242,7 +253,8 @@ def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
     if isinstance(evaluation, Mapping):
         found["evaluation"] = {
             key: _source_path(value, ("evaluation", key), base) if key in ("data", "guard")
-            else _metric_paths(value, base(("evaluation", key))) if key == "metrics" else value
+            else _metric_paths(value, base(("evaluation", key))) if key == "metrics"
+            else _judge_paths(value, base) if key == "judge" else value
             for key, value in evaluation.items()
         }  # fmt: skip
     elif evaluation is not None:
@@ -296,6 +308,17 @@ def _metric_paths(value: Any, folder: Path) -> Any:
     if value.startswith("json_schema:"):
         return f"json_schema:{_absolute(value.removeprefix('json_schema:'), folder)}"
     return f"{_absolute(file, folder)}:{function}" if file.endswith(".py") else value
+
+
+def _judge_paths(value: Any, base: Callable[[Path_], Path]) -> Any:
+    """The files of a judge: its rubric and the labels of people."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: str(_absolute(one, base(("evaluation", "judge", key))))
+        if key in ("rubric", "human_labels") and isinstance(one, str) and one else one
+        for key, one in value.items()
+    }  # fmt: skip
 
 
 def _model_path(model: str, folder: Path) -> str:

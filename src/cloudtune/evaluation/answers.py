@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.clock import Clock
-    from cloudtune.evaluation.asking import Ask
-    from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.evaluation.asking import Ask, Question
+    from cloudtune.optional import GenerateOptions
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, asked_for TEXT NOT NULL, answer BLOB NOT NULL) WITHOUT ROWID
@@ -39,7 +39,7 @@ class Answers:
         self._clock = clock
 
     def get_or_generate(
-        self, model: str, prompts: Sequence[Prompt | Input], options: GenerateOptions, ask: Ask,
+        self, model: str, prompts: Sequence[Question], options: GenerateOptions, ask: Ask,
         progress: Callable[[int, int], None] = lambda done, count: None, *, asked_for: str = "",
         parallel: int | None = None,
     ) -> list[Generation]:  # fmt: skip
@@ -76,9 +76,20 @@ class Answers:
                 else:
                     questions.ask_in_parallel(self._clock, parallel)
         except sqlite3.Error as error:
-            hint = "check the free disk space; if the file is damaged, remove it"
-            raise LedgerError(f"the answers in {self._path} cannot be read or written: {error}", hint=hint) from error
+            raise self._unusable(error) from error
         return [known[key] for key in keys]
+
+    def stored(self, model: str, prompts: Sequence[Question], options: GenerateOptions) -> list[Generation | None]:
+        """The stored answers in the order of the prompts. None for a prompt without one. Asks no model."""
+        try:
+            with closing(self._connected()) as db:
+                return [_stored(db, _key(model, prompt, options)) for prompt in prompts]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> LedgerError:
+        hint = "check the free disk space; if the file is damaged, remove it"
+        return LedgerError(f"the answers in {self._path} cannot be read or written: {error}", hint=hint)
 
     def _connected(self) -> sqlite3.Connection:
         try:
@@ -102,7 +113,7 @@ def _store(
     known[key] = answer
 
 
-def _key(model: str, prompt: Prompt | Input, options: GenerateOptions) -> bytes:
+def _key(model: str, prompt: Question, options: GenerateOptions) -> bytes:
     try:
         asked = msgspec.json.encode([_FORMAT, model, prompt, options], order="deterministic")
     except UnicodeEncodeError as error:

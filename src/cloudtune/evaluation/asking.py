@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from cloudtune.clock import Clock
     from cloudtune.optional import Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.state import Generation
 
+    Question = Prompt | Input | Passage
     Ask = Callable[[Sequence[Any]], Iterator[Generation]]
 
 _REJECTED_AT_FIRST = 3
@@ -27,7 +29,7 @@ class Questions:
     """Prompts without an answer. Each answer is stored before the next one is waited for."""
 
     def __init__(
-        self, missing: dict[bytes, Prompt | Input], known: int, ask: Ask,
+        self, missing: dict[bytes, Question], known: int, ask: Ask,
         store: Callable[[bytes, Generation], None], progress: Callable[[int, int], None],
     ) -> None:  # fmt: skip
         self._missing = dict(sorted(missing.items(), key=lambda one: len(text_of(one[1]))))

@@ -31,9 +31,13 @@ class Answered(NamedTuple):
     answers: Sequence[str]
     generations: Sequence[Generation] = ()
     """The answers with scores and numbers of tokens. Empty for a baseline without a model."""
+    likelihoods: Sequence[Generation] = ()
+    """The likelihoods of the expected texts, for metrics that require them."""
 
     def rows(self, metric: Metric, expected: Sequence[str]) -> Array | None:
         """The contributions of the rows to a metric. None if it requires probabilities and the model gives none."""
+        if metric.of_likelihoods:
+            return metric.rows(self.likelihoods, expected) if self.likelihoods else None
         if not metric.of_scores:
             return metric.rows(self.answers, expected)
         known = self.generations and all(one.scores for one in self.generations)

@@ -8,32 +8,39 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cloudtune.data.records import compact
+from cloudtune.data.records import Text, compact
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, LedgerError, UnsupportedError
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison
 from cloudtune.evaluation.contamination import Overlap, overlap
+from cloudtune.evaluation.costs import actual, check, estimate, price_of
+from cloudtune.evaluation.judge import Judge, judge_questions, read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
 from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts, trained_with
 from cloudtune.evaluation.prepared import guard_options, prepare
-from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage
+from cloudtune.evaluation.result import EvaluateOptions, Evaluation, Usage, save
 from cloudtune.evaluation.rows import examples_of, expected_answers, with_examples
-from cloudtune.ledger.evaluations import answers_file
-from cloudtune.state import Generation
+from cloudtune.evaluation.runs import Asking, ModelRun
+from cloudtune.ledger.evaluations import answers_file, forget_if_deleted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
+    from cloudtune.cost import AnswerPrice
+    from cloudtune.evaluation.costs import EvaluationCost
+    from cloudtune.evaluation.judge import JudgePlan
+    from cloudtune.evaluation.judged import Judged
     from cloudtune.evaluation.metrics import Metric
     from cloudtune.evaluation.prepared import Prepared
     from cloudtune.evaluation.rows import TestRow
     from cloudtune.job import Job
     from cloudtune.ledger.ledger import Ledger
-    from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.optional import Input, Prompt
     from cloudtune.spec import Data, JobSpec, Source
+    from cloudtune.state import Generation
 
     Progress = Callable[[str, int, int], None]
     """Called with a model's name, the number of rows that it has answered, and the number of all rows."""
@@ -42,72 +49,105 @@ FEWEST_GROUPS = 20
 """Intervals from fewer groups are too narrow."""
 
 
-class ModelRun(NamedTuple):
-    """One model with its prompts."""
-
-    name: str
-    role: compare.Role
-    model: EvaluatedModel
-    prompts: Sequence[Prompt | Input]
-    base: bool = False
-
-
 class Evaluator:
     """Asks models for answers, with the store of a ledger."""
 
     def __init__(
-        self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], progress: Progress, *,
-        trust_remote_code: bool = False, trust_reward: bool = False,
+        self, ledger: Ledger, clock: Clock, backend_of: Callable[[str], Backend], *, progress: Progress | None = None,
+        on_cost: Callable[[EvaluationCost], None] | None = None, trust_remote_code: bool = False,
+        trust_reward: bool = False,
     ) -> None:  # fmt: skip
         self._ledger, self._clock, self._backend_of = ledger, clock, backend_of
         self._answers = Answers(answers_file(ledger), clock)
-        self._progress = progress
-        self._trust, self._trust_reward = trust_remote_code, trust_reward
+        self._progress, self._on_cost = progress or (lambda name, done, count: None), on_cost or (lambda cost: None)
+        self._trust, self.trust_reward = trust_remote_code, trust_reward
 
     def evaluate(
         self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
-        *, guard: Source | None = None,
+        *, guard: Source | None = None, judge: Job | Address | None = None, from_spec: bool = False, store: bool = True,
     ) -> Evaluation:  # fmt: skip
-        """Evaluate a model against its baselines and other models. See `Client.evaluate`."""
+        """Evaluate a model against its baselines and other models. See `Client.evaluate`.
+
+        ``judge`` is the model of ``options.judge``. ``from_spec``: the spec of the job asks for this evaluation.
+        """
+        if twice := [_address(one) for one, count in Counter([subject, *against]).items() if count > 1]:
+            raise InputError(f"named twice: {', '.join(twice)}", hint="name different models")
+        jobs = [one.ref for one in (subject, *against, judge) if one is not None and not isinstance(one, Address)]
+        with forget_if_deleted(self._ledger, jobs):
+            found = self._evaluate(subject, against, data, options, guard, judge)
+            found = msgspec.structs.replace(found, from_spec=from_spec)
+            if store and not isinstance(subject, Address):
+                save(self._ledger, subject.ref, found)
+        return found
+
+    def _evaluate(
+        self, subject: Job | Address, against: Sequence[Job | Address], data: Source | Data, options: EvaluateOptions,
+        guard: Source | None, judge: Job | Address | None,
+    ) -> Evaluation:  # fmt: skip
         spec = None if isinstance(subject, Address) else self._spec_of(subject)
-        test = prepare(data, options, spec, trusted=self._trust_reward)
-        general = None if guard is None else prepare(guard, guard_options(options), None)
-        asked = predicts([test.rows[0].prompt])
-        model = self._opened(subject, predicts=asked)
-        others = [self._opened(one, predicts=asked) for one in against]
-        found = self._evaluated(test, model, others, options)
-        if general is None:
-            return found
-        forgot = self._evaluated(general, model, [], guard_options(options))
+        test = prepare(data, options, spec, trusted=self.trust_reward)
+        of_guard = guard_options(options)
+        general = None if guard is None else prepare(guard, of_guard, None)
+        model = self._opened(subject, test, *([] if general is None else [general]))
+        others = [self._opened(one, test) for one in against]
+        referee = None
+        if judge is not None and options.judge is not None:
+            referee = self._opened(judge), read_judge(options.judge)
+            if not test.generates:
+                raise InputError("the rows are texts without a prompt, so there are no answers to judge")
+            if referee[1].rubric is None and not (others or (options.baselines and model.has_base)):
+                hint = "give a rubric, or another model to compare with"
+                raise InputError("without a rubric, the judge compares two models, and there is one", hint=hint)
+        parts = [_Part(test, self._asking(test, options), self._runs(test, model, others, options))]
+        if general is not None:
+            parts.append(_Part(general, self._asking(general, options), self._runs(general, model, [], of_guard)))
+        asked = [part.asking.questions(run) for part in parts for run in part.runs]
+        if referee is not None:
+            asked.append(judge_questions(*referee, parts[0].runs, test))
+        cost = estimate(asked)
+        self._on_cost(cost)
+        check(cost, options.max_cost_usd)
+        found = self._evaluated(parts[0], model, others, options, referee)
+        forgot = None if general is None else self._evaluated(parts[1], model, [], of_guard)
         return msgspec.structs.replace(found, guard=forgot)
+
+    def answered(self, jobs: Sequence[Job], test: Prepared, options: EvaluateOptions) -> list[Answered]:
+        """The answers of the jobs' models to the rows."""
+        asking, prompts = self._asking(test, options), [row.prompt for row in test.rows]
+        models = [self._opened(job, test) for job in jobs]
+        return [asking.ask(ModelRun(model.name, "other", model, prompts)) for model in models]
+
+    def _asking(self, test: Prepared, options: EvaluateOptions) -> Asking:
+        return Asking(self._answers, test, options.parallel, self._progress)
 
     def _spec_of(self, job: Job) -> JobSpec | None:
         with suppress(LedgerError):
             return trained_with(self._ledger.of_ref(job.ref))
         return None
 
-    def _opened(self, subject: Job | Address, *, predicts: bool) -> EvaluatedModel:
+    def _opened(self, subject: Job | Address, *tests: Prepared) -> EvaluatedModel:
+        """The model, if it can answer the rows; without any, if it can answer texts."""
+        prompts = [row.prompt for test in tests for row in test.rows] or [""]
         if isinstance(subject, Address):
             found = model_at(subject.text, subject.backend, self._clock, trust_remote_code=self._trust)
-            found.check(predicts=predicts)
-            return found
-        backend = self._backend_of(subject.ref.backend)
-        return model_of_job(subject, backend, self._ledger, predicts=predicts, trust_remote_code=self._trust)
+        else:
+            found = model_of_job(subject, self._backend_of(subject.ref.backend), self._ledger,
+                                 predicts=predicts(prompts), trust_remote_code=self._trust)  # fmt: skip
+        found.check(prompts, scores=any(test.scores for test in tests))
+        return found
 
     def _evaluated(
-        self, test: Prepared, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions
-    ) -> Evaluation:
+        self, part: _Part, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions,
+        referee: tuple[EvaluatedModel, JudgePlan] | None = None,
+    ) -> Evaluation:  # fmt: skip
+        test, asking = part.test, part.asking
         training = model.spec.data if model.spec is not None else None
-        prompts = [row.prompt for row in test.rows]
-        asking = _Asking(self._answers, test, options.parallel, self._progress)
-        tuned = asking.ask(ModelRun(model.name, "tuned", model, prompts))
+        tuned = asking.ask(part.runs[0])
         if without := [one.name for one in test.metrics if tuned.rows(one, test.expected) is None]:
             raise InputError(f"{', '.join(without)} requires the probability of each label, which {model.name} does "
                              "not give", hint="use another metric")  # fmt: skip
-        answered = _distinct([
-            tuned, *self._baselines(model, test, training, options, asking),
-            *(asking.ask(ModelRun(one.name, "other", one, prompts)) for one in others),
-        ])  # fmt: skip
+        answered = _distinct([tuned, *_baselines(part, training, options),
+                              *(asking.ask(run) for run in part.runs if run.role == "other")])  # fmt: skip
         notes = asking.notes
         if test.labels > MOST_LABELS:
             notes.insert(0, f"{test.labels:,} labels are many: there is no confusion matrix, and accuracy is the "
@@ -115,6 +155,13 @@ class Evaluator:
         if test.groups.count < FEWEST_GROUPS:
             subject = "1 independent row is" if test.groups.count == 1 else f"{test.groups.count} independent rows are"
             notes.append(f"{subject} few: take the intervals as rough")
+        usage = _usage(answered, part.runs)
+        judged = None
+        if referee is not None:
+            if pairs := _judged_models(answered, in_pairs=referee[1].rubric is None):
+                judged, usage["judge"] = self._judged(*referee, test, pairs, options.parallel)
+            else:
+                notes.append("the judge compares nothing: there is no other model")
         measured = compare.Measured(test.metrics, answered, test.expected, test.groups, options.seed)
         comparisons = measured.comparisons()
         return Evaluation(
@@ -123,72 +170,82 @@ class Evaluator:
             against=tuple(one.address for one in others), made_at=self._clock.now(), options=options,
             rows=len(test.rows), groups=test.groups.count, kind=test.kind, task=test.task,
             metrics=tuple(one.name for one in test.metrics), models=measured.scores(), comparisons=comparisons,
-            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=_overlap(test.rows, training),
+            verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=overlap_of(test.rows, training),
             notes=tuple(notes),
             confusion=_confusion(tuned, test.expected) if 0 < test.labels <= MOST_LABELS else None,
-            answers=_by_row(test.rows, answered), usage=_usage(answered),
+            answers=_by_row(test.rows, answered), usage=usage, judged=judged,
         )  # fmt: skip
 
-    def _baselines(
-        self, model: EvaluatedModel, test: Prepared, training: Data | None, options: EvaluateOptions, asking: _Asking
-    ) -> list[Answered]:
-        found: list[Answered] = []
-        runs: list[ModelRun] = []
+    def _judged(
+        self,
+        model: EvaluatedModel,
+        plan: JudgePlan,
+        test: Prepared,
+        judged: Sequence[Sequence[Answered]],
+        parallel: int,
+    ) -> tuple[Judged, Usage]:
+        judge = Judge(model, plan, self._answers, self._clock, parallel,
+                      lambda done, count: self._progress("judge", done, count))  # fmt: skip
+        found = judge.judge(test.rows, judged, test.groups.of_row.tolist())
+        return found, _tokens(judge.generations, price_of(model, base=False))
+
+    def _runs(
+        self, test: Prepared, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions
+    ) -> list[ModelRun]:
+        """Each model that is asked, the evaluated one first."""
+        prompts = [row.prompt for row in test.rows]
+        found = [ModelRun(model.name, "tuned", model, prompts)]
         if options.baselines and model.has_base:
-            runs.append(ModelRun("base model", "base", model, [row.prompt for row in test.rows], base=True))
+            found.append(ModelRun("base model", "base", model, prompts, base=True))
         if options.few_shot:
+            training = model.spec.data if model.spec is not None else None
             examples = _examples(training, options, test.rows)
-            prompts = [with_examples(row.prompt, examples) for row in test.rows]
-            runs.append(ModelRun(f"base model, {len(examples)} examples", "few_shot", model, prompts, base=True))
-        for one in runs:
+            shown = [with_examples(prompt, examples) for prompt in prompts]
+            found.append(ModelRun(f"base model, {len(examples)} examples", "few_shot", model, shown, base=True))
+        return [*found, *(ModelRun(one.name, "other", one, prompts) for one in others)]
+
+
+class _Part(NamedTuple):
+    """Rows with the models that are asked about them."""
+
+    test: Prepared
+    asking: Asking
+    runs: list[ModelRun]
+
+
+def _baselines(part: _Part, training: Data | None, options: EvaluateOptions) -> list[Answered]:
+    """The base model, and the baselines without a model."""
+    found: list[Answered] = []
+    test = part.test
+    for run in part.runs:
+        if run.base:
             try:
-                found.append(asking.ask(one))
+                found.append(part.asking.ask(run))
             except (InvalidRequest, UnsupportedError) as error:
-                asking.notes.append(f"{one.name}: not compared, because {error.message}")
-        if options.baselines and test.task == "labels":
-            label = _most_frequent(training, test.rows, lambda expected: [expected.strip()])
-            found.append(Answered(f"always {label!r}", "majority", [label] * len(test.rows)))
-        if options.baselines and test.kind == "tags":
-            tag = _most_frequent(training, test.rows, tags_of)
-            found.append(Answered(f"always {tag!r}", "majority", [compact([tag] * len(tags_of(one)))
-                                                                  for one in test.expected]))  # fmt: skip
-        if options.baselines and test.kind == "pair":
-            found.append(Answered("copy of the source", "copy", [row.prompt_text for row in test.rows]))
-        return found
+                part.asking.notes.append(f"{run.name}: not compared, because {error.message}")
+    if options.baselines and test.task == "labels":
+        label = _most_frequent(training, test.rows, lambda expected: [expected.strip()])
+        found.append(Answered(f"always {label!r}", "majority", [label] * len(test.rows)))
+    if options.baselines and test.kind == "tags":
+        tag = _most_frequent(training, test.rows, tags_of)
+        always = [compact([tag] * len(tags_of(one))) for one in test.expected]
+        found.append(Answered(f"always {tag!r}", "majority", always))
+    if options.baselines and test.kind == "pair":
+        found.append(Answered("copy of the source", "copy", [row.prompt_text for row in test.rows]))
+    return found
 
 
-class _Asking:
-    """Asks models about the same rows, and collects notes."""
-
-    def __init__(self, answers: Answers, test: Prepared, parallel: int, progress: Progress) -> None:
-        self.notes: list[str] = []
-        self._answers, self._test, self._parallel, self._progress = answers, test, parallel, progress
-
-    def ask(self, run: ModelRun) -> Answered:
-        """The model's answers. Raises what its back end raises."""
-        options = msgspec.structs.replace(self._test.options, base=run.base)
-        answers = self._answers.get_or_generate(
-            run.model.base_identity if run.base else run.model.identity, run.prompts, options,
-            lambda prompts: _answers_of(run, prompts, options),
-            lambda done, count: self._progress(run.name, done, count),
-            asked_for=run.model.address,
-            parallel=self._parallel if run.model.backend.capabilities.remote else None,
-        )  # fmt: skip
-        if cut := sum(answer.finish_reason == "length" for answer in answers):
-            subject = "1 answer was" if cut == 1 else f"{cut:,} answers were"
-            self.notes.append(f"{run.name}: {subject} cut at {options.max_tokens} tokens")
-        return Answered(run.name, run.role, [answer.text for answer in answers], answers)
+def _address(model: Job | Address) -> str:
+    return str(model if isinstance(model, Address) else model.ref)
 
 
-def _answers_of(run: ModelRun, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:
-    if not predicts(run.prompts):
-        return run.model.generate(prompts, options)
-    if run.base:
-        raise UnsupportedError("it is not trained to predict this")
-    return (
-        Generation(text=compact([tag.tag for tag in one.tags]) if one.tags is not None else one.text)
-        for one in run.model.predict(prompts)
-    )
+def _judged_models(answered: Sequence[Answered], *, in_pairs: bool) -> list[list[Answered]]:
+    """The models whose answers are judged: each alone, or the first one with the base or else the next model."""
+    models = [one for one in answered if one.generations]
+    if not in_pairs:
+        return [[one] for one in models]
+    others = sorted(models[1:], key=lambda one: one.role != "base")
+    return [[models[0], others[0]]] if others else []
 
 
 def _distinct(models: Sequence[Answered]) -> list[Answered]:
@@ -227,7 +284,8 @@ def _most_frequent(training: Data | None, rows: Sequence[TestRow], values_of: Ca
     return (known or tested).most_common(1)[0][0]
 
 
-def _overlap(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+def overlap_of(rows: Sequence[TestRow], training: Data | None) -> Overlap:
+    """Test rows that are also training rows, or why that is not known."""
     if training is None:
         return Overlap(checked=False, reason="this ledger does not have the job of the model")
     try:
@@ -247,15 +305,19 @@ def _verdict(metric: Metric, comparisons: Sequence[Comparison], rows: int) -> st
     return "\n".join(compare.sentence(metric, one, rows) for one in comparisons)
 
 
-def _usage(models: Sequence[Answered]) -> dict[str, Usage]:
+def _usage(models: Sequence[Answered], runs: Sequence[ModelRun]) -> dict[str, Usage]:
+    prices = {run.name: price_of(run.model, base=run.base) for run in runs}
     return {
-        one.name: Usage(
-            prompt_tokens=sum(answer.prompt_tokens or 0 for answer in one.generations),
-            completion_tokens=sum(answer.completion_tokens or 0 for answer in one.generations),
-        )
+        one.name: _tokens(one.generations, prices.get(one.name))
         for one in models
         if any(answer.prompt_tokens is not None for answer in one.generations)
     }
+
+
+def _tokens(answers: Sequence[Generation], price: AnswerPrice | None) -> Usage:
+    prompt = sum(answer.prompt_tokens or 0 for answer in answers)
+    completion = sum(answer.completion_tokens or 0 for answer in answers)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, usd=actual(price, prompt, completion))
 
 
 def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[str, Any], ...]:
@@ -263,9 +325,15 @@ def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[s
         {
             "file": row.file,
             "line": row.line,
-            "prompt": row.prompt_text,
+            "prompt": "" if isinstance(row.record, Text) else row.prompt_text,
             "expected": row.expected,
             "answers": {one.name: one.answers[number] for one in models},
+            "tokens": {
+                one.name: [answer.prompt_tokens, answer.completion_tokens]
+                for one in models
+                for answer in one.generations[number : number + 1]
+                if answer.prompt_tokens is not None and answer.completion_tokens is not None
+            },
         }
         for number, row in enumerate(rows)
     )

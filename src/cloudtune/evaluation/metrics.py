@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune.errors import InputError, Problem
-from cloudtune.evaluation import probabilities, text_metrics, tool_calls
+from cloudtune.evaluation import likelihoods, probabilities, text_metrics, tool_calls
 from cloudtune.evaluation.patterns import SlowPattern
 from cloudtune.evaluation.statistics import ranks
 from cloudtune.evaluation.text_metrics import exact_number, json_value, number_of
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.statistics import Array
     from cloudtune.state import Generation
 
-Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities"]
+Task = Literal["labels", "numbers", "json", "text", "answers", "tags", "entities", "tools", "passages"]
 """What the expected answers are. JSON lists of all right answers in a context, or of a tag for each word; ``entities``
-are tags such as B-PER, I-PER and O."""
-ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text")
+are tags such as B-PER, I-PER and O; ``tools`` are answers to prompts with tools: calls, texts or both;
+``passages`` are texts without a prompt."""
+ANY: tuple[Task, ...] = ("labels", "numbers", "json", "text", "tools")
 _ENTITY_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 MOST_LABELS = 100
 _ROWS_PER_LABEL = 3
@@ -50,6 +51,8 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
     of_scores: bool = False
     """``rows`` takes generations with the probability of each label, and not texts."""
+    of_likelihoods: bool = False
+    """``rows`` takes the likelihood of each expected text, and not answers."""
 
     def shown(self, value: float, *, signed: bool = False) -> str:
         """The value as text."""
@@ -289,7 +292,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("spearman", ("numbers",), _with_median, _spearman, lowest=-1.0),
     share("json_match", ("json",), text_metrics.same_json),
     share("json_valid", ("json",), lambda answer, _: json_value(answer) is not None),
-    share("tool_call_match", ("json", "text"), tool_calls.match),
+    share("tool_call_match", ("json", "text", "tools"), tool_calls.match),
+    share("tool_name_match", ("json", "text", "tools"), tool_calls.same_names),
     Metric("chrf", ("text",), text_metrics.chrf_counts, text_metrics.chrf, span=100.0),
     Metric("bleu", ("text",), text_metrics.bleu_counts, text_metrics.bleu, span=100.0),
     average("token_f1", ("text",), text_metrics.token_f1),
@@ -302,6 +306,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     share("squad_exact_match", ("text",), text_metrics.squad_match),
     average("answer_f1", ("answers",), _best(text_metrics.token_f1)),
     share("answer_match", ("answers",), lambda answer, right: _best(text_metrics.squad_match)(answer, right) > 0),
+    *(Metric(name, (*ANY, "passages"), rows, likelihoods.perplexity, span=None, higher_is_better=False,
+             of_likelihoods=True)
+      for name, rows in (("byte_perplexity", likelihoods.byte_counts), ("perplexity", likelihoods.token_counts))),
     Metric("entity_f1", ("entities",), _entity_counts, _ratio),
     Metric("tag_accuracy", ("tags", "entities"), _tag_counts, _ratio),
 )}  # fmt: skip
@@ -314,6 +321,8 @@ DEFAULTS: dict[Task, tuple[str, ...]] = {
     "answers": ("answer_f1", "answer_match"),
     "tags": ("tag_accuracy",),
     "entities": ("entity_f1", "tag_accuracy"),
+    "tools": ("tool_call_match", "tool_name_match"),
+    "passages": ("byte_perplexity", "perplexity"),
 }
 """The metrics of a task. The verdict is about the first one.
 
@@ -321,12 +330,17 @@ chrF comes first for text: it counts characters, so it needs no words and suits 
 """
 
 
-def task_of(kind: str, expected: Sequence[str], *, regression: bool = False) -> Task:
-    """What the expected answers are: labels, numbers, JSON, or other text. Labels of a regression are numbers."""
+def task_of(kind: str, expected: Sequence[str], *, regression: bool = False, tools: bool = False) -> Task:
+    """What the expected answers are: labels, numbers, JSON, or other text. Labels of a regression are numbers.
+
+    ``tools``: some prompt has tools.
+    """
+    if tools:
+        return "tools"
     if kind == "text_label":
         return "numbers" if regression and all(number_of(one) is not None for one in expected) else "labels"
-    if kind == "question":
-        return "answers"
+    if kind in ("question", "text"):
+        return "answers" if kind == "question" else "passages"
     if kind == "tags":
         tags = {tag for row in expected for tag in json_value(row)}
         marked = any(tag[:2] in ("B-", "I-") for tag in tags)

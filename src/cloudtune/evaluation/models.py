@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cloudtune.errors import InputError, LedgerError, UnsupportedError
 from cloudtune.hosting import hosts
 from cloudtune.ledger.rows import spec_of
-from cloudtune.optional import Generator, Host, Predictor, check_generation, check_inputs
+from cloudtune.optional import Generator, Host, Predictor, Scorer, ToolCaller, check_generation, check_inputs
+from cloudtune.prompts import ToolPrompt
 from cloudtune.retry import reading
 from cloudtune.state import TunedModel
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from cloudtune.ledger.ledger import Ledger
     from cloudtune.ledger.rows import Attempt
     from cloudtune.optional import GenerateOptions, Input, Prompt
+    from cloudtune.prompts import Passage
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Generation, JobRef, Prediction
+    from cloudtune.state import Generation, JobRef, Likelihood, Prediction
 
 
 class Address(NamedTuple):
@@ -78,9 +80,30 @@ class EvaluatedModel(NamedTuple):
         weights = self.attempt.plan.resolved.identity["model"]
         return f"base {self.backend.name} {self.tuned.scope} {spec.method.name} {self.attempt.model} {weights}"
 
-    def check(self, *, predicts: bool) -> None:
-        """Raise UnsupportedError if the back end cannot answer such prompts."""
-        self._predictor() if predicts else self._generator()
+    def check(self, prompts: Sequence[Prompt | Input], *, scores: bool = False) -> None:
+        """Raise UnsupportedError if the back end cannot answer such prompts, or with ``scores`` cannot score texts."""
+        self._predictor() if predicts(prompts) else self._generator()
+        if any(isinstance(prompt, ToolPrompt) for prompt in prompts) and (reason := self._why_no_tools()):
+            raise UnsupportedError(f"some rows have tools, and {self.name} cannot be given tools: {reason}",
+                                   hint="remove these rows, or evaluate the model on another back end")  # fmt: skip
+
+        if scores:
+            self._scorer()
+
+    def score(self, passages: Sequence[Passage], *, base: bool) -> Iterator[Likelihood]:
+        """The probability of each text."""
+        return self._scorer().score(self.tuned, passages, base=base)
+
+    def _scorer(self) -> Scorer:
+        if not isinstance(self.backend, Scorer):
+            raise UnsupportedError(f"perplexity requires the probability of texts, which {self.backend.name} does not "
+                                   "give", hint="use the local back end, or other metrics")  # fmt: skip
+        return self.backend
+
+    def _why_no_tools(self) -> str:
+        if not isinstance(self.backend, ToolCaller):
+            return f"cloudtune does not send tools to {self.backend.name}"
+        return self.backend.why_no_tools(self.tuned)
 
     def generate(self, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
         """Answers in the order of the prompts."""

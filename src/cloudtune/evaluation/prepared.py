@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloudtune.data.records import Labelled
 from cloudtune.errors import InputError, PolicyRefused
 from cloudtune.evaluation.choosing import check_files, chosen_metrics
+from cloudtune.evaluation.function_trust import are_functions_trusted
+from cloudtune.evaluation.judge import read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, labels_of, task_of
-from cloudtune.evaluation.models import predicts
-from cloudtune.evaluation.result import EvaluateOptions
+from cloudtune.evaluation.models import Address, predicts, trained_with
+from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
 from cloudtune.optional import GenerateOptions
 from cloudtune.plan import PlannedEvaluation
+from cloudtune.prompts import ToolPrompt
 from cloudtune.trust import is_function
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     from cloudtune.evaluation.metrics import Metric, Task
     from cloudtune.evaluation.rows import TestRow
+    from cloudtune.job import Job
+    from cloudtune.ledger.ledger import Ledger
     from cloudtune.spec import Data, JobSpec, Source
 
 _MAX_TOKENS = (16, 1024)
@@ -43,8 +48,28 @@ def requested(spec: JobSpec) -> Requested | None:
     options = EvaluateOptions(
         metrics=asked.metrics, baselines=asked.baselines, few_shot=asked.few_shot, max_rows=asked.max_rows,
         max_tokens=asked.max_tokens, group=asked.group, seed=asked.seed,
+        max_cost_usd=asked.max_cost_usd,
+        judge=None if asked.judge is None else JudgeOptions(**asked.judge.model_dump()),
     )  # fmt: skip
     return Requested(asked.data or spec.data, asked.against, asked.guard, options)
+
+
+def evaluation_in_spec(
+    ledger: Ledger, model: Job | Address, spec: JobSpec | None, trust_reward: bool
+) -> tuple[Requested, bool]:
+    """The evaluation that a spec asks for, and whether its functions can run.
+
+    Without a spec, it is that of the model's job: the submission has confirmed its functions. Raises InputError if the
+    spec has no evaluation.
+    """
+    if spec is None and not isinstance(model, Address) and (made := ledger.of_ref(model.ref)) is not None:
+        spec = trained_with(made)
+        trust_reward = trust_reward or are_functions_trusted(made.plan.spec)
+    asked = None if spec is None else requested(spec)
+    if asked is None:
+        raise InputError("no rows are given, and the spec of the model has no evaluation",
+                         hint="name the file with the held-out rows")  # fmt: skip
+    return asked, trust_reward
 
 
 class Prepared(NamedTuple):
@@ -58,6 +83,16 @@ class Prepared(NamedTuple):
     metrics: Sequence[Metric]
     groups: Groups
     options: GenerateOptions
+
+    @property
+    def generates(self) -> bool:
+        """Whether models write answers: texts without a prompt only get a probability."""
+        return self.task != "passages"
+
+    @property
+    def scores(self) -> bool:
+        """Whether models give the probability of the expected texts."""
+        return any(metric.of_likelihoods for metric in self.metrics)
 
 
 def prepare(
@@ -86,12 +121,16 @@ def prepare(
     need_numpy()
     kind, rows = read_rows(data, options.max_rows, options.seed)
     expected = [row.expected for row in rows]
-    task = task_of(kind, expected, regression=is_regression(spec, rows))
+    tools = any(isinstance(row.prompt, ToolPrompt) for row in rows)
+    if options.few_shot and (tools or kind == "text"):
+        what = "rows with tools" if tools else "texts"
+        raise InputError(f"{what} cannot have examples in the prompt", hint="leave out the examples")
+    task = task_of(kind, expected, regression=is_regression(spec, rows), tools=tools)
     labels = len(labels_of(expected)) if task == "labels" else 0
     default = ("accuracy",) if labels > MOST_LABELS else ()
     metrics = chosen_metrics(options.metrics or default, task, load=load)
     for metric in metrics if load else ():
-        if not metric.of_scores:
+        if not (metric.of_scores or metric.of_likelihoods):
             metric.rows(expected[:1], expected[:1])  # reports a missing package or a failing function
     groups = Groups(group_names(rows, options.group))
     return Prepared(kind, rows, expected, task, labels, metrics, groups, _limit(options, expected))
@@ -130,6 +169,8 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
     if asked is None:
         return None
     check_files(asked.options.metrics)
+    if asked.options.judge is not None:
+        read_judge(asked.options.judge)
     test = prepare(asked.data, asked.options, spec, load=False)
     options = asked.options
     models = [
@@ -158,5 +199,5 @@ def _tuned_and_base(test: Prepared, options: EvaluateOptions) -> list[str]:
 
 
 def _prompts(test: Prepared) -> int:
-    """The number of different prompts: each is asked once."""
-    return len({row.prompt_text for row in test.rows})
+    """The number of questions: each different prompt is asked once, and each text for its probability."""
+    return len({row.prompt_text for row in test.rows}) * (test.generates + test.scores)

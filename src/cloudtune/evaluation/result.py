@@ -12,6 +12,7 @@ import msgspec
 from cloudtune.errors import LedgerError
 from cloudtune.evaluation.compare import Comparison, ModelScores
 from cloudtune.evaluation.contamination import Overlap
+from cloudtune.evaluation.judged import Judged
 from cloudtune.evaluation.metrics import Task
 from cloudtune.files.private_files import private_folder, write_private
 from cloudtune.files.regular_file import open_regular
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
     from cloudtune.ledger.ledger import Ledger
     from cloudtune.state import JobRef
+
+
+class JudgeOptions(Value, frozen=True, kw_only=True):
+    """A model that judges answers."""
+
+    model: str
+    """As `Client.evaluate` takes it."""
+    rubric: str | None = None
+    """The file with what a good answer has. Without it, the judge compares each answer with the base model's."""
+    human_labels: str | None = None
+    """The file with labels of people, with which the judge is checked and its rates are corrected."""
 
 
 class EvaluateOptions(Value, frozen=True, kw_only=True):
@@ -44,6 +56,10 @@ class EvaluateOptions(Value, frozen=True, kw_only=True):
     Default: the prompt."""
     seed: int = 0
     """Of resampling, and of the choice of rows and examples."""
+    max_cost_usd: float | None = None
+    """Ask nothing if the answers may cost more, or if their price is unknown."""
+    judge: JudgeOptions | None = None
+    """Also let a model judge the answers."""
     parallel: int = 8
     """Most prompts that a vendor is asked at a time. It is halved when the vendor throttles."""
 
@@ -53,6 +69,8 @@ class Usage(Value, frozen=True, kw_only=True):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    usd: float | None = None
+    """What they cost. None if the price is unknown, or if no service bills them."""
 
 
 class Evaluation(Value, frozen=True, kw_only=True):
@@ -87,9 +105,12 @@ class Evaluation(Value, frozen=True, kw_only=True):
     confusion: dict[str, Any] | None = None
     """For labels: ``labels``, and ``counts`` of the evaluated model's answers by expected label, other answers last."""
     answers: tuple[dict[str, Any], ...] = ()
-    """Each row: ``file``, ``line``, ``prompt``, ``expected``, and ``answers`` by model."""
+    """Each row: ``file``, ``line``, ``prompt``, ``expected``, and by model ``answers``, and ``tokens`` of prompt and
+    answer if they are known."""
     usage: dict[str, Usage] = {}
     """By model. Stored answers are included."""
+    judged: Judged | None = None
+    """What the judge model found."""
     guard: Evaluation | None = None
     """The same on general rows: what tuning has cost. Its models are the tuned one and the base model."""
 

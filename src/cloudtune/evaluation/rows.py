@@ -9,13 +9,27 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from cloudtune.data.problem_list import KEPT, Faults
 from cloudtune.data.read.reading import read
-from cloudtune.data.records import Chat, Labelled, Message, Pair, Question, Record, Tagged, canonical, compact, kind_of
+from cloudtune.data.records import (
+    Chat,
+    Labelled,
+    Message,
+    Pair,
+    Question,
+    Record,
+    Tagged,
+    Text,
+    canonical,
+    compact,
+    kind_of,
+)
 from cloudtune.data.split import shares
 from cloudtune.errors import InputError, Problem
 from cloudtune.files.regular_file import open_regular
+from cloudtune.prompts import Passage, ToolPrompt, messages_of, with_calls
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
@@ -31,7 +45,7 @@ class TestRow(NamedTuple):
     """Its line in the file, or its row in a file without lines."""
     file: str
     prompt: Prompt | Input
-    """For a model that predicts, the row without its answer."""
+    """For a model that predicts, the row without its answer. For a text of its own, the text."""
     expected: str
     """For a question, a JSON list of all right answers; for words, of their tags."""
     record: Record
@@ -42,13 +56,23 @@ class TestRow(NamedTuple):
         return text_of(self.prompt)
 
 
-def text_of(prompt: Prompt | Input) -> str:
-    """All turns of the prompt, or all fields of the row."""
+def text_of(prompt: Prompt | Input | Passage) -> str:
+    """All turns of the prompt, all fields of the row, or the text whose probability is asked for."""
+    if isinstance(prompt, Passage):
+        return prompt.text
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt, Mapping):
         return "\n".join(value if isinstance(value, str) else " ".join(value) for value in prompt.values())
-    return "\n".join(str(turn["content"]) for turn in prompt)
+    if isinstance(prompt, ToolPrompt):
+        tools = ", ".join(str(tool["function"]["name"]) for tool in prompt.tools)
+        return "\n".join([*map(_text_of_turn, prompt.messages), f"(tools: {tools})"])
+    return "\n".join(map(_text_of_turn, prompt))
+
+
+def _text_of_turn(turn: Mapping[str, Any]) -> str:
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in turn.get("tool_calls", ())]
+    return with_calls(str(turn["content"]), calls)
 
 
 def read_rows(data: Source | Data, most: int | None = None, seed: int = 0) -> tuple[str, list[TestRow]]:
@@ -104,18 +128,15 @@ def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
             found = (given, compact(list(dict.fromkeys(record.answers.text))))
         case Tagged():
             found = ({"tokens": record.tokens}, compact([str(tag) for tag in record.tags]))
+        case Text():
+            found = (record.text, record.text)
         case Pair():
             found = (record.source, record.target)
         case Chat():
-            last = record.messages[-1] if record.messages else None
-            if last is None or last.role != "assistant" or len(record.messages) == 1:
-                message = "the conversation does not end with an answer to a prompt"
-                fix = "end it with an assistant turn: the expected answer"
-                return Problem(code="no_answer", field="messages", message=message, fix=fix)
-            if record.tools or any(not isinstance(turn.content, str) for turn in record.messages):
-                message = "tools, images and videos are not evaluated yet"
-                return Problem(code="not_evaluated", field="messages", message=message, fix="remove the row")
-            found = ([_turn(turn) for turn in record.messages[:-1]], last.text)
+            chat = _prompt_of_chat(record)
+            if isinstance(chat, Problem):
+                return chat
+            found = chat
         case _:
             message = f"rows of kind {kind_of(record)} have no expected answer that is text"
             return Problem(code="not_evaluated", message=message, fix="use rows with a prompt and an answer")
@@ -127,8 +148,29 @@ def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
     return prompt, expected
 
 
-def _turn(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.text}
+def _prompt_of_chat(record: Chat) -> tuple[Prompt, str] | Problem:
+    last = record.messages[-1] if record.messages else None
+    if last is None or last.role != "assistant" or len(record.messages) == 1:
+        message = "the conversation does not end with an answer to a prompt"
+        fix = "end it with an assistant turn: the expected answer"
+        return Problem(code="no_answer", field="messages", message=message, fix=fix)
+    if any(isinstance(turn.content, list) for turn in record.messages):
+        message = "images and videos are not evaluated yet"
+        return Problem(code="not_evaluated", field="messages", message=message, fix="remove the row")
+    turns = [_turn(turn) for turn in record.messages[:-1]]
+    tools = tuple(msgspec.to_builtins(record.tools)) if record.tools else ()
+    calls = [(call.function.name, call.function.arguments) for call in last.tool_calls or ()]
+    if not tools and (calls or any(turn.tool_calls for turn in record.messages)):
+        message = "the conversation calls a tool, and the row has no tools"
+        return Problem(code="no_tools", field="tools", message=message, fix="add the definition of the tools")
+    return (ToolPrompt(messages=tuple(turns), tools=tools) if tools else turns, with_calls(last.text, calls))
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """The turn without the marks of training."""
+    kept = ("tool_calls", "tool_call_id", "name")
+    more = {name: msgspec.to_builtins(value) for name in kept if (value := getattr(message, name)) is not UNSET}
+    return {"role": message.role, "content": message.text} | more
 
 
 def training_records(training: Data) -> Iterator[Record]:
@@ -211,6 +253,4 @@ def with_examples(prompt: Prompt | Input, examples: Sequence[tuple[Prompt | Inpu
 
 
 def _turns(prompt: Prompt | Input) -> list[dict[str, Any]]:
-    if isinstance(prompt, str | Mapping):
-        return [{"role": "user", "content": text_of(prompt)}]
-    return [dict(turn) for turn in prompt]
+    return messages_of(text_of(prompt) if isinstance(prompt, Mapping) else prompt)

@@ -31,6 +31,8 @@ _CHUNK = 1 << 21
 _BLOCKS = 200
 """Most parts that the jackknife leaves out."""
 _NORMAL = NormalDist()
+Z = _NORMAL.inv_cdf((1 + LEVEL) / 2)
+"""The half width of a 95% interval in standard errors."""
 
 
 class Interval(NamedTuple):
@@ -129,9 +131,9 @@ def t_quantile(level: float, freedom: int) -> float:
     return z + math.fsum(term / float(freedom) ** power for power, term in enumerate(terms, 1))
 
 
-def wilson(successes: int, rows: int) -> Interval:
+def wilson(successes: float, rows: float) -> Interval:
     """A share of independent rows with Wilson's score interval, which is right at 0 and 1 too."""
-    share, z = successes / rows, _NORMAL.inv_cdf((1 + LEVEL) / 2)
+    share, z = successes / rows, Z
     scale = 1 + z * z / rows
     center = (share + z * z / (2 * rows)) / scale
     half = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows)) / scale
@@ -146,7 +148,7 @@ def matched_shares(gained: int, lost: int, rows: int) -> Interval:
         lost: Rows that only the second one has right.
         rows: All rows.
     """
-    difference, z = (gained - lost) / rows, _NORMAL.inv_cdf((1 + LEVEL) / 2)
+    difference, z = (gained - lost) / rows, Z
     more, fewer, count = gained + 0.5, lost + 0.5, rows + 2
     center = (more - fewer) / count
     half = z * math.sqrt(more + fewer - (more - fewer) ** 2 / count) / count
@@ -198,7 +200,7 @@ def detectable(error: float, groups: int, span: float | None) -> float | None:
     fewest = math.ceil(math.log2(2 / (1 - LEVEL)))
     if groups < fewest or (span is None and error == 0):
         return None
-    return max(fewest / groups * (span or 0.0), (_NORMAL.inv_cdf((1 + LEVEL) / 2) + _NORMAL.inv_cdf(POWER)) * error)
+    return max(fewest / groups * (span or 0.0), (Z + _NORMAL.inv_cdf(POWER)) * error)
 
 
 def ranks(weights: Array, values: Array) -> Array:

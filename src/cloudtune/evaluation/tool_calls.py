@@ -25,6 +25,12 @@ def match(answer: str, expected: str) -> bool:
     return True
 
 
+def same_names(answer: str, expected: str) -> bool:
+    """Whether both call the same tools, in any order and with any arguments, or both call none."""
+    found, wanted = _calls(answer), _calls(expected) or []
+    return found is not None and sorted(call[0] for call in found) == sorted(call[0] for call in wanted)
+
+
 def _calls(text: str) -> list[list[Any]] | None:
     """The calls in a text, each as its name and arguments. None if one of them is malformed.
 

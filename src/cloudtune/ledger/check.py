@@ -2,7 +2,8 @@
 
 The next submission of the spec recreates a moved attempt with the same token, and the back end then finds the existing
 job. A damaged step is replaced by one that means "a request may just have been sent": the next run waits, and checks
-with the vendor before it sends anything. A damaged cost is read from the vendor again.
+with the vendor before it sends anything. A damaged cost is read from the vendor again, and a damaged trial is chosen
+again by its search.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cloudtune.errors import LedgerError
 from cloudtune.files.private_files import open_private, private_folder
 from cloudtune.ledger.costs import read_cost
 from cloudtune.ledger.rows import ATTEMPT_COLUMNS, DamagedRow, read_attempt, read_step
+from cloudtune.ledger.trials import read_trial
 from cloudtune.state import Value
 
 if TYPE_CHECKING:
@@ -70,24 +72,31 @@ def repair_ledger(ledger: Ledger, clock: Clock) -> LedgerReport:
         for row, damaged in found:
             if damaged.table == "attempts":
                 db.execute("DELETE FROM attempts WHERE seq = ?", (row["seq"],))
-            elif damaged.table == "costs":
-                db.execute(f"DELETE FROM costs WHERE {ledger.store.row_id} = ?", (row["row_id"],))  # noqa: S608
+            elif damaged.table in ("costs", "trials"):
+                db.execute(f"DELETE FROM {damaged.table} WHERE {ledger.store.row_id} = ?", (row["row_id"],))  # noqa: S608
             else:
                 _replace_step(db, ledger.store, row, clock.now().isoformat())
     return LedgerReport(rows=tuple(damaged for _, damaged in found), moved_to=str(target))
 
 
-def _queries(store: Store) -> tuple[str, str, str]:
+def _queries(store: Store) -> tuple[str, ...]:
     steps = f"SELECT {store.row_id} AS row_id, steps.* FROM steps ORDER BY begun_at"  # noqa: S608
     costs = f"SELECT {store.row_id} AS row_id, token, cost FROM costs ORDER BY token"  # noqa: S608
-    return f"SELECT seq, {ATTEMPT_COLUMNS} FROM attempts ORDER BY seq", steps, costs  # noqa: S608
+    trials = f"SELECT {store.row_id} AS row_id, trials.* FROM trials ORDER BY study, name"  # noqa: S608
+    return f"SELECT seq, {ATTEMPT_COLUMNS} FROM attempts ORDER BY seq", steps, costs, trials  # noqa: S608
 
 
 def _damaged(rows: Iterable[Any]) -> list[tuple[dict[str, Any], DamagedRow]]:
     found = []
     for each in rows:
         row = dict(each)
-        read = read_attempt(row) if "seq" in row else read_cost(row) if "cost" in row else read_step(row)
+        read: Any
+        if "seq" in row:
+            read = read_attempt(row)
+        elif "cost" in row:
+            read = read_cost(row)
+        else:
+            read = read_trial(row) if "trial" in row else read_step(row)
         if isinstance(read, DamagedRow):
             found.append((row, read))
     return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from cloudtune.errors import LedgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cloudtune.ledger.ledger import Ledger
@@ -27,6 +28,18 @@ def evaluation_file(ledger: Ledger, ref: JobRef) -> Path:
 def answers_file(ledger: Ledger) -> Path:
     """The local database of all answers. Its table names the job for which each answer was asked."""
     return ledger.folder / "answers" / "answers.db"
+
+
+@contextmanager
+def forget_if_deleted(ledger: Ledger, refs: Sequence[JobRef]) -> Iterator[None]:
+    """At the end of the block, delete what evaluations have stored for jobs that were deleted meanwhile."""
+    try:
+        yield
+    finally:
+        for ref in refs:
+            made = ledger.of_ref(ref)
+            if made is not None and made.gone_at is not None:
+                forget_evaluation(ledger, ref)
 
 
 def forget_evaluation(ledger: Ledger, ref: JobRef) -> None:

@@ -155,7 +155,7 @@ class Ledger:
             plan.key, plan.attempt, plan.purpose, plan.token, plan.name, plan.backend, plan.scope,
             str(plan.spec.get("model", "")), self._stamp(), _plan_text(plan),
         )  # fmt: skip
-        with self._write("begin") as db:
+        with self.write("begin") as db:
             added = db.execute(
                 "INSERT INTO attempts (key, attempt, purpose, token, name, backend, scope, model, begun_at, plan)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -170,7 +170,7 @@ class Ledger:
 
         Steps that both plans have keep their outcomes. Returns the attempt with the plan that is valid.
         """
-        with self._write("revise") as db:
+        with self.write("revise") as db:
             recorded = self._attempt(db, plan)
             stale = stale_steps(recorded.plan, plan)
             differs = bool(stale) or len(plan.steps) != len(recorded.plan.steps)
@@ -185,7 +185,7 @@ class Ledger:
 
     def withdraw(self, plan: Plan) -> None:
         """Forget an attempt that was refused before its job was requested, so that the next one is planned again."""
-        with self._write("withdraw") as db:
+        with self.write("withdraw") as db:
             recorded = self._attempt(db, plan)
             if self._is_replaceable(db, recorded, {step.id for step in recorded.plan.steps}):
                 db.execute("DELETE FROM steps WHERE token = ?", (plan.token,))
@@ -193,7 +193,7 @@ class Ledger:
 
     def claim(self, token: str, step: str, owner: Owner) -> Claim:
         """Claim a step: it is now held by this process, already done, or held by a running process."""
-        with self._write(f"claim {step}") as db:
+        with self.write(f"claim {step}") as db:
             row = self._step(db, token, step)
             if row and row["outputs"] is not None:
                 return Claim(state="done", outputs=row["outputs"])
@@ -208,20 +208,20 @@ class Ledger:
 
     def sending(self, token: str, step: str, owner: Owner) -> Intent:
         """Record that the step is being sent. Durable before the send."""
-        with self._write(f"sending {step}") as db:
+        with self.write(f"sending {step}") as db:
             self._touch(db, token, step, owner, "sent_at = ?, sends = sends + 1", self._stamp())
             return self._intent(db, token, step)
 
     def not_sent(self, token: str, step: str, owner: Owner, before: Intent) -> Intent:
         """Undo ``sending``: the request certainly had no effect."""
         sent = before.sent_at.isoformat() if before.sent_at else None
-        with self._write(f"not-sent {step}") as db:
+        with self.write(f"not-sent {step}") as db:
             self._touch(db, token, step, owner, "sent_at = ?, sends = ?", sent, before.sends)
             return self._intent(db, token, step)
 
     def note(self, token: str, step: str, owner: Owner, name: str, value: Any) -> None:
         """Store a note of a step."""
-        with self._write(f"note {step}") as db:
+        with self.write(f"note {step}") as db:
             notes = dict(self._intent(db, token, step).notes) | {name: value}
             self._touch(db, token, step, owner, "notes = ?", msgspec.json.encode(notes).decode())
 
@@ -235,7 +235,7 @@ class Ledger:
 
         That is another process's outcome if it took over the lease and was faster.
         """
-        with self._write(f"done {step}") as db:
+        with self.write(f"done {step}") as db:
             written = db.execute(
                 "UPDATE steps SET outputs = ?, owner = NULL, done_at = ?"
                 " WHERE token = ? AND step = ? AND outputs IS NULL",
@@ -254,19 +254,19 @@ class Ledger:
 
     def undo(self, token: str, step: str) -> None:
         """Delete the outcome of a step whose result no longer exists, so it runs again."""
-        with self._write(f"undo {step}") as db:
+        with self.write(f"undo {step}") as db:
             db.execute("UPDATE steps SET outputs = NULL, done_at = NULL WHERE token = ? AND step = ?", (token, step))
 
     def release(self, token: str, step: str, owner: Owner) -> None:
         """Release the lease without an outcome."""
-        with self._write(f"release {step}") as db:
+        with self.write(f"release {step}") as db:
             db.execute(
                 "UPDATE steps SET owner = NULL WHERE token = ? AND step = ? AND owner = ?", (token, step, owner.dump())
             )
 
     def gone(self, ref: JobRef) -> None:
         """Record that the job was deleted: it is no longer listed, and the same spec creates a new attempt."""
-        with self._write("gone") as db:
+        with self.write("gone") as db:
             db.execute("UPDATE attempts SET gone_at = ? WHERE ref = ?", (self._stamp(), str(ref)))
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -305,9 +305,9 @@ class Ledger:
         )
         return sorted_out([read_attempt(row) for row in rows])
 
-    def hosted(self, name: str, *, backend: str | None = None) -> Attempt | None:
-        """Return the newest attempt to deploy or undeploy a model with that name."""
-        query = f"{_SELECT} WHERE purpose <> 'job' AND name = ?"
+    def hosted(self, name: str, *, backend: str | None = None, deploy: bool = False) -> Attempt | None:
+        """Return the newest attempt to deploy or undeploy a model with that name; with ``deploy``, only to deploy."""
+        query = f"{_SELECT} WHERE name = ? AND purpose " + ("= 'deploy'" if deploy else "<> 'job'")
         values = (name,) if backend is None else (name, backend)
         query += "" if backend is None else " AND backend = ?"
         rows = self._store.read(f"{query} ORDER BY seq DESC LIMIT 1", values)
@@ -384,7 +384,8 @@ class Ledger:
             )
 
     @contextmanager
-    def _write(self, what: str) -> Iterator[Connection]:
+    def write(self, what: str) -> Iterator[Connection]:
+        """A transaction of the store, with the points at which tests kill the process."""
         self._trace(f"ledger before {what}")
         with self._store.write() as db:
             yield db

@@ -31,9 +31,9 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, 
 class DamagedRow(Value, frozen=True, kw_only=True):
     """A row that cannot be read."""
 
-    table: Literal["attempts", "steps", "costs"]
+    table: Literal["attempts", "steps", "costs", "trials"]
     row: str
-    """The row's number in the table, or its token in ``costs``."""
+    """The row's number in the table, its token in ``costs``, or its name in ``trials``."""
     name: str
     """The subject of the row, as far as it is readable."""
     problems: tuple[str, ...]

@@ -53,6 +53,17 @@ def migrations(serial: str) -> tuple[Migration, ...]:
             )
             """,
         ),
+        (
+            """
+            CREATE TABLE trials (
+                study   TEXT NOT NULL,  -- (spec, data content, back end, scope, search space)
+                name    TEXT NOT NULL,  -- of the trial's job
+                trial   TEXT NOT NULL,  -- JSON: its parameters
+                outcome TEXT,           -- JSON; NULL until it has ended
+                PRIMARY KEY (study, name)
+            )
+            """,
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from cloudtune.backend import Backend
 from cloudtune.errors import CloudtuneError, InvalidResponse
 from cloudtune.optional import (
     BatchStatus,
+    CatalogReader,
     Closeable,
     DataRules,
     Exporter,
@@ -32,7 +33,10 @@ from cloudtune.optional import (
     Predictor,
     Preflight,
     Priced,
+    PricedAnswers,
+    Scorer,
     SetupDocuments,
+    ToolCaller,
 )
 from cloudtune.redaction.redactor import Redactor, environment_secrets, setting_secrets
 
@@ -42,11 +46,13 @@ if TYPE_CHECKING:
     from cloudtune.backend import Journal
 
 PROTOCOLS: Final[tuple[type, ...]] = (
-    Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
-    Pausable, PerJobCapabilities, Predictor, Preflight, Priced, SetupDocuments,
+    Backend, BatchStatus, CatalogReader, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer,
+    InPlaceImporter, Pausable, PerJobCapabilities, Predictor, Preflight, Priced, PricedAnswers, Scorer, SetupDocuments,
+    ToolCaller,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
+    "read_catalog",
 })  # fmt: skip
 """Calls whose results are shown and stored as text: values in use and shapes are masked."""
 FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate", "scope"})
@@ -63,6 +69,8 @@ LOCAL: Final = frozenset(
         "secrets",
         "estimate",
         "usage",
+        "why_no_tools",
+        "answer_price",
     }
 )
 """Calls that make no request."""

@@ -161,6 +161,7 @@ def _result(found: Evaluation, *, of_guard: bool = False) -> tuple[Block, ...]:
         ))  # fmt: skip
         if of_guard or len(found.comparisons) > 1:  # otherwise the top of the report has it
             blocks += [Paragraph(line) for line in found.verdict.split("\n")]
+    blocks += [Paragraph(line) for line in (found.judged.sentences() if found.judged is not None else ())]
     blocks += [Paragraph(note, "note") for note in found.notes]
     return tuple(blocks) if of_guard else (*blocks, *_overlap(found))
 

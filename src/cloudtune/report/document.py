@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
@@ -114,12 +114,16 @@ def make_report(job: Job, backend: Backend, ledger: Ledger, now: datetime, evalu
     return Redactor(environment_secrets(os.environ)).data(report)
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Row(msgspec.Struct, frozen=True):
     file: str
     line: int
     expected: str
     answers: dict[str, str]
     prompt: str = ""
+    tokens: dict[str, tuple[_Count, _Count]] = {}
 
 
 class _Confusion(msgspec.Struct, frozen=True):
@@ -134,14 +138,17 @@ class _Printed(msgspec.Struct, frozen=True):
     confusion: _Confusion | None
 
 
-def evaluation_from_json(document: bytes, file: str, ref: JobRef) -> Evaluation:
-    """Read an evaluation of the job that ``cloudtune evaluate --json`` printed. Raises InputError for anything else."""
+def evaluation_from_json(document: bytes, file: str, ref: JobRef | None) -> Evaluation:
+    """Read an evaluation that ``cloudtune evaluate --json`` printed: of the job, if one is given.
+
+    Raises InputError for anything else.
+    """
     try:
         printed = msgspec.json.decode(document, type=_Printed)
         found = msgspec.json.decode(document, type=Evaluation)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file} is not an evaluation: {error}", hint=_HOW_TO_WRITE) from error
-    if found.ref != str(ref):
+    if ref is not None and found.ref != str(ref):
         message = f"{file} is an evaluation of {found.ref or 'an unknown model'}, not of {ref}"
         raise InputError(message, hint=_HOW_TO_WRITE)
     names = {one.name for one in found.models}

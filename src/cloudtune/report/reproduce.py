@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.document.document import as_yaml
 from cloudtune.redaction.masking import masked
 
 if TYPE_CHECKING:
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 def spec_text(plan: Plan) -> str:
     """The spec of the plan as YAML, without fields that have no value."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 100
-    out = io.StringIO()
-    yaml.dump(_without_empty(masked("", plan.spec)), out)
-    return out.getvalue()
+    return as_yaml(_without_empty(masked("", plan.spec)))
 
 
 def _without_empty(value: Any) -> Any:
@@ -56,10 +48,13 @@ def commands(report: Report, *, only_evaluate: bool = False) -> str:
 def _options(found: Evaluation) -> list[tuple[str, object]]:
     """The options of ``cloudtune evaluate`` that make the evaluation."""
     given = found.options
+    judge = given.judge
     return [
         *(("--data", file) for file in found.data or ("test.jsonl",)), *(("--metric", name) for name in given.metrics),
         *(("--against", model) for model in found.against),
         ("--guard", found.guard.data[0] if found.guard is not None and found.guard.data else None),
         ("--few-shot", given.few_shot), ("--max-rows", given.max_rows), ("--max-tokens", given.max_tokens),
+        *((("--judge", judge.model), ("--rubric", judge.rubric), ("--human-labels", judge.human_labels))
+          if judge is not None else ()),
         ("--group", given.group), ("--seed", given.seed),
     ]  # fmt: skip

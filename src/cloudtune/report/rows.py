@@ -68,7 +68,7 @@ def metric_named(name: str, evaluation: Evaluation) -> Metric | None:
 
 def compared_rows(evaluation: Evaluation) -> RowComparison | None:
     """Compare the rows by the first metric of the evaluation that is meaningful for one row."""
-    if not evaluation.answers or not evaluation.models:
+    if not evaluation.answers or not evaluation.models or evaluation.task == "passages":
         return None
     need_numpy()
     metric = _row_metric(evaluation)

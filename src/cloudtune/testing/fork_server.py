@@ -7,11 +7,13 @@ is its handle in the test process. A kill is SIGKILL by the child to itself, at 
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -117,6 +119,18 @@ class ForkServer:
         return msgspec.json.decode(line, type=list[Outcome])
 
 
+@cache
+def shared_fork_server(warm_up: tuple[str, ...] = (), *, bare: bool = False) -> ForkServer:
+    """Return the one fork server of this test process that has this warm-up. It ends with the test process.
+
+    The one that is ``bare`` has imported no back end. Give it only orders with ``prepare``: it does not import what
+    their children did.
+    """
+    fork_server = ForkServer(warm_up=warm_up)
+    atexit.register(fork_server.close)
+    return fork_server
+
+
 # -- inside the fork server ------------------------------------------------------------------------------------------
 
 
@@ -128,6 +142,9 @@ def main() -> None:
     """Serve orders until standard input ends. Arguments name functions to call first."""
     for module in _SOON_NEEDED:
         importlib.import_module(module)
+    from cloudtune.data.checks.check_cache import rules_version
+
+    rules_version()  # reads all distributions and much code; children find the result
     for function in sys.argv[1:]:
         named(function)()
     for line in sys.stdin.buffer:

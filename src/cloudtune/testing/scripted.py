@@ -25,6 +25,7 @@ from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal
 from cloudtune.errors import BackendNotInstalled, Conflict, InputError, InvalidRequest, JobNotFound, Problem
 from cloudtune.optional import GenerateOptions, Prompt
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
+from cloudtune.prompts import messages_of
 from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune.testing import translation
 from cloudtune.testing.scripted_options import ScriptedOptions, ScriptedOverrides
@@ -362,9 +363,10 @@ class ScriptedBackend:
         options = options or GenerateOptions()
         model_id = model.base if options.base else model.id
         for prompt in prompts:
-            text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-            body = {"model": model_id, "prompt": text, "max_tokens": options.max_tokens}
-            yield Generation(text=self._ask("generate", body)["text"], finish_reason="stop", model=model_id)
+            turns = [str(turn["content"]) for turn in messages_of(prompt)]
+            body = {"model": model_id, "prompt": turns[-1], "max_tokens": options.max_tokens}
+            text, read = str(self._ask("generate", body)["text"]), len(" ".join(turns).split())
+            yield Generation(text=text, finish_reason="stop", model=model_id, prompt_tokens=read, completion_tokens=1)
 
     def scope(self) -> str:
         """See `Generator`. The key's account and region; they do not change, so they are read once."""

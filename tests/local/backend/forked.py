@@ -7,6 +7,7 @@ one does.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -24,7 +25,8 @@ from cloudtune_trainer.folder import FINAL_STATES, RunFolder, append_line, now, 
 
 ORDERS = "orders"
 INTERRUPTED = {"code": "killed", "message": "received a signal", "hint": "resume it", "interrupted": True}
-POLL_S = 0.002
+POLL_S = 0.01
+_RESET = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1, signal.SIGALRM)
 
 
 class ForkedProcess:
@@ -66,20 +68,26 @@ class ForkedProcess:
 
 def fork(main: Callable[[], int]) -> int:
     """Run the function in a child process with the default signal handlers. Returns its pid."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the test's process has threads
-        pid = os.fork()
-    if pid == 0:
-        _run(main)
-    return pid
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _RESET)  # no signal reaches a handler of this process there
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the test's process has threads
+            pid = os.fork()
+        if pid == 0:
+            _run(main, blocked)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _run(main: Callable[[], int]) -> NoReturn:
+def _run(main: Callable[[], int], blocked: set[signal.Signals]) -> NoReturn:
     code = 1
     try:
+        gc.disable()  # a collection would copy the memory shared with the test's process
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1, signal.SIGALRM):
+        for number in _RESET:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         code = main()
     except BaseException:  # noqa: BLE001 - nothing of the test may run in the child
         traceback.print_exc(file=sys.__stderr__)

@@ -87,13 +87,14 @@ def run_of(ref: JobRef) -> Run:
 
 def wait_until(condition, seconds: float = 30.0, what: str = "it"):
     """The condition's first true value."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.005
     while True:
         found = condition()
         if found:
             return found
         assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.05)
 
 
 def wait_state(backend: LocalBackend, ref: JobRef, *states: str, seconds: float = 30.0) -> JobSnapshot:

@@ -31,10 +31,13 @@ from cloudtune.state import JobRef, JobState
 from cloudtune_local import launch, processes, trainer_process
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
+from cloudtune_local.queue import Queue
 from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import read_json
 
 PATIENCE = 60.0
+MEMORY = Path("/dev/shm")
+"""Where the folders are: nothing here depends on a disk, because a killed process loses no byte it has written."""
 BEFORE_A_SEND = 12
 """About how many points a submission has at which it can be killed."""
 picks = st.integers(0, 3)
@@ -52,7 +55,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="life-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="life-", dir=MEMORY if MEMORY.is_dir() else None))
         (self.folder / "tiny.json").write_text('{"model": {"hidden_size": 8}}')
         rows = [{"prompt": f"What is {n}?", "completion": f"{n}"} for n in range(4)]
         (self.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -227,7 +230,7 @@ class LifeCycle(RuleBasedStateMachine):
     def order(self, job: Job, order: str) -> None:
         """Let the trainer do it, and wait until it has, or its job has ended."""
         run = self.run_of(job)
-        before = (read_json(run.status) or {}).get("updated_at"), checkpoints_of(job.ref)
+        updated, checkpoints = (read_json(run.status) or {}).get("updated_at"), checkpoints_of(job.ref)
         with (run.path / forked.ORDERS).open("a") as file:
             file.write(f"{order}\n")
         ends = order in ("fail", "succeed", "expire")
@@ -235,7 +238,9 @@ class LifeCycle(RuleBasedStateMachine):
         def is_done() -> bool:
             if ends or job.snapshot().has_ended:
                 return job.snapshot().has_ended
-            return ((read_json(run.status) or {}).get("updated_at"), checkpoints_of(job.ref)) != before
+            if order == "checkpoint":
+                return checkpoints_of(job.ref) != checkpoints
+            return (read_json(run.status) or {}).get("updated_at") != updated
 
         wait_until(is_done, PATIENCE, order)
 
@@ -337,3 +342,75 @@ def test_a_damaged_status_is_no_dead_end(life: LifeCycle, content: bytes) -> Non
     job.delete()
     with pytest.raises(JobNotFound):
         job.snapshot()
+
+
+DAMAGE = [b"", b"\0" * 80, b'{"state": "tra', b"\xff{", b"[]", b"{}", b"7"]
+
+
+@pytest.mark.parametrize("file", ["status.json", "worker.json", "job.json", "spec.json", "events.jsonl"])
+def test_damaged_files_leave_a_way_forward(life: LifeCycle, file: str) -> None:
+    """Any file of a run can be empty or damaged after a power cut."""
+    job = life.client.submit(life.spec)
+    wait_until(lambda: job.snapshot().native_state == "loading", PATIENCE)
+    life.order(job, "checkpoint")
+    kill_all(life.folder / "runs")
+    wait_until(lambda: job.snapshot().has_ended, PATIENCE)
+    damaged = life.run_of(job).path / file
+    before = {path: path.read_bytes() for path in life.run_of(job).path.glob("*.json*")}
+    for content in DAMAGE:
+        damaged.write_bytes(content)
+        assert [snapshot.ref for snapshot in life.client.backend().list()] == [job.ref]
+        assert [snapshot.ref for snapshot in life.client.jobs()] == [job.ref]
+        job.events()
+        with contextlib.suppress(InvalidRequest):
+            job.pause()
+        job.cancel()
+        assert job.snapshot().has_ended
+        for path, original in before.items():
+            path.write_bytes(original)
+    damaged.write_bytes(DAMAGE[0])
+    if job.state is JobState.UNKNOWN:
+        job.resume()
+        wait_until(lambda: job.snapshot().has_ended, PATIENCE)
+    child = job.resume()
+    assert child.snapshot().parent == job.ref
+
+
+def test_a_cancelled_job_stays_cancelled_when_its_worker_is_killed(life: LifeCycle) -> None:
+    running = life.client.submit(life.spec)
+    wait_until(lambda: running.snapshot().native_state == "loading", PATIENCE)
+    queued = life.client.submit(life.spec.model_copy(update={"name": "two"}))
+    for job in (queued, running):
+        worker = life.run_of(job).recorded_worker()
+        assert worker is not None
+        os.kill(worker["pid"], signal.SIGSTOP)
+        job.cancel()
+        os.kill(worker["pid"], signal.SIGKILL)
+        wait_until(lambda job=job: job.snapshot().has_ended, PATIENCE)
+        assert job.state is JobState.CANCELLED
+        job.delete()
+    assert Queue(life.folder / "runs").waiting("cpu") == []
+
+
+def test_two_processes_can_delete_at_once(life: LifeCycle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a deletion that was killed halfway is completed later."""
+    job = life.client.submit(life.spec)
+    wait_until(lambda: job.snapshot().native_state == "loading", PATIENCE)
+    life.order(job, "fail")
+    run, backend = life.run_of(job), LocalBackend(Options(root=life.folder / "runs"))
+    left = run.path.parent / launch.ASIDE / "gone.deleted.0"
+    left.mkdir()
+    (left / "weights").touch()
+    others = backend._others
+
+    def delete_first(ref: JobRef) -> Any:
+        LocalBackend(backend.options).delete(ref)
+        return others(ref)
+
+    monkeypatch.setattr(backend, "_others", delete_first)
+    backend.delete(job.ref)
+    for change in (backend.cancel, backend.pause, backend.resume):
+        with pytest.raises(JobNotFound):
+            change(job.ref)
+    life.client.submit(life.spec, again=True)
+    assert not list(left.parent.iterdir())

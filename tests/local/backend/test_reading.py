@@ -68,6 +68,12 @@ def test_a_damaged_run_spoils_no_list(backend, run, ref, root):
     assert "status.json is damaged" in seen["two"].detail
 
 
+def test_a_clock_that_was_set_back_makes_no_negative_usage(backend, run, ref):
+    times = {"started_at": "2026-11-29T12:00:00+00:00", "finished_at": "2026-11-29T11:00:00+00:00"}
+    write_json(run.status, {"state": "succeeded", **times})
+    assert backend.usage(backend.get(ref)).seconds == 0.0
+
+
 def test_other_things_in_the_root_are_no_jobs(backend, run, root):
     (root / "notes.txt").write_text("x")
     (root / "empty").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ ROWS = [
 ]
 ALONE = """
 import json, sys
+assert not [name for name in sys.modules if name.startswith("cloudtune")]
 for name in ("cloudtune", "cloudtune_trainer", "cloudtune_local", "cloudtune_providers", "cloudtune_emulator"):
     sys.modules[name] = None  # importing it fails
 import torch
@@ -121,6 +123,7 @@ def trained(runs: Runs, base: Path, name: str, adapter: dict[str, Any]) -> Path:
     return run.model
 
 
+@pytest.mark.starts_trainer
 @pytest.mark.parametrize("cases", [["chatml"], pytest.param([*CASES], marks=pytest.mark.soak)])
 def test_exports_answer_alone_as_they_answer_here(runs: Runs, tmp_path: Path, cases: list[str]) -> None:
     exported: dict[str, tuple[Path, Path | None]] = {}
@@ -138,8 +141,11 @@ def test_exports_answer_alone_as_they_answer_here(runs: Runs, tmp_path: Path, ca
             export(model, tmp_path / "exports" / f"{case} merged", merged=True)
             exported[f"{case} merged"] = (tmp_path / "exports" / f"{case} merged", None)
     requested = [[str(folder), origin and str(origin)] for folder, origin in exported.values()]
-    command = [sys.executable, "-I", "-c", ALONE, json.dumps(requested), json.dumps(QUESTIONS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
+    command = [sys.executable, script, json.dumps(requested), json.dumps(QUESTIONS)]
+    environment = {**os.environ, "PYTHON_WARM_ALL": "1"}  # transformers is imported there, cloudtune is not
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     alone = json.loads(done.stdout.splitlines()[-1])
     for case, (folder, origin) in exported.items():

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cloudtune.optional import GENERATION_RANGES, GenerateOptions, check_generation
 from cloudtune_trainer import sampling
-from cloudtune_trainer.generate import Model
+from cloudtune_trainer.generate import Model, batches_of
 from cloudtune_trainer.generation_settings import end_where_answers_end, padding_of
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tiny import write_tiny_model
@@ -41,6 +41,38 @@ def test_an_answer_ends_with_the_context(model: Model) -> None:
     assert [answer.prompt_tokens + answer.completion_tokens for answer in answers] == [CONTEXT, CONTEXT]
     *_, streamed = model.stream(prompts[1], max_tokens=100)
     assert streamed == answers[1]
+
+
+WITH_TOOLS = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for turn in messages %}{{ turn.content }}"
+    "{% for call in turn.tool_calls or [] %}{{ call.function.arguments.city }}{% endfor %}{% endfor %}"
+)
+
+
+def test_the_template_shows_tools_or_the_prompt_is_refused(tiny_model: Path) -> None:
+    model = opened(tiny_model)
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"city": "Bonn"}'}}
+    prompt = {
+        "messages": ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}),
+        "tools": ({"type": "function", "function": {"name": "f"}},),
+    }
+    with pytest.raises(TrainingProblem, match="does not show tools") as refused:
+        next(model.generate([prompt], max_tokens=1))
+    assert refused.value.code == "bad_data"
+    model._tokenizer.chat_template = WITH_TOOLS
+    assert model._text(prompt) == '[{"type": "function", "function": {"name": "f"}}]HiBonn'
+
+
+def test_answers_keep_the_order_of_prompts_of_any_length(model: Model) -> None:
+    prompts = [f"{'a' * ((7 * number) % 11)} {number}" for number in range(11)]
+    alone = [next(model.generate([prompt], max_tokens=3)) for prompt in prompts]
+    assert list(model.generate(prompts, max_tokens=3, batch_size=2)) == alone
+
+
+@pytest.mark.parametrize(("size", "max_tokens", "sizes"), [(2, 1, [2, 2, 1]), (9, 1 << 14, [1] * 5), (9, 1, [5])])
+def test_batches_are_limited_in_rows_and_tokens(size: int, max_tokens: int, sizes: list[int]) -> None:
+    rows = [[1] * 500] * 5
+    assert [len(batch) for batch in batches_of(range(5), rows, size, max_tokens)] == sizes
 
 
 def test_prompts_beyond_the_context_are_refused_together(model: Model) -> None:

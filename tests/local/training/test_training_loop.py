@@ -117,6 +117,17 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(runs: Runs) -> N
     assert not same_bits(found[0], found[2])
 
 
+@pytest.mark.parametrize(("native", "said"), [
+    (True, "precision: bf16, because cpu has native bf16 products"),
+    (False, "precision: fp32, because cpu has no native bf16 products"),
+])  # fmt: skip
+def test_the_chosen_precision_is_reported(runs: Runs, monkeypatch: pytest.MonkeyPatch, native: bool, said: str) -> None:
+    monkeypatch.setattr("cloudtune_trainer.devices._cpu_has_bf16", lambda: native)
+    run = runs.make(adapter=LORA, hyperparameters={"max_steps": 1, "precision": "auto"})
+    runs.train(run)
+    assert said in [event["message"] for event in events(run, "message")]
+
+
 def test_early_stopping_keeps_the_best(runs: Runs) -> None:
     run = runs.make(
         rows=sums(8),

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.trainer_pt_utils import LabelSmoother
 
 from cloudtune_trainer import loss as loss_room
 from cloudtune_trainer.loss import summed_cross_entropy, summed_divergence
@@ -32,6 +33,20 @@ def test_it_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch, dtype: torch.d
     assert pieces.grad is not None
     assert pieces.grad.dtype == dtype
     torch.testing.assert_close(pieces.grad, plain.grad, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 100)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.7])
+def test_smoothed_labels_are_those_of_transformers(monkeypatch: pytest.MonkeyPatch, smoothing: float) -> None:
+    monkeypatch.setattr(loss_room, "CELLS", 10 * 101)
+    torch.manual_seed(5)
+    values, targets = torch.randn(23, 101).mul(4), torch.randint(0, 101, (23,))
+    plain, pieces = values.clone().requires_grad_(), values.clone().requires_grad_()
+    expected = LabelSmoother(epsilon=smoothing)({"logits": plain[None]}, targets[None])
+    expected.backward()
+    loss, _ = summed_cross_entropy(pieces, targets, smoothing)
+    (loss / 23).backward()
+    torch.testing.assert_close(loss / 23, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(pieces.grad, plain.grad, rtol=1e-5, atol=1e-8)
 
 
 def test_nothing_to_learn_is_no_loss() -> None:

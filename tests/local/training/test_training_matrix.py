@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from cloudtune.cli.methods import matrix
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_trainer import run_spec
+from cloudtune_trainer import loop, run_spec
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.micro_batches import StepSums, step_gradients
 from cloudtune_trainer.problems import TrainingProblem
 
 from .conftest import Rows, Runs, metrics, sums, texts, write_encoder
@@ -30,6 +33,8 @@ from .test_training_tokens import rows as tagged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cloudtune_trainer.job import Job
 
     Example = Callable[[str, Path], tuple[Rows, dict[str, Any]]]
 
@@ -110,10 +115,32 @@ def test_the_matrix_has_the_trainers_methods_and_adapters(cells: dict[str, dict[
         assert layered == {adapter for adapter, entry in ADAPTERS.items() if entry.in_layers}
 
 
+def step_in_parts(job: Job, samples: Any, sequences: list[tuple[int, ...]]) -> StepSums:
+    """Compute a step at once and in parts: the sums and the gradients are the same."""
+    parameters = [p for group in job.optimizer.param_groups for p in group["params"]]
+    progress, found = job.progress, []
+    for limit in (None, 1, 3):
+        job.optimizer.zero_grad()
+        job.progress = replace(progress, sequences_at_once=limit)
+        sums = step_gradients(job, samples, sequences)
+        found.append((sums, [None if p.grad is None else p.grad.clone() for p in parameters]))
+    job.progress = progress
+    (whole, gradients), *others = found
+    for sums, parts in others:
+        assert (sums.count, sums.tokens) == (whole.count, whole.tokens)
+        assert sums.loss == pytest.approx(whole.loss, rel=1e-6, abs=1e-6)
+        for one, other in zip(gradients, parts, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+    return whole
+
+
 @pytest.mark.parametrize(("method", "adapter"), CELLS)
 def test_a_cell_trains(
-    runs: Runs, cells: dict[str, dict[str, Any]], model: Path, writer: Path, method: str, adapter: str, tmp_path: Path
-) -> None:
+    runs: Runs, cells: dict[str, dict[str, Any]], model: Path, writer: Path, method: str, adapter: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     if ADAPTERS[adapter].quantized:
         pytest.importorskip("bitsandbytes")
     rows, spec = EXAMPLES[method](method, tmp_path)
@@ -121,7 +148,9 @@ def test_a_cell_trains(
         "adapter": {"type": adapter, **SIZES.get(adapter, {})},
         "model": {"source": "folder", "path": str(writer if method == "seq2seq" else model)},
     }
-    spec["hyperparameters"] = {"packing": False, "max_steps": 2, "batch_size": 4, "learning_rate": 1e-2}
+    spec["hyperparameters"] = {"packing": False, "max_steps": 2, "batch_size": 4, "learning_rate": 1e-2,
+                               "dropout": 0.0}  # fmt: skip
+    monkeypatch.setattr(loop, "step_gradients", step_in_parts)
     if cells[method]["adapters"][adapter]["layers"]:
         spec["layers"] = {"freeze_depth": 1, "decay": 0.5, "unfreeze": [{"layers": 1, "share": 0.5}]}
     run = runs.make(rows=rows, **spec)

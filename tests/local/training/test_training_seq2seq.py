@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.trainer_pt_utils import LabelSmoother
 
 from cloudtune_trainer import models
 from cloudtune_trainer.batches import schedule_of
@@ -75,6 +76,22 @@ def test_loss_and_gradient_are_those_of_transformers(
     parts = [task.forward(model, task.collate(samples, part)) for part in ([0, 3, 6], [1], [2, 4, 5])]
     torch.testing.assert_close(sum(part.loss for part in parts), together.loss, rtol=1e-6, atol=0)
     assert sum(part.count for part in parts) == together.count == samples.learnt_tokens
+
+
+def test_smoothed_labels_are_those_of_transformers_in_training_only(families: dict[str, Path]) -> None:
+    place = models.BaseModel(str(families["t5"]))
+    spec = RunSpec(
+        version=2, model=ModelSource(source="folder", path=place.path), data=DataFiles(train="t"), method="seq2seq",
+        label_smoothing=0.2, adapter=Adapter(type="full"), hyperparameters=Hyperparameters(max_length=64),
+    )  # fmt: skip
+    task, tokenizer = task_for(spec), models.load_tokenizer(place)
+    model = task.load_model(place, tokenizer, lambda: rows(4), dtype=torch.float32, weights=None, dropout=0.0)
+    batch = task.collate(task.encode(rows(4), tokenizer), range(4))
+    for is_training, smoothing in ((True, 0.2), (False, 0.0)):
+        model.train(is_training)
+        found = task.forward(model, batch)
+        expected = LabelSmoother(epsilon=smoothing)(model(**batch.inputs, labels=batch.labels), batch.labels)
+        torch.testing.assert_close(found.loss / found.count, expected, rtol=1e-5, atol=0)
 
 
 def test_the_decoder_reads_the_labels_one_place_later(families: dict[str, Path]) -> None:

@@ -75,7 +75,7 @@ def test_what_bears_on_the_verdict_is_in_its_name(
         for one, options in requested:
             known.prepare(one, **options)  # type: ignore[arg-type]
     assert len(passes) == len(requested)
-    monkeypatch.setattr(check_cache, "_rules", lambda: "the rules of another version")
+    monkeypatch.setattr(check_cache, "rules_version", lambda: "the rules of another version")
     known.prepare(data)
     assert len(passes) == len(requested) + 1
 

@@ -12,7 +12,7 @@ from cloudtune.errors import BackendError, InputError
 from cloudtune.evaluation import patterns
 from cloudtune.evaluation.choosing import chosen_metrics
 from cloudtune.evaluation.function_trust import are_functions_trusted, trust_functions
-from cloudtune.evaluation.tool_calls import match
+from cloudtune.evaluation.tool_calls import match, same_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,3 +144,10 @@ def test_other_tool_calls_do_not_match(answer: str) -> None:
 ])  # fmt: skip
 def test_a_row_without_a_call_expects_none(expected: str, answer: str, is_right: bool) -> None:
     assert match(answer, expected) is is_right
+
+
+def test_the_names_of_tools_match_with_any_arguments() -> None:
+    other = json.dumps([OTHER, {"name": "weather", "arguments": {}}])
+    assert (same_names(other, json.dumps([CALL, OTHER])), match(other, json.dumps([CALL, OTHER]))) == (True, False)
+    assert not same_names(json.dumps([CALL, CALL]), json.dumps(CALL))
+    assert not same_names('[{"name": 5}]', "no call")

@@ -176,12 +176,14 @@ def test_the_best_of_several_right_answers_counts(answer: str, right: str, f1: f
 
 RIGHT: dict[str, str] = {
     "labels": "yes", "numbers": "5", "json": '{"a": 1}', "text": "some words", "answers": '["a"]', "tags": '["X","Y"]',
-    "entities": '["B-X","O"]',
+    "entities": '["B-X","O"]', "tools": '<tool_call>{"name": "f", "arguments": {}}</tool_call>',
 }  # fmt: skip
 HOSTILE = ["5", '"x"', "[[1]]", "[1]", '["O", 5]', "{}", '{"0": "O"}', "null", "true", "", "\ud800", "[" * 9999, "nan"]
 
 
-@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if not metric.of_scores])
+@pytest.mark.parametrize(
+    "name", [name for name, metric in METRICS.items() if not (metric.of_scores or metric.of_likelihoods)]
+)
 @pytest.mark.parametrize("answer", HOSTILE, ids=repr)
 def test_any_answer_has_a_value(name: str, answer: str) -> None:
     for task in METRICS[name].tasks:

@@ -12,6 +12,7 @@ from cloudtune.errors import DataError, InputError
 from cloudtune.evaluation.contamination import overlap, places_text
 from cloudtune.evaluation.prepared import is_regression
 from cloudtune.evaluation.rows import examples_of, group_names, read_rows, with_examples
+from cloudtune.prompts import ToolPrompt
 from cloudtune.spec import Data, JobSpec, MixedIn, Source
 
 if TYPE_CHECKING:
@@ -38,6 +39,27 @@ def test_a_row_is_a_prompt_and_its_last_answer(
 ) -> None:
     _, (found,) = read_rows(source(tmp_path, "test.jsonl", [row]))
     assert (found.prompt, found.expected, found.line) == (prompt, expected, 1)
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+CALLS = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}]
+
+
+def test_a_row_with_tools_has_their_calls_as_its_answer(tmp_path: Path) -> None:
+    called = {"role": "assistant", "content": None, "tool_calls": CALLS}
+    result = {"role": "tool", "content": "Sunny.", "tool_call_id": "1"}
+    rows: list[dict[str, object]] = [
+        {"messages": [USER, called], "tools": [TOOL]},
+        {"messages": [USER, called, result, {"role": "assistant", "content": "Sun."}], "tools": [TOOL]},
+    ]
+    _, (first, second) = read_rows(source(tmp_path, "test.jsonl", rows))
+    answer = '<tool_call>\n{"name":"weather","arguments":{"city":"Bonn"}}\n</tool_call>'
+    assert (first.expected, second.expected) == (answer, "Sun.")
+    assert first.prompt == ToolPrompt(messages=(USER,), tools=(TOOL,))
+    assert second.prompt == ToolPrompt(messages=(USER, called | {"content": ""}, result), tools=(TOOL,))
+    assert first.prompt_text == "Hi?\n(tools: weather)"
+    with pytest.raises(DataError, match="calls a tool, and the row has no tools"):
+        read_rows(source(tmp_path, "bad.jsonl", [{"messages": [USER, called]}]))
 
 
 def test_rows_with_several_labels_are_refused(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _key(
     except OSError:
         return None
     document: dict[str, Any] = {
-        "rules": _rules(), "data": data.model_dump(mode="json"), "content": content, "method": method,
+        "rules": rules_version(), "data": data.model_dump(mode="json"), "content": content, "method": method,
         "problem": problem, "limit": limit, "tokenizer": tokenizer,
         "target": target._asdict() if target is not None else None,
     }  # fmt: skip
@@ -167,8 +167,8 @@ def _hash(path: File) -> str:
 
 
 @cache
-def _rules() -> str:
-    """The version of the rules: a hash of the code that reads, checks and writes rows, that of plugins included."""
+def rules_version() -> str:
+    """A hash of the code that reads, checks and writes rows, that of plugins included."""
     found = hashlib.sha256()
     plugins = FORMATS.code() | ROW_KINDS.code() | TOKENIZERS.code()
     for file in sorted({*Path(__file__).parents[1].rglob("*.py"), *plugins}):

@@ -11,7 +11,7 @@ from cloudtune.capability_check import row_rules
 from cloudtune.client import Client
 from cloudtune.data import prepare
 from cloudtune.plan import PlanRequest
-from cloudtune.testing.fork_server import ForkServer, Order, Outcome
+from cloudtune.testing.fork_server import ForkServer, Order, Outcome, shared_fork_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,12 +62,10 @@ class Harness:
         """A client with its own ledger."""
         return Client(backend, ledger=ledger_url(world), clock=world.clock)
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def fork_server(cls) -> Iterator[ForkServer]:
+    @pytest.fixture
+    def fork_server(self) -> ForkServer:
         """Fresh processes."""
-        with ForkServer(warm_up=cls.warm_up) as fork_server:
-            yield fork_server
+        return shared_fork_server(tuple(self.warm_up))
 
     @pytest.fixture(autouse=True)
     def _excuse(self, request: pytest.FixtureRequest, world: World, backend: Backend) -> None:

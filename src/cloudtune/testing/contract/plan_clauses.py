@@ -30,7 +30,7 @@ from cloudtune.testing.contract.harness import (
     untouched,
 )
 from cloudtune.testing.contract.no_io import no_io
-from cloudtune.testing.fork_server import ForkServer, Order
+from cloudtune.testing.fork_server import Order, shared_fork_server
 from cloudtune.testing.world import Recipe
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cloudtune.client import Client
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
+    from cloudtune.testing.fork_server import ForkServer
     from cloudtune.testing.world import World
 
 
@@ -211,11 +212,10 @@ class PlanClauses(Harness):
     def test_18_a_missing_package_is_named(self, world: World) -> None:
         """18: without its packages nothing is made, and the error has the pip line."""
         hidden = {"modules": list(world.sdk_modules)}
-        with ForkServer() as fork_server:  # a new one, which has imported nothing of the back end
-            outcome = ask(
-                fork_server, world, "submit", spec=world.spec(), prepare="cloudtune.testing.contract.children:hide",
-                prepare_with=hidden,
-            )  # fmt: skip
+        outcome = ask(
+            shared_fork_server(bare=True), world, "submit", spec=world.spec(),
+            prepare="cloudtune.testing.contract.children:hide", prepare_with=hidden,
+        )  # fmt: skip
         assert outcome.raised() == "BackendNotInstalled", outcome.error
         assert outcome.error is not None
         assert "pip install" in outcome.error["message"]

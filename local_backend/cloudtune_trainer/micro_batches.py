@@ -1,0 +1,172 @@
+"""The gradients of one optimizer step, computed in parts (micro-batches).
+
+After an out-of-memory error, the step is computed again in smaller parts. The loss and the gradients stay the same,
+because a part's loss is a sum that is divided by the count of the whole step.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from cloudtune_trainer.batches import parts_of
+from cloudtune_trainer.meters import added
+from cloudtune_trainer.problems import TrainingProblem, recognized
+from cloudtune_trainer.tasks.task import ComparesRows, UsesStepMean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from cloudtune_trainer.job import Job
+
+_HINT = "Use a smaller max_length, gradient_checkpointing, or an adapter instead of full training."
+
+
+class StepSums(NamedTuple):
+    """The sums of one optimizer step over all processes."""
+
+    loss: float
+    metric_sums: list[float]
+    count: int
+    tokens: int
+
+
+def step_gradients(job: Job, samples: Any, sequences: Sequence[tuple[int, ...]]) -> StepSums:
+    """Compute the gradients of these sequences. Raises ``out_of_memory`` if a single sequence does not fit."""
+    devices = job.devices
+    own = devices.share(sequences)
+    batches = _batches(job, samples, own)
+    count = devices.total(sum(batch.count for batch in batches))
+    is_prepared = False
+    while True:
+        sums = None
+        with smaller_if_needed(job, _largest(job, own)):
+            if not is_prepared:
+                set_step_mean(job, batches)
+                set_step_rows(job, batches, alone=len(batches) == 1)
+                # several processes prepare together, and the result does not depend on the parts
+                is_prepared = devices.world > 1
+            sums = _sums(job, batches, count)
+        if sums is not None:
+            loss, metric_sums = sums
+            break
+        job.optimizer.zero_grad(set_to_none=True)
+        batches = _batches(job, samples, own)
+    loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
+    return StepSums(loss, metric_sums, count, int(tokens))
+
+
+@contextmanager
+def smaller_if_needed(job: Job, largest: int) -> Iterator[None]:
+    """Halve the number of sequences at once if this block runs out of memory. The caller then runs it again.
+
+    Raises:
+        TrainingProblem: ``out_of_memory``, if ``largest``, the present number, is 1.
+
+    """
+    try:
+        yield
+    except Exception as error:
+        problem = recognized(error)
+        if problem is None or problem is error or problem.code != "out_of_memory":
+            raise
+        step = job.progress.step + 1
+        if largest == 1:
+            what = f"{problem.message} (step {step}, with a single sequence at once)"
+            raise TrainingProblem("out_of_memory", what, _HINT) from error
+        message = problem.message
+    else:
+        return
+    # the error, which holds the tensors of the failed part, is gone here
+    job.progress = replace(job.progress, sequences_at_once=largest // 2)
+    gc.collect()
+    if job.devices.device.type == "cuda":
+        torch.cuda.empty_cache()
+    job.report.warning(
+        f"step {step} computes at most {largest // 2} sequences at once instead of {largest}, because of {message}; "
+        f"the batch of {job.spec.hyperparameters.batch_size} and its gradient stay the same",
+        step=step, sequences_at_once=largest // 2,
+    )  # fmt: skip
+
+
+def at_once(job: Job) -> int:
+    """The largest number of sequences that one process computes at once."""
+    hyper = job.spec.hyperparameters
+    usual = max(1, hyper.batch_size // hyper.gradient_accumulation_steps)
+    return min(usual, job.progress.sequences_at_once or usual)
+
+
+def _batches(job: Job, samples: Any, own: Sequence[tuple[int, ...]]) -> list[Any]:
+    parts = parts_of(own, _parts(job, own))
+    return [job.task.collate(samples, [i for sequence in part for i in sequence]) for part in parts]
+
+
+def _parts(job: Job, own: Sequence[Any]) -> int:
+    usual, limit = job.spec.hyperparameters.gradient_accumulation_steps, job.progress.sequences_at_once
+    return usual if limit is None else max(usual, -(-len(own) // limit))
+
+
+def _largest(job: Job, own: Sequence[Any]) -> int:
+    return max((len(part) for part in parts_of(own, _parts(job, own))), default=1)
+
+
+def _sums(job: Job, batches: Sequence[Any], count: int) -> tuple[float, list[float]]:
+    """The sums of the loss and of the metrics in this process; adds the gradients."""
+    loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
+    for batch in batches:
+        with job.devices.autocast():
+            sums = job.task.forward(job.model, batch.to(job.devices.device))
+        # the mean is over all tokens, or pairs, of the step, so that its parts add up to one large batch
+        job.devices.backward(sums.loss / count)
+        loss += sums.loss.item()
+        metric_sums = added(metric_sums, sums.metric_sums.tolist())
+    return loss, metric_sums
+
+
+def set_step_rows(job: Job, batches: Iterable[Any], *, alone: bool) -> None:
+    """Give the task the values of all rows of these batches, if its loss compares them.
+
+    ``alone``: this process has one batch. In the only process, its forward pass has all rows.
+    """
+    task, devices, was_training = job.task, job.devices, job.model.training
+    if not isinstance(task, ComparesRows):
+        return
+    if alone and devices.world == 1:
+        task.set_step(None, devices.device)
+        return
+    found: list[torch.Tensor] = []
+    job.model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                with devices.autocast():
+                    found.append(task.row_values_of(job.model, batch.to(devices.device)))
+    finally:
+        job.model.train(was_training)
+    # a process without rows learns from the others how many values a row has
+    values, processes = devices.totals(found[0].shape[1] if found else 0, bool(found))
+    own = [torch.zeros(0, round(values / processes), dtype=torch.float64), *found]
+    task.set_step(devices.rows(torch.cat(own)), devices.device)
+
+
+def set_step_mean(job: Job, batches: Iterable[Any]) -> None:
+    """Compute the mean that the task's loss needs, if it needs one, over these batches of all processes."""
+    task, devices, was_training = job.task, job.devices, job.model.training
+    if not isinstance(task, UsesStepMean):
+        return
+    total, count = 0.0, 0
+    job.model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                with devices.autocast():
+                    total += task.step_sum(job.model, batch.to(devices.device)).item()
+                count += batch.count
+    finally:
+        job.model.train(was_training)
+    total, everywhere = devices.totals(total, count)
+    task.step_mean = total / max(1.0, everywhere)

@@ -1,0 +1,261 @@
+"""A search over a scripted vendor: what it chooses, spends, prunes, and what is left after a kill."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+from tests.unit.tuning.learning import Learning
+
+from cloudtune.client import Client
+from cloudtune.errors import JobFailed, PolicyRefused, Problem, SpecError
+from cloudtune.spec import JobSpec
+from cloudtune.spec_tune import Tune
+from cloudtune.state import JobRef
+from cloudtune.testing import Script
+from cloudtune.testing.scripted_options import ScriptedOptions
+from cloudtune.testing.scripted_world import KEY, ScriptedWorld
+from cloudtune.tuning.result import TuneResult
+from cloudtune.tuning.sampler import Sampler
+from cloudtune.tuning.study import TuneUpdate
+
+pytest.importorskip("optuna")
+SPACE = {
+    "hyperparameters.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True},
+    "hyperparameters.batch_size": [4, 8, 16],
+}
+ORIGINAL = {"learning_rate": 1e-5, "batch_size": 16}
+
+
+class Killed(BaseException):
+    """The process of the search ends here."""
+
+
+class Scene:
+    def __init__(self, root: Path) -> None:
+        root.mkdir(exist_ok=True)
+        self.world = ScriptedWorld(root)
+        self.vendor = self.world.vendor
+        self.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=2.0, steps=3, stop_s=1.0))
+        self.trace: list[str] = []
+
+    def client(self, kill_at: int | None = None, **options: Any) -> Client:
+        """A client of a process that is killed at that point."""
+        points = iter(range(1 << 30))
+
+        def trace(name: str) -> None:
+            self.trace.append(name)
+            if next(points) == kill_at:
+                raise Killed(name)
+
+        backend = Learning(ScriptedOptions(api_key=SecretStr(KEY), **options), vendor=self.vendor)
+        return Client(backend, ledger=f"sqlite:///{self.world.root}/ledger.db", clock=self.world.clock, trace=trace)
+
+    def tune(self, **tune: Any) -> Tune:
+        return Tune.model_validate({"parameters": SPACE, **tune})
+
+    def spec(self, **tune: Any) -> JobSpec:
+        tune = {"parameters": SPACE, "trials": 8, "seeds": 1, **tune}
+        return self.world.spec(with_validation=True, hyperparameters=ORIGINAL, tune=tune)
+
+
+@pytest.fixture
+def scene(memory_path: Path) -> Scene:
+    return Scene(memory_path)
+
+
+def numbers(vendor: Any) -> Counter[str]:
+    """How many jobs the vendor has of each trial."""
+    return Counter(vendor.body(job)["name"].rpartition("-")[0] for job in vendor.jobs())
+
+
+def choices(found: TuneResult) -> list[Any]:
+    return [(one.name, one.parameters, one.outcome.state, one.outcome.value) for one in found.trials if one.outcome]
+
+
+def test_a_search_finds_better_parameters(scene: Scene) -> None:
+    updates: list[TuneUpdate] = []
+    found = scene.client().tune(scene.spec(), on_update=updates.append)
+    assert [one.number for one in found.trials] == list(range(8))
+    assert found.trials[0].parameters == {f"hyperparameters.{name}": value for name, value in ORIGINAL.items()}
+    values = [one.outcome.value for one in found.trials if one.outcome and one.outcome.state == "complete"]
+    assert found.best.outcome is not None
+    assert found.best.outcome.value == min(value for value in values if value is not None)
+    assert found.best.number > 0
+    assert [(one.number, one.rerun) for one in found.reruns] == [(0, 1), (found.best.number, 1)]
+    assert set(numbers(scene.vendor).values()) == {1}
+    assert found.spec["hyperparameters"]["learning_rate"] == found.best.parameters["hyperparameters.learning_rate"]
+    assert "tune" not in found.spec
+    assert [update.what for update in updates].count("ended") == 10
+
+
+def test_a_killed_search_continues_as_if_nothing_happened(scene: Scene, tmp_path_factory: Any) -> None:
+    whole = scene.client().tune(scene.spec(trials=7, seeds=0, seed=1))
+    points = len(scene.trace)
+    other = Scene(scene.world.root / "other")
+    found = None
+    for kill_at in [*range(0, points, 17), None]:
+        with suppress(Killed):
+            found = other.client(kill_at).tune(other.spec(trials=7, seeds=0, seed=1))
+    assert found is not None
+    assert choices(found) == choices(whole)
+    assert len(other.vendor.jobs()) == 7
+    assert {other.vendor.status(job).word for job in other.vendor.jobs()} <= {"Completed", "Stopped"}
+
+
+# -- the budget ------------------------------------------------------------------------------------------------------
+
+
+def spent(client: Client) -> float:
+    """What the ledger has recorded for all jobs."""
+    costs = [one.actual.usd for one in client.costs() if one.actual is not None]
+    return sum(cost for cost in costs if cost is not None)
+
+
+def test_a_search_stops_before_it_exceeds_its_cost(scene: Scene) -> None:
+    client = scene.client(usd_per_hour=3600.0)  # 1 USD for a second
+    found = client.tune(scene.spec(max_cost_usd=60.0, seeds=1, prune=False))
+    assert 0 < spent(client) <= 60.0
+    assert found.cost_usd == pytest.approx(spent(client))
+    assert 2 <= len(found.trials) < 8
+    assert "tune.max_cost_usd" in found.notes[0]
+    assert len(found.reruns) == 2, "money was left for the final trainings"
+    more = client.tune(scene.spec(max_cost_usd=80.0, seeds=1, prune=False))
+    assert choices(more)[: len(found.trials)] == choices(found), "a higher budget continues the same search"
+    assert len(more.trials) > len(found.trials)
+
+
+def test_parallel_trials_share_what_the_budget_has_left(scene: Scene) -> None:
+    client = scene.client(usd_per_hour=3600.0)
+    client.tune(scene.spec(max_cost_usd=60.0, seeds=0, prune=False, parallel=4))
+    limits = [attempt.plan.spec["limits"]["max_cost_usd"] for attempt in client.ledger.attempts()][::-1]
+    assert sum(limits[:4]) <= 60.0
+    assert spent(client) <= 60.0
+
+
+def test_a_budget_below_one_trial_starts_nothing(scene: Scene) -> None:
+    client = scene.client()
+    with pytest.raises(PolicyRefused, match="cannot be kept, because"):
+        client.tune(scene.spec(max_cost_usd=1.0))
+    assert scene.vendor.jobs() == []
+    assert client.tune(scene.spec(max_cost_usd=1.0, trials=1), accept_unknown_cost=True).trials
+
+
+def test_jobs_are_cancelled_when_the_time_is_over(scene: Scene) -> None:
+    found = scene.client().tune(scene.spec(max_time=20.0, seeds=0, parallel=2))
+    assert found.seconds < 40
+    assert len(found.trials) < 8
+    assert "tune.max_time" in found.notes[0]
+    assert {scene.vendor.status(job).word for job in scene.vendor.jobs()} <= {"Completed", "Stopped"}
+
+
+# -- pruning and failures --------------------------------------------------------------------------------------------
+
+
+def test_a_trial_worse_than_the_median_is_cancelled(scene: Scene) -> None:
+    scene.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=9.0, steps=3, stop_s=1.0))
+    found = scene.client().tune(scene.spec(trials=8, seeds=0, seed=1))
+    pruned = [one.outcome for one in found.trials if one.outcome and one.outcome.state == "pruned"]
+    assert pruned
+    assert all(one.ref and scene.vendor.status(JobRef.parse(one.ref).id).word == "Stopped" for one in pruned)
+    assert all(len(one.curve) < 3 and one.value == one.curve[-1][1] for one in pruned)
+    worst = [(1, 1e9)]
+    assert [Sampler(scene.tune(prune=prune)).pruned_at(found.trials, worst, 0) for prune in (True, False)] == [0, None]
+
+
+def test_a_search_whose_first_trials_fail_is_not_continued(scene: Scene) -> None:
+    scene.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=1.0, steps=2, fails="out of memory"))
+    with pytest.raises(JobFailed, match="all trials have failed: out of memory"):
+        scene.client().tune(scene.spec())
+    assert len(scene.vendor.jobs()) == 3
+
+
+def test_trials_that_the_back_end_refuses_count_as_failed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: Learning, spec: JobSpec) -> list[Problem]:
+        is_wild = spec.hyperparameters.batch_size == 4 and spec.hyperparameters.learning_rate == 1e-3
+        return [Problem(code="wild", message="too wild")] if is_wild else []
+
+    monkeypatch.setattr(Learning, "check", check)
+    space = {"hyperparameters.learning_rate": [1e-4, 1e-3], "hyperparameters.batch_size": [4, 8]}
+    found = scene.client().tune(scene.spec(parameters=space, trials=9, seeds=0))
+    refused = [one.outcome for one in found.trials if one.outcome and one.outcome.state == "failed"]
+    assert {(one.message, one.ref) for one in refused} == {("refused: too wild", None)}
+    assert len(scene.vendor.jobs()) == 9 - len(refused)
+
+
+def test_a_metric_that_no_job_reports_is_an_error(scene: Scene) -> None:
+    with pytest.raises(JobFailed, match="reports no 'macro_f2' on validation rows"):
+        scene.client().tune(scene.spec(metric="macro_f2"))
+
+
+# -- what is refused before anything starts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"hyperparameters.learning_rat": [1e-4, 1e-3]}, "no field hyperparameters.learning_rat"),
+        ({"hyperparameters.learning_rate": [1e-4, -1.0]}, "-1.0 is not valid"),
+        ({"hyperparameters.learning_rate": {"low": 1e-4, "high": 2.0}}, "2.0 is refused: 2 is too large"),
+        ({"adapter.type": ["lora", "prefix"]}, "'prefix' is refused"),
+        ({"data.train": ["a.jsonl", "b.jsonl"]}, "data.train cannot be tuned"),
+        ({"name": ["a", "b"]}, "name cannot be tuned"),
+        ({"tune.trials": [1, 2]}, "tune.trials cannot be tuned"),
+    ],
+)
+def test_values_that_a_job_cannot_have_are_refused(scene: Scene, parameters: dict[str, Any], message: str) -> None:
+    also = {"hyperparameters.max_length": [8, "x"]}
+    with pytest.raises(SpecError) as caught:
+        scene.client().tune(scene.spec(parameters={**parameters, **also}))
+    assert [one.field for one in caught.value.problems] == [f"tune.parameters.{path}" for path in (*parameters, *also)]
+    assert message in caught.value.problems[0].message
+    assert scene.vendor.jobs() == []
+
+
+def test_a_search_needs_validation_rows_and_a_space(scene: Scene) -> None:
+    with pytest.raises(SpecError, match=r"measured on validation rows, and the spec has none"):
+        scene.client().tune(scene.world.spec(tune={"parameters": SPACE}))
+    with pytest.raises(SpecError, match="no section tune"):
+        scene.client().tune(scene.world.spec(with_validation=True))
+
+
+@pytest.mark.parametrize(
+    "tune",
+    [
+        {"parameters": {}},
+        {"parameters": {"seed": [1]}},
+        {"parameters": {"seed": [1, 1]}},
+        {"parameters": {"seed": {"low": 3, "high": 3}}},
+        {"parameters": {"seed": {"low": 0, "high": 3, "log": True}}},
+        {"parameters": {"seed": {"low": 0}}},
+        {"parameters": {"seed": [1, 2]}, "trials": 0},
+        {"parameters": {"seed": [1, 2]}, "max_time": "soon"},
+    ],
+)
+def test_a_section_that_makes_no_sense_is_refused(scene: Scene, tune: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        scene.world.spec(tune=tune)
+
+
+# -- one search, several processes -----------------------------------------------------------------------------------
+
+
+def test_two_processes_share_one_search(scene: Scene) -> None:
+    clients = [scene.client(), scene.client()]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda client: client.tune(scene.spec(trials=6, seeds=1, parallel=2)), clients)
+    assert choices(one) == choices(other)
+    assert len(scene.vendor.jobs()) == len(one.trials) + len(one.reruns)
+
+
+def test_a_plan_says_that_a_single_job_does_not_search(scene: Scene) -> None:
+    client = scene.client()
+    spec = scene.spec()
+    plan = client.plan(spec)
+    assert [one.code for one in plan.warnings if one.field == "tune"] == ["not_tuned"]
+    assert plan.key == client.plan(spec.model_copy(update={"tune": None})).key, "the search is not part of the job"

@@ -133,7 +133,7 @@ def test_a_first_line_of_data_has_a_remedy(cells: list[str], fix: str | None) ->
 
 def test_two_keys_are_not_mapped_to_one_name() -> None:
     row = {"completion": "c", "promt": "a", "prompr": "b"}
-    assert _rename(row, KINDS["prompt"]) is None
+    assert _rename(row, KINDS["prompt_completion"]) is None
 
 
 def test_keys_that_decide_the_kind_of_a_row() -> None:

@@ -102,13 +102,19 @@ def changed_code(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeT
     if old != new and old.co_flags & inspect.CO_OPTIMIZED:
         yield old, new
     pairs = [[one for one in code.co_consts if isinstance(one, CodeType)] for code in (old, new)]
-    for was, now in zip(*pairs, strict=True):
-        yield from changed_code(was, now)
+    if len(pairs[0]) == len(pairs[1]):  # the compiler removes what a constant condition excludes
+        for was, now in zip(*pairs, strict=True):
+            yield from changed_code(was, now)
 
 
 def place(code: CodeType) -> str:
     """The name of a function's code in the record of calls."""
     return f"{Path(code.co_filename).relative_to(PACKAGE)}:{code.co_qualname}"
+
+
+def key(about: dict[str, Any]) -> tuple[str, int, str]:
+    """Which mutant a verdict is about. It is another one when the line has changed."""
+    return about["file"], about["index"], about["source"]
 
 
 class Log:
@@ -183,10 +189,13 @@ class Run:
         for line in self.calls.read():
             for name in line["places"] if line["test"] in items and line["seconds"] < self.options.longest else ():
                 tests.setdefault(name, []).append((line["seconds"], line["test"]))
-        verdicts = {(line["file"], line["index"]): line["verdict"] for line in self.verdicts.read()}
+        verdicts = {key(line): line["verdict"] for line in self.verdicts.read()}
         chosen = [(file, index) for file in sorted(PACKAGE.rglob("*.py"))
                   if any(str(file.relative_to(PACKAGE)).startswith(part) for part in self.options.only)
                   for index in range(len(list(faults(ast.parse(file.read_text())))))]  # fmt: skip
+        if self.options.survivors:
+            survived = {one[:2] for one, verdict in verdicts.items() if verdict == "survived"}
+            chosen = [one for one in chosen if (str(one[0].relative_to(PACKAGE)), one[1]) in survived]
         random.Random(self.options.seed).shuffle(chosen)
         todo, found, without = [], 0, 0
         for file, index in chosen:
@@ -200,11 +209,10 @@ class Run:
             if not pairs:
                 continue
             names = [name for _, name in sorted(tests.get(place(pairs[-1][0]), ()))]
-            name = str(file.relative_to(PACKAGE))
             found, without = found + bool(names), without + (not names)
-            if names and verdicts.get((name, index)) in ((None, "survived") if self.options.survivors else (None,)):
-                about = {"file": name, "index": index, "line": line, "kind": kind,
-                         "source": source.splitlines()[line - 1].strip()}  # fmt: skip
+            about = {"file": str(file.relative_to(PACKAGE)), "index": index, "line": line, "kind": kind,
+                     "source": source.splitlines()[line - 1].strip()}  # fmt: skip
+            if names and verdicts.get(key(about)) == ("survived" if self.options.survivors else None):
                 todo.append((about, dict(pairs), [items[one] for one in names]))
         return todo, without
 
@@ -230,7 +238,7 @@ class Run:
 
     def show(self, without: int) -> None:
         """Print the survivors and the share that was noticed."""
-        last = {(line["file"], line["index"]): line for line in self.verdicts.read()}
+        last = {key(line): line for line in self.verdicts.read()}
         survivors = [line for line in last.values() if line["verdict"] == "survived"]
         for one in sorted(survivors, key=lambda line: (line["file"], line["line"])):
             text = f"{one['file']}:{one['line']}: {one['kind']}: {one['source']} ({one['ran']} of {one['tests']} tests)"
@@ -300,7 +308,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="mutants, chosen by the seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[""], help="files or folders of the package, e.g. checks read")
-    parser.add_argument("--survivors", action="store_true", help="also run again those that no test noticed before")
+    parser.add_argument("--survivors", action="store_true", help="only run those again that no test noticed")
     parser.add_argument("--longest", type=float, default=4, help="seconds of CPU for the tests of a mutant")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     options = parser.parse_args()

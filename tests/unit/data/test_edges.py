@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import tokenizers
 
 from cloudtune.data.checks.preparing import _larger
 from cloudtune.data.checks.tokens import TokenCounter
-from cloudtune.data.conversation_rules import unmatched_calls
+from cloudtune.data.conversation_rules import not_alternating, unmatched_calls
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.blocks import Block, _skip_line
-from cloudtune.data.read.explain import _rename
+from cloudtune.data.read.explain import _rename, headerless
 from cloudtune.data.read.kinds_other import KINDS, deciding, kind_named
 from cloudtune.data.read.tables import MAX_COLUMNS, _good_header
 from cloudtune.data.records import Chat, Message, Text
 from cloudtune.data.report import check
-from cloudtune.data.write.dropped_features import _last_turns
+from cloudtune.data.write.dropped_features import _joined, _last_turns
 from cloudtune.data.write.preview import html_page, view
 
 if TYPE_CHECKING:
@@ -100,9 +100,40 @@ def test_special_tokens_and_padding_are_not_learnt(tmp_path: Path) -> None:
     assert [(span.start, span.end, span.learnt) for span in spans] == [(0, 0, False), (0, 1, True), (2, 3, True)]
 
 
+def test_turns_of_one_role_are_joined_if_they_are_texts() -> None:
+    plain, weighted = Message("user", "a"), Message("user", "b", weight=0)
+    assert _joined(plain, Message("user", "b")) == Message("user", "a\n\nb")
+    for one, other in ((plain, weighted), (weighted, plain)):
+        with pytest.raises(ValueError, match="plain text"):
+            _joined(one, other)
+
+
+@pytest.mark.parametrize(
+    ("roles", "wrong"),
+    [("user assistant user assistant", []), ("user assistant tool tool user", []), ("system user", []),
+     ("user assistant assistant", ["messages[2].role"]), ("user tool", ["messages[1].role"]),
+     ("user system", ["messages[1].role"]), ("assistant", ["messages[0].role"])],
+)  # fmt: skip
+def test_turns_that_do_not_alternate(roles: str, wrong: list[str]) -> None:
+    turns: list[Any] = [Message(cast("Any", role), "a") for role in roles.split()]
+    assert [field for field, _ in not_alternating(Chat(turns))] == wrong
+
+
+@pytest.mark.parametrize(
+    ("cells", "fix"),
+    [(["Is it?"], "text"), (["Is it?", "yes"], "prompt,completion"), (["Is it?", "yes", "no"], None),
+     (["a" * 61], "text"), (["a b c d e f"], "text")],
+)  # fmt: skip
+def test_a_first_line_of_data_has_a_remedy(cells: list[str], fix: str | None) -> None:
+    problem = headerless(cells)
+    assert problem is not None
+    assert (problem.fix or "").partition("such as ")[2] == (fix or "")
+    assert headerless(["a" * 60, "a b c d e", "yes"]) is None
+
+
 def test_two_keys_are_not_mapped_to_one_name() -> None:
     row = {"completion": "c", "promt": "a", "prompr": "b"}
-    assert _rename(row, KINDS["prompt"]) is None
+    assert _rename(row, KINDS["prompt_completion"]) is None
 
 
 def test_keys_that_decide_the_kind_of_a_row() -> None:

@@ -51,7 +51,8 @@ class Scene:
 
         def trace(name: str) -> None:
             self.trace.append(name)
-            if next(points) == kill_at:
+            # A process that dies with a lease frees it; this one lives on, so it is not killed right after a claim.
+            if next(points) == kill_at and not name.startswith("ledger after claim"):
                 raise Killed(name)
 
         backend = Learning(ScriptedOptions(api_key=SecretStr(KEY), **options), vendor=self.vendor)
@@ -108,7 +109,7 @@ def test_a_killed_search_continues_as_if_nothing_happened(
     calm, killed = (Scene(memory_path / name, personality) for name in ("calm", "killed"))
     whole = calm.client().tune(calm.spec(trials=trials, seeds=0, seed=1))
     found = None
-    for kill_at in [*range(0, len(calm.trace), len(calm.trace) // kills + 1), None]:
+    for kill_at in [*range(0, len(calm.trace), len(calm.trace) // kills), None]:
         with suppress(Killed):
             found = killed.client(kill_at).tune(killed.spec(trials=trials, seeds=0, seed=1))
     assert found is not None

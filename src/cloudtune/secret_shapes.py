@@ -73,8 +73,12 @@ TOKENS = (
     _token(r"\b(?:xai|pplx)-[A-Za-z0-9]{30,}", "xai-", "pplx-"),
     # Client secrets of Entra
     _token(r"\b[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}", "Q~"),
-    # JSON web tokens; the text before one is none of its characters, so that no part is scanned twice
-    _token(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}", "eyJ"),
+    # JSON web tokens, also after a prefix such as `token-`. Each run of their characters is searched for `eyJ` once.
+    _token(
+        r"(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?(?<![A-Za-z0-9_])eyJ)"
+        r"[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}",
+        "eyJ",
+    ),
     _token(
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?s:.*?)"
         r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",

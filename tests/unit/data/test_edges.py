@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import tokenizers
 
+from cloudtune.data.checks.measuring import _one_by_one
 from cloudtune.data.checks.preparing import _larger
 from cloudtune.data.checks.tokens import TokenCounter
 from cloudtune.data.conversation_rules import not_alternating, unmatched_calls
+from cloudtune.data.places import Located
 from cloudtune.data.problem_list import Faults
+from cloudtune.data.read.arrow import dataset_files
 from cloudtune.data.read.blocks import Block, _skip_line
 from cloudtune.data.read.explain import _rename, headerless
 from cloudtune.data.read.kinds_other import KINDS, deciding, kind_named
+from cloudtune.data.read.reading import read
 from cloudtune.data.read.tables import MAX_COLUMNS, _good_header
-from cloudtune.data.records import Chat, Message, Text
+from cloudtune.data.records import Chat, ImagePart, ImageUrl, Message, Preference, Text, TextPart
 from cloudtune.data.report import check
-from cloudtune.data.write.dropped_features import _joined, _last_turns
+from cloudtune.data.write.dropped_features import ALL, _joined, _last_turns, without
+from cloudtune.data.write.formats import Format
 from cloudtune.data.write.preview import html_page, view
+from cloudtune.spec import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,3 +146,65 @@ def test_keys_that_decide_the_kind_of_a_row() -> None:
     """A reference answer makes a row an item; an item may have fields of its own."""
     for name in KINDS:
         assert ("ground_truth" in deciding(name)) == (not kind_named(name).keeps_extra)
+
+
+def test_images_of_users_stay_if_those_of_results_are_lost() -> None:
+    parts: list[Any] = [TextPart("a"), ImagePart(ImageUrl("https://example.com/a.png"))]
+    asked, result, answer = Message("user", parts), Message("tool", parts, tool_call_id="1"), Message("assistant", "b")
+    kept = without(Chat([asked, result, answer]), {"tool_images"}).messages
+    assert (kept[0], kept[1].content, kept[2]) == (asked, "a", answer)
+
+
+def test_an_answer_of_a_pair_ends_with_its_last_learned_turn() -> None:
+    turns = [Message("assistant", "a"), Message("user", "b"), Message("assistant", "c", weight=0)]
+    pair = Preference([Message("user", "q")], turns, [Message("assistant", "d")])
+    assert without(pair, {"weights"}).chosen == turns[:1]
+    with pytest.raises(ValueError, match="no assistant message is learned"):
+        without(Preference(pair.messages, turns[2:], pair.rejected), {"weights"})
+
+
+def test_a_format_with_all_features_of_one_kind_does_not_carry_all() -> None:
+    formats = [Format("a", "", kinds, carries).carries_all
+               for kinds in (frozenset[str](), frozenset({"chat"})) for carries in (ALL, frozenset[str]())]  # fmt: skip
+    assert formats == [True, False, False, False]
+
+
+def test_the_splits_of_a_dataset_folder_are_listed(tmp_path: Path) -> None:
+    for splits, message in ((["train", "test"], "splits train, test"), ([], "splits none")):
+        (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+        faults = Faults(9)
+        assert dataset_files(tmp_path, faults) == []
+        assert [one.message for one in faults.kept("error")] == [f"this folder contains the {message}"]
+
+
+def test_a_prompt_is_not_repeated_before_whole_conversations(tmp_path: Path) -> None:
+    whole = [[{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}] for answer in "ab"]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "q", "chosen": whole[0], "rejected": whole[1]}) + "\n")
+    (batch,) = read(Source(path=str(tmp_path / "rows.jsonl")), Faults())
+    (pair,) = cast("list[Preference]", batch.records)
+    assert len(pair.messages) == len(pair.chosen) == 1
+
+
+def test_answers_are_found_where_a_template_writes_earlier_turns_differently(tmp_path: Path) -> None:
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({letter: i for i, letter in enumerate("ab[]1?")}))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    made.save(str(tmp_path / "tokenizer.json"))
+    written = "{% for m in messages %}{% if m.role == 'assistant' and not loop.last %}[1]{% endif %}{{ m.content }}"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": written + "{% endfor %}"}))
+    turns = [Message("user", "?"), Message("assistant", "a"), Message("user", "b?"), Message("assistant", "b")]
+    text, spans = TokenCounter(str(tmp_path)).spans(Chat(turns))
+    assert text == "?[1]ab?b"
+    assert [span.start for span in spans if span.learnt] == [4, 7]
+
+
+def test_a_record_that_the_template_refuses_has_no_tokens() -> None:
+    class OnlyShort:
+        def count(self, records: list[Any]) -> list[int]:
+            if any(len(one.text) > 1 for one in records):
+                raise ValueError("no")
+            return [1 for _ in records]
+
+    found: list[Any] = []
+    counted = _one_by_one(cast("Any", OnlyShort()), Located("a", [1, 2, 3]), [Text("a"), Text("bb"), Text("c")], found)
+    assert counted == [1, 0, 1]
+    assert [(one.code, one.line) for one in found] == [("template", 2)]

@@ -193,14 +193,16 @@ class TokenCounter:
 
     def _learnt(self, chat: Chat, text: str) -> list[tuple[int, int]]:
         """The spans of the answers: the text that is added when the answer is appended to the earlier turns."""
-        parts = []
+        parts: list[tuple[int, int]] = []
         for i, message in enumerate(chat.messages):
             if message.role == "assistant" and message.weight != 0:
-                begin = len(self.render(chat.messages[:i], chat, prompt=True))
-                end = len(self.render(chat.messages[: i + 1], chat))
-                if text[:begin] != self.render(chat.messages[:i], chat, prompt=True) or end < begin:
-                    begin = text.find(message.text)  # the template rewrites earlier turns: search for the text
-                    end = begin + len(message.text)
+                before = self.render(chat.messages[:i], chat, prompt=True)
+                begin, end = len(before), len(self.render(chat.messages[: i + 1], chat))
+                answer = message.text.strip()
+                if not text.startswith(before) or answer not in text[begin:end]:
+                    # the template writes earlier turns in another way than the last one: search for the text
+                    at = text.find(answer, parts[-1][1] if parts else 0)
+                    begin, end = (at, at + len(answer)) if at >= 0 else (begin, max(begin, end))
                 parts.append((begin, min(end, len(text))))
         return parts
 

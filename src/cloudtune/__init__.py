@@ -155,6 +155,7 @@ __all__ = [
     "Plan",
     "PolicyRefused",
     "Prediction",
+    "Prices",
     "Problem",
     "QuotaExceeded",
     "RateLimited",

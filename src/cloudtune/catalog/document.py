@@ -187,7 +187,7 @@ class Catalog(Entry, frozen=True, kw_only=True):
     format: Literal[1]
     vendor: str
     as_of: date
-    """When the whole file was last reviewed."""
+    """The last day on which a figure was read."""
     sources: dict[str, Source]
     notices: tuple[Notice, ...] = ()
     models: tuple[Model, ...] = ()

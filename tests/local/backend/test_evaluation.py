@@ -62,7 +62,7 @@ def test_tuning_helps_and_shuffled_labels_do_not(client: Client, tmp_path: Path)
     assert [model.role for model in found.models] == ["tuned", "base", "majority", "other"]
     assert [one.verdict for one in found.comparisons] == ["helped"] * 3
     assert found.models[0].scores["accuracy"].value > 0.9
-    assert not found.overlap.seen
+    assert not found.overlap.has_seen
     control = client.evaluate(jobs[1], test, options=options)
     against_majority = next(one for one in control.comparisons if one.role == "majority")
     assert against_majority.verdict == "no evidence"

@@ -26,6 +26,7 @@ from cloudtune.data.report import check
 from cloudtune.data.write.dropped_features import ALL, _joined, _last_turns, without
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.preview import html_page, view
+from cloudtune.data.write.profile import profile_page
 from cloudtune.spec import Source
 
 if TYPE_CHECKING:
@@ -208,3 +209,9 @@ def test_a_record_that_the_template_refuses_has_no_tokens() -> None:
     counted = _one_by_one(cast("Any", OnlyShort()), Located("a", [1, 2, 3]), [Text("a"), Text("bb"), Text("c")], found)
     assert counted == [1, 0, 1]
     assert [(one.code, one.line) for one in found] == [("template", 2)]
+
+
+def test_a_profile_names_the_place_of_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": 1, "completion": "b"}\n')
+    page = profile_page(check(str(tmp_path / "rows.jsonl"), workers=0), "rows")
+    assert f"<td>{tmp_path}/rows.jsonl:2<td>" in page

@@ -132,6 +132,7 @@ def test_without_test_rows_there_are_no_final_trainings(scene: Scene) -> None:
 
 def test_the_cost_limit_of_the_evaluation_holds(scene: Scene) -> None:
     spec = scene.spec(trials=3)
+    assert spec.evaluation is not None
     limited = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"max_cost_usd": 0.01})})
     found = scene.client().tune(limited)
     assert found.measured is None
@@ -199,15 +200,11 @@ def test_a_search_stops_before_it_exceeds_its_cost(scene: Scene) -> None:
 
 def test_jobs_of_a_former_best_trial_count(scene: Scene) -> None:
     client = scene.client(usd_per_hour=3600.0)
-    bests = []
-    for trials in (2, 8):
-        found = client.tune(scene.spec(trials=trials))
-        bests.append(found.best.number)
-        assert found.jobs == len(scene.vendor.jobs())
-        assert found.cost_usd == pytest.approx(spent(client))
-        assert found.unknown_costs == 0
-    assert bests[0] != bests[1]
-    assert found.jobs > len(found.trials) + len(found.reruns)
+    few, found = (client.tune(scene.spec(trials=trials)) for trials in (2, 8))
+    assert few.best.number != found.best.number
+    assert found.jobs == len(scene.vendor.jobs()) > len(found.trials) + len(found.reruns)
+    assert found.cost_usd == pytest.approx(spent(client))
+    assert found.unknown_costs == 0
 
 
 def test_unknown_costs_are_not_shown_as_zero(scene: Scene) -> None:

@@ -88,8 +88,9 @@ def _announced(spec: JobSpec) -> str:
     goal = "lowest" if tune.minimizes else "highest"
     measured = "does not measure the best parameters on test rows"
     if tune.seeds and (spec.data.test is not None or spec.evaluation is not None):
-        measured = (f"then trains the best and the original parameters with {tune.seeds} other seeds each, and "
-                    "compares them on the test rows")  # fmt: skip
+        seeds = f"{tune.seeds} other seed{'s'[: tune.seeds > 1]}"
+        measured = (f"then trains the best and the original parameters with {seeds} each, and compares them on the "
+                    "test rows")  # fmt: skip
     return (
         f"Search for the {goal} {tune.metric} on the validation rows: {'; '.join(budget)}\n"
         f"  varies {', '.join(tune.parameters)}\n"
@@ -153,7 +154,10 @@ def _show(session: Session, found: TuneResult) -> None:
     for note in found.notes:
         session.put(f"note: {note}")
     cost = f", {found.cost_usd:.4g} USD" if found.cost_usd else ""
-    unknown = f", and the unknown cost of {found.unknown_costs}" if found.unknown_costs else ""
+    is_billed = found.cost_usd or session.client.backend(found.backend).capabilities.remote
+    unknown = (
+        f"; not counted: jobs with an unknown cost, {found.unknown_costs}" if found.unknown_costs and is_billed else ""
+    )
     session.say(f"{found.jobs} jobs, {duration(found.seconds)} of training{cost}{unknown}")
 
 

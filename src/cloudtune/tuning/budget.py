@@ -74,7 +74,7 @@ class Budget:
         return f"tune.max_time of {limit:g} s does not allow another trial{kept}"
 
     def time_left(self, every: Sequence[Trial], jobs: int) -> float | None:
-        """For how many seconds so many jobs can go on. None: without a limit."""
+        """For how many seconds so many jobs can continue. None: without a limit."""
         if self._tune.max_time is None or self.is_out_of_time:
             return None
         return max(0.0, (self._tune.max_time - self._seconds(every)) / jobs)

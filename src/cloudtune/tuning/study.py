@@ -277,7 +277,7 @@ class Study:
                     return
 
     def _time_left(self, by_ref: Mapping[JobRef, Trial]) -> float | None:
-        """For how many seconds these jobs can go on; None without a limit. Cancels them if the time is over."""
+        """For how many seconds these jobs can continue; None without a limit. Cancels them if the time is over."""
         if self.tune.max_time is None:
             return None
         jobs, now = self.client.snapshots(by_ref), self.client.clock.now()

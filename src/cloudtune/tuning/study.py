@@ -226,8 +226,9 @@ class Study:
         except (InputError, ValidationError) as error:
             if not every:
                 raise
-            self._plan(with_parameters(self.spec, {}))  # raises if the cause is not these parameters
-            message = error.message if isinstance(error, InputError) else str(error)
+            with suppress(PolicyRefused):
+                self._plan(with_parameters(self.spec, {}))  # raises if the cause is not these parameters
+            message = error.message if isinstance(error, InputError) else error.errors(include_url=False)[0]["msg"]
             if begin_trial(self.ledger, trial):
                 self._end(trial, Outcome(state="failed", message=f"refused: {message}"))
             return True

@@ -301,6 +301,19 @@ def test_trials_that_the_back_end_refuses_count_as_failed(scene: Scene, monkeypa
     assert len(scene.vendor.jobs()) == 9 - len(refused)
 
 
+def test_refused_trials_end_no_search_whose_budget_is_used(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: Learning, spec: JobSpec) -> list[Problem]:
+        is_wild = len(scene.vendor.jobs()) >= 3 and spec.hyperparameters.learning_rate != ORIGINAL["learning_rate"]
+        return [Problem(code="wild", message="too wild")] if is_wild else []
+
+    monkeypatch.setattr(Learning, "check", check)
+    monkeypatch.setattr(Config, "budgets", (Budget(name="team", usd=30.0),))
+    spec = scene.spec(trials=6, seeds=0, prune=False).model_copy(update={"limits": Limits(max_cost_usd=12.0)})
+    found = scene.client(usd_per_hour=3600.0).tune(spec)
+    assert [one.outcome and one.outcome.state for one in found.trials] == ["complete"] * 3 + ["failed"] * 3
+    assert found.jobs == 3
+
+
 def test_a_metric_that_no_job_reports_is_an_error(scene: Scene) -> None:
     with pytest.raises(JobFailed, match="reports no 'macro_f2' on validation rows"):
         scene.client().tune(scene.spec(metric="macro_f2"))

@@ -661,7 +661,8 @@ class Client:
 
         Raises:
             SpecError: The search space does not fit the spec or the back end, with all problems.
-            PolicyRefused: The budget does not suffice for the first trial.
+            DataError: The rows have changed since the search began.
+            PolicyRefused: The budget does not suffice for one complete trial.
             JobFailed: All trials have failed.
         """
         from cloudtune.evaluation.evaluating import Evaluator

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from cloudtune.spec_types import NaturalInt, Part, PositiveFloat, PositiveInt, Seconds, Seed, not_bool
 
+_LOWER_IS_BETTER = re.compile(r"loss$|error$|(?<![a-z])(loss|perplexity|error|wer|cer|mae|mse|rmse|kl)(?![a-z])")
 _Number = Annotated[int | float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
 
 
@@ -62,7 +64,7 @@ class Tune(Part):
     metric: Annotated[str, Field(min_length=1)] = "loss"
     """The metric on the validation rows that chooses, with the name that `cloudtune metrics` shows."""
     direction: Literal["minimize", "maximize"] | None = None
-    """Default: ``minimize`` for a loss, perplexity or error rate, otherwise ``maximize``."""
+    """Default: ``minimize`` for a loss, perplexity, error or ``kl``, otherwise ``maximize``."""
     trials: PositiveInt = 20
     """Number of trials."""
     parallel: PositiveInt = 1
@@ -83,4 +85,4 @@ class Tune(Part):
         """Whether a lower value is better."""
         if self.direction is not None:
             return self.direction == "minimize"
-        return any(word in self.metric for word in ("loss", "perplexity", "error", "wer", "cer"))
+        return _LOWER_IS_BETTER.search(self.metric.lower()) is not None

@@ -65,3 +65,10 @@ def test_what_stops_a_search_before_it_starts(searching: Desk) -> None:
     (searching.folder / "single.json").write_text(json.dumps({"model": "m", "data": {"train": "rows.jsonl"}}))
     assert "no section tune" in searching.run("tune", "single.json", "--yes").err
     assert searching.vendor.jobs() == []
+
+
+def test_the_result_says_how_many_costs_are_unknown(searching: Desk) -> None:
+    done = searching.run("tune", "job.yaml", "--yes")
+    assert "2 jobs, " in done.err
+    assert done.err.splitlines()[-2].endswith("; not counted: jobs with an unknown cost, 2")
+    assert "note: not measured on test rows: tune.seeds is 0" in done.out

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cloudtune.cli.session import Session
     from cloudtune.document.specfile import SpecFile
     from cloudtune.ledger.trials import Trial
-    from cloudtune.spec_tune import Tune
+    from cloudtune.spec import JobSpec
     from cloudtune.tuning.result import TuneResult
     from cloudtune.tuning.study import TuneUpdate
 
@@ -53,7 +53,7 @@ def tune(
     target = output or Path("job.tuned.yaml" if spec == "-" else Path(spec).with_suffix(".tuned.yaml"))
     _check_target(target)
     if file.spec.tune is not None:
-        session.say(_announced(file.spec.tune))
+        session.say(_announced(file.spec))
         if not yes:
             ask("Start this search?")
     try:
@@ -68,7 +68,7 @@ def tune(
         raise
     except KeyboardInterrupt:
         session.say("\nthe search is interrupted, and its jobs are still running\n"
-                    f"continue it: cloudtune tune {spec}", even_quiet=True)  # fmt: skip
+                    "run the same command again to continue it", even_quiet=True)  # fmt: skip
         session.result({"interrupted": True})
         click.get_current_context().exit(INTERRUPTED)
     _write(target, file, found, is_moved=bool(sets) or target.absolute().parent != Path(spec).absolute().parent)
@@ -79,16 +79,22 @@ def tune(
     session.say(f"train with it: cloudtune run {target}")
 
 
-def _announced(tune: Tune) -> str:
+def _announced(spec: JobSpec) -> str:
+    tune = spec.tune
+    assert tune is not None
     budget = [f"{tune.trials} trials, {tune.parallel} at a time"]
     budget += [f"at most {tune.max_time / 60:g} minutes of training"] if tune.max_time else []
     budget += [f"at most {tune.max_cost_usd:g} USD"] if tune.max_cost_usd else []
     goal = "lowest" if tune.minimizes else "highest"
+    measured = "does not measure the best parameters on test rows"
+    if tune.seeds and (spec.data.test is not None or spec.evaluation is not None):
+        seeds = f"{tune.seeds} other seed{'s'[: tune.seeds > 1]}"
+        measured = (f"then trains the best and the original parameters with {seeds} each, and compares them on the "
+                    "test rows")  # fmt: skip
     return (
         f"Search for the {goal} {tune.metric} on the validation rows: {'; '.join(budget)}\n"
         f"  varies {', '.join(tune.parameters)}\n"
-        f"  then trains the best and the original parameters with {tune.seeds} other seeds each, and compares them on "
-        "the test rows"
+        f"  {measured}"
     )
 
 
@@ -148,7 +154,11 @@ def _show(session: Session, found: TuneResult) -> None:
     for note in found.notes:
         session.put(f"note: {note}")
     cost = f", {found.cost_usd:.4g} USD" if found.cost_usd else ""
-    session.say(f"{len(found.trials) + len(found.reruns)} jobs, {duration(found.seconds)} of training{cost}")
+    is_billed = found.cost_usd or session.client.backend(found.backend).capabilities.remote
+    unknown = (
+        f"; not counted: jobs with an unknown cost, {found.unknown_costs}" if found.unknown_costs and is_billed else ""
+    )
+    session.say(f"{found.jobs} jobs, {duration(found.seconds)} of training{cost}{unknown}")
 
 
 def _check_target(target: Path) -> None:
@@ -169,6 +179,7 @@ def _write(target: Path, file: SpecFile, found: TuneResult, *, is_moved: bool) -
     values: dict[str, Any] = found.spec if is_moved else file.with_values(found.best.parameters, without="tune")
     chosen = f"Trial {found.best.number} of {len(found.trials)}, {found.metric} {_result(found.best)}."
     try:
-        write_private(target, f"{_MARK}\n# {found.verdict}\n# {chosen}\n{as_yaml(values)}")
+        heading = "".join(f"# {' '.join(text.split())}\n" for text in (found.verdict, chosen))  # one line each
+        write_private(target, f"{_MARK}\n{heading}{as_yaml(values)}")
     except OSError as error:
         refuse("not_written", f"cannot write the file: {error.strerror}", target, "choose another one with --output")

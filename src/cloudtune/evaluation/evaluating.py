@@ -112,10 +112,14 @@ class Evaluator:
         return msgspec.structs.replace(found, guard=forgot)
 
     def answered(self, jobs: Sequence[Job], test: Prepared, options: EvaluateOptions) -> list[Answered]:
-        """The answers of the jobs' models to the rows."""
+        """The answers of the jobs' models to the rows. Raises PolicyRefused if they may cost more than the limit."""
         asking, prompts = self._asking(test, options), [row.prompt for row in test.rows]
         models = [self._opened(job, test) for job in jobs]
-        return [asking.ask(ModelRun(model.name, "other", model, prompts)) for model in models]
+        runs = [ModelRun(model.name, "other", model, prompts) for model in models]
+        cost = estimate([asking.questions(run) for run in runs])
+        self._on_cost(cost)
+        check(cost, options.max_cost_usd)
+        return [asking.ask(run) for run in runs]
 
     def _asking(self, test: Prepared, options: EvaluateOptions) -> Asking:
         return Asking(self._answers, test, options.parallel, self._progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloudtune.errors import InputError
 from cloudtune.evaluation import compare
 from cloudtune.evaluation.compare import Answered, Comparison, ModelScores
 from cloudtune.evaluation.contamination import Overlap
@@ -58,7 +59,8 @@ def compare_repeats(
 
     test = prepare(data, options, spec, trusted=evaluator.trust_reward)
     count = min(map(len, ways.values()))
-    answered = {name: evaluator.answered(jobs[:count], test, options) for name, jobs in ways.items()}
+    every = evaluator.answered([job for jobs in ways.values() for job in jobs[:count]], test, options)
+    answered = {name: every[number * count :][:count] for number, name in enumerate(ways)}
     pooled = [
         Answered(name, "other", [text for one in runs for text in one.answers],
                  [answer for one in runs for answer in one.generations])
@@ -66,7 +68,10 @@ def compare_repeats(
     ]  # fmt: skip
     groups = Groups(list(group_names(test.rows, options.group)) * count)
     measured = compare.Measured(test.metrics, pooled, list(test.expected) * count, groups, options.seed)
-    metric, (comparison,) = test.metrics[0], measured.comparisons()
+    metric, comparisons = test.metrics[0], measured.comparisons()
+    if not comparisons:
+        raise InputError(f"{metric.name} requires the probability of each label, which the models do not give",
+                         hint="use another metric")  # fmt: skip
     by_seed: dict[str, tuple[float, ...]] = {}
     for name, runs in answered.items():
         found = [one.rows(metric, test.expected) for one in runs]
@@ -75,12 +80,13 @@ def compare_repeats(
         )
     return Repeats(
         rows=len(test.rows), groups=groups.count, metrics=tuple(one.name for one in test.metrics),
-        models=measured.scores(), by_seed=by_seed, comparison=comparison,
-        worth=_worth(metric, comparison, len(test.rows), count), overlap=overlap_of(test.rows, spec.data),
+        models=measured.scores(), by_seed=by_seed, comparison=comparisons[0],
+        worth=_worth(metric, comparisons[0], len(test.rows), by_seed), overlap=overlap_of(test.rows, spec.data),
     )  # fmt: skip
 
 
-def _worth(metric: Metric, one: Comparison, rows: int, count: int) -> str:
+def _worth(metric: Metric, one: Comparison, rows: int, by_seed: Mapping[str, Sequence[float]]) -> str:
+    count = min(map(len, by_seed.values()))
     unit = " points of" if metric.span else ""
     margin, interval = "", ""
     if one.low is not None and one.high is not None:
@@ -92,8 +98,16 @@ def _worth(metric: Metric, one: Comparison, rows: int, count: int) -> str:
         f"{metric.shown(one.difference, signed=True)}{margin}{unit} {metric.name} over the {one.against}"
         f"{interval}, {p}, on {rows:,} test row{'s' if rows != 1 else ''} with {trainings} each"
     )
-    if one.verdict == "helped":
-        return f"Tuning was worth {figures}."
-    if one.verdict == "worse":
-        return f"Tuning made the model worse: {figures}."
-    return f"No evidence that tuning helped: {figures}."
+    if one.verdict == "no evidence":
+        return f"No evidence that tuning helped: {figures}."
+    helped = f"Tuning was worth {figures}." if one.verdict == "helped" else f"Tuning made the model worse: {figures}."
+    return f"{helped}{_doubt(*by_seed.values())}"
+
+
+def _doubt(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """What the values of single trainings say against the difference. The interval is only about the rows."""
+    if len(ours) == 1:
+        return " One training each does not show how much of this is due to the seed."
+    if min(ours) <= max(theirs) and min(theirs) <= max(ours):
+        return " But the values of single trainings overlap, so other seeds can change this: raise tune.seeds."
+    return ""

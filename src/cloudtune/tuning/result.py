@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, InputError
+from cloudtune.errors import BackendError, InputError, PolicyRefused
 from cloudtune.evaluation.prepared import prepare
 from cloudtune.evaluation.repeats import Repeats
 from cloudtune.ledger.trials import Trial
@@ -42,8 +42,12 @@ class TuneResult(Value, frozen=True, kw_only=True):
     """What tuning was worth, in words."""
     notes: tuple[str, ...]
     """What limits the result."""
+    jobs: int
+    """How many jobs the search has had, those of a former best trial included."""
     cost_usd: float
-    """Of all jobs: recorded costs, and the most that a job can cost where nothing is recorded."""
+    """Of all jobs whose cost is known: recorded costs, and the most that a job can cost where nothing is recorded."""
+    unknown_costs: int
+    """How many jobs have an unknown cost, which is not in ``cost_usd``."""
     seconds: float
     """The run time of all jobs."""
     spec: dict[str, Any]
@@ -52,14 +56,17 @@ class TuneResult(Value, frozen=True, kw_only=True):
 
 def tuned(study: Study, evaluator: Callable[[], Evaluator]) -> TuneResult:
     """Search, train the best and the original parameters again, and compare them on the test rows."""
-    if study.tune.seeds and (asked := _test_rows(study.spec)) is not None:
+    asked = _test_rows(study.spec) if study.tune.seeds else None
+    if asked is not None:
         prepare(*asked, study.spec, trusted=evaluator().trust_reward)  # raises now, and not after all trials
-    study.search()
+    seeds = 0 if asked is None else study.tune.seeds
+    study.search(final_trainings=2 * seeds)
     trials = study.trials()
     best = study.best(trials)
     if best is None:  # `search` has raised an error if all have failed
-        raise InputError(
-            "the budget ended before a trial was complete", hint="raise it, and run the same command again"
+        raise PolicyRefused(
+            f"no trial was complete: {study.stopped or 'the time of the search was over'}",
+            hint="raise the budget, and run the same command again",
         )
     notes = [f"{len(trials)} of {study.tune.trials} trials: {study.stopped}"] if study.stopped else []
     reruns: list[Trial] = []
@@ -68,21 +75,25 @@ def tuned(study: Study, evaluator: Callable[[], Evaluator]) -> TuneResult:
     if best.number:
         chosen = f"{study.tune.metric} on the validation rows: {_shown(best)}, originally {_shown(trials[0])}"
         verdict = f"{chosen}. What that is worth on other rows was not measured."
-        reruns = study.rerun([best.number, 0])
-        if study.stopped:
-            notes.append(f"{len(reruns)} of {2 * study.tune.seeds} final trainings: {study.stopped}")
-        measured, problem = _measured(study, best, reruns, evaluator)
+        if asked is None:
+            problem = "tune.seeds is 0" if not study.tune.seeds else "the spec has neither data.test nor evaluation"
+        else:
+            reruns = study.rerun([best.number, 0])
+            if study.stopped:
+                notes.append(f"{len(reruns)} of {2 * seeds} final trainings: {study.stopped}")
+            measured, problem = _measured(study, best, reruns, evaluator, asked)
         if measured is not None:
             verdict = measured.worth
             if measured.overlap.has_seen:
                 notes.append("some test rows are training rows: see `cloudtune evaluate`")
-        elif problem:
+        else:
             notes.append(f"not measured on test rows: {problem}")
-    every = [*trials, *reruns]
+    every = [one for one in study.every() if one.outcome is None or one.outcome.ref is not None]
+    costs = [study.budget.cost(one) for one in every]
     return TuneResult(
         study=study.id, backend=study.backend.name, metric=study.tune.metric, minimizes=study.tune.minimizes,
         trials=tuple(trials), best=best, reruns=tuple(reruns), measured=measured, verdict=verdict, notes=tuple(notes),
-        cost_usd=sum(map(study.budget.cost, every)),
+        jobs=len(every), cost_usd=sum(cost for cost in costs if cost is not None), unknown_costs=costs.count(None),
         seconds=sum(one.outcome.seconds for one in every if one.outcome is not None),
         spec=best_spec(study.spec, best).model_dump(mode="json", exclude_none=True, exclude_defaults=True),
     )  # fmt: skip
@@ -95,14 +106,12 @@ def best_spec(spec: JobSpec, best: Trial) -> JobSpec:
 
 
 def _measured(
-    study: Study, best: Trial, reruns: Sequence[Trial], evaluator: Callable[[], Evaluator]
-) -> tuple[Repeats | None, str]:
+    study: Study, best: Trial, reruns: Sequence[Trial], evaluator: Callable[[], Evaluator],
+    asked: tuple[Source | Data, EvaluateOptions],
+) -> tuple[Repeats | None, str]:  # fmt: skip
     """The comparison on the test rows, or why there is none."""
     from cloudtune.evaluation.repeats import compare_repeats
 
-    asked = _test_rows(study.spec)
-    if asked is None:
-        return None, "the spec has no data.test"
     good = [one for one in reruns if one.outcome is not None and one.outcome.state == "complete"]
     ways = {
         name: [study.job(one) for one in good if one.number == number]
@@ -112,7 +121,7 @@ def _measured(
         return None, "the final trainings are not complete"
     try:
         return compare_repeats(evaluator(), ways, *asked, study.spec), ""
-    except (InputError, BackendError) as error:
+    except (InputError, BackendError, PolicyRefused) as error:
         return None, error.message
 
 

@@ -52,6 +52,10 @@ def check_space(spec: JobSpec, tune: Tune, backend: Backend) -> None:
             message = f"{path} cannot be tuned; a trial can vary: {', '.join(TUNABLE)}"
             problems.append(Problem(code="not_tunable", field=f"tune.parameters.{path}", message=message))
             continue
+        if outer := next((one for one in tune.parameters if path.startswith(f"{one}.")), None):
+            message = f"{outer} is tuned too, and contains it"
+            problems.append(Problem(code="overlap", field=f"tune.parameters.{path}", message=message))
+            continue
         for value in _ends(parameter):
             found = _problem(spec, backend, path, value, known)
             if found is not None:
@@ -65,7 +69,7 @@ def _problem(
     spec: JobSpec, backend: Backend, path: str, value: Any, known: set[tuple[str | None, str]]
 ) -> str | None:  # fmt: skip
     try:
-        fit(with_parameters(spec, {path: value}), backend)
+        dropped = fit(with_parameters(spec, {path: value}), backend).dropped
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         if fault["type"] == "extra_forbidden":
@@ -74,7 +78,8 @@ def _problem(
     except InputError as error:
         new = [one for one in error.problems if (one.field, one.message) not in known]
         return f"{value!r} is refused: {new[0].message}" if new else None
-    return None
+    without_effect = (one for one in dropped if f"{path}.".startswith(f"{one.field}."))
+    return next((f"{one.field} has no effect on {backend.name}: {one.reason}" for one in without_effect), None)
 
 
 def _ends(parameter: Parameter) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ therefore continues a search whose process was killed: an open trial gets its jo
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ import msgspec
 from pydantic import ValidationError
 
 from cloudtune.errors import (
+    DataError,
     InputError,
     InvalidRequest,
     JobFailed,
@@ -36,7 +38,8 @@ from cloudtune.tuning.sampler import Sampler
 from cloudtune.tuning.space import check_space, parameters_in, with_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from cloudtune.backend import Backend
     from cloudtune.client import Client
@@ -90,7 +93,9 @@ class Study:
         self.stopped = ""
         """Why the search has ended before all its trials."""
         self._check()
+        self._rows: str | None = None
         first = self._plan(with_parameters(spec, {}))
+        self._rows = first.data.fingerprint
         check_trust(first, confirmed=trust_remote_code, reward_confirmed=trust_reward)
         searched = {"job": first.key, "tune": spec.tune.model_dump(
             mode="json", include={"parameters", "metric", "direction", "seed", "prune"})}  # fmt: skip
@@ -117,12 +122,13 @@ class Study:
 
     # -- the trials ------------------------------------------------------------------------------------------------
 
-    def _every(self) -> list[Trial]:
+    def every(self) -> list[Trial]:
+        """The trials and repetitions that the ledger has."""
         return trials_of(self.ledger, self.id)
 
     def trials(self) -> list[Trial]:
         """The trials that the ledger has, without repetitions."""
-        return [one for one in self._every() if one.rerun is None]
+        return [one for one in self.every() if one.rerun is None]
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """The complete trial with the best value, the earlier one of two equal ones."""
@@ -130,18 +136,19 @@ class Study:
         sign = 1.0 if self.tune.minimizes else -1.0
         return min(complete, key=lambda one: (sign * _value(one), one.number), default=None)
 
-    def search(self) -> None:
-        """Run all trials, or as many as the budget allows."""
-        self._run(self._next_trial, reserve=2 * self.tune.seeds)
+    def search(self, *, final_trainings: int) -> None:
+        """Run all trials, or as many as the budget allows beside so many final trainings."""
+        self._run(self._next_trial, reserve=final_trainings)
         trials = self.trials()
         failed = [one for one in trials if one.outcome is not None and one.outcome.state == "failed"]
         if failed and self.best(trials) is None:
             last = failed[-1].outcome
             assert last is not None
             message = f"all trials have failed: {last.message}"
+            hint = "to start a new search with the same spec, set another tune.seed"
             if last.ref is None:
-                raise InvalidRequest(message)
-            raise JobFailed(message, ref=JobRef.parse(last.ref), snapshot=None)
+                raise InvalidRequest(message, hint=hint)
+            raise JobFailed(message, ref=JobRef.parse(last.ref), snapshot=None, hint=hint)
 
     def rerun(self, numbers: Sequence[int]) -> list[Trial]:
         """Train the parameters of these trials again with other seeds, and return these trainings."""
@@ -154,7 +161,7 @@ class Study:
                          if (number, rerun) not in begun), None)  # fmt: skip
 
         self._run(following, reserve=0)
-        return [one for one in self._every() if (one.number, one.rerun) in wanted]
+        return [one for one in self.every() if (one.number, one.rerun) in wanted]
 
     def job(self, trial: Trial) -> Job:
         """The job of an ended trial."""
@@ -177,7 +184,8 @@ class Study:
 
     def _next_trial(self, every: Sequence[Trial]) -> Trial | None:
         trials = [one for one in every if one.rerun is None]
-        number = len(trials)
+        taken = {one.number for one in trials}
+        number = next(number for number in itertools.count() if number not in taken)  # one may have been repaired away
         states = [one.outcome.state for one in trials if one.outcome is not None]
         last = states[-_FAILURES_IN_A_ROW:] if "complete" in states else states[-_FAILURES:]
         if len(last) >= _FAILURES and set(last) == {"failed"}:
@@ -187,7 +195,7 @@ class Study:
             return None
         if not number:
             return self._trial(0, parameters_in(self.spec, self.tune))
-        return self._trial(number, self._sampler.suggest(trials, number))
+        return self._trial(number, self._sampler.suggest([one for one in trials if one.number < number], number))
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -195,7 +203,7 @@ class Study:
         """Start what ``following`` proposes, as many at a time as the spec says, until it proposes nothing."""
         self.stopped = ""
         while True:
-            every = self._every()
+            every = self.every()
             running = [one for one in every if one.outcome is None]
             if len(running) < self.tune.parallel and (proposed := following(every)) is not None:
                 if self._begin(proposed, every, self.tune.parallel - len(running), reserve):
@@ -218,8 +226,9 @@ class Study:
         except (InputError, ValidationError) as error:
             if not every:
                 raise
-            self._plan(with_parameters(self.spec, {}))  # raises if the cause is not these parameters
-            message = error.message if isinstance(error, InputError) else str(error)
+            with suppress(PolicyRefused):
+                self._plan(with_parameters(self.spec, {}))  # raises if the cause is not these parameters
+            message = error.message if isinstance(error, InputError) else error.errors(include_url=False)[0]["msg"]
             if begin_trial(self.ledger, trial):
                 self._end(trial, Outcome(state="failed", message=f"refused: {message}"))
             return True
@@ -236,7 +245,11 @@ class Study:
         return True
 
     def _plan(self, spec: JobSpec) -> Plan:
-        return self.client.plan(spec, backend=self.backend.name, accept_unknown_cost=self._accept)
+        plan = self.client.plan(spec, backend=self.backend.name, accept_unknown_cost=self._accept)
+        if self._rows not in (None, plan.data.fingerprint):
+            raise DataError("the rows have changed since the search began, so its trials cannot be compared",
+                            hint="put them back, or run the same command again for a new search")  # fmt: skip
+        return plan
 
     # -- the jobs --------------------------------------------------------------------------------------------------
 
@@ -257,16 +270,27 @@ class Study:
                 return
             by_ref[job.ref] = trial
         watched = self.client.watch_many(
-            list(by_ref), timeout=self.budget.time_left(self._every(), len(by_ref)), repeat_after=READ_METRICS_AFTER_S
+            list(by_ref), timeout=self._time_left(by_ref), repeat_after=READ_METRICS_AFTER_S
         )
-        try:
+        with suppress(WaitTimeout):  # the next call reads for how long the jobs have run
             for snapshot in watched:
                 if self._has_ended(by_ref[snapshot.ref], snapshot):
                     return
-        except WaitTimeout:
-            self.budget.is_out_of_time = True
-            for ref in by_ref:
-                self._cancel(ref)
+
+    def _time_left(self, by_ref: Mapping[JobRef, Trial]) -> float | None:
+        """For how many seconds these jobs can continue; None without a limit. Cancels them if the time is over."""
+        if self.tune.max_time is None:
+            return None
+        jobs, now = self.client.snapshots(by_ref), self.client.clock.now()
+        self.budget.running = {by_ref[job.ref].name: _run_time(job, now) for job in jobs}
+        left = self.budget.time_left(self.every(), len(by_ref))
+        if left != 0:
+            return left
+        self.budget.is_out_of_time = True
+        for job in jobs:
+            if not job.has_ended:
+                self._cancel(job.ref)
+        return None
 
     def _submitted(self, trial: Trial) -> Job:
         """The job of the trial. A search that was killed between the record and the job submits it now."""
@@ -299,7 +323,7 @@ class Study:
                 self._tell(TuneUpdate(what="pruning", trial=trial, ref=str(snapshot.ref)))
                 self._cancel(snapshot.ref)
             return False
-        settle(self.ledger, self.backend, snapshot, self.client.clock.now())
+        reading(self.client.clock, settle, self.ledger, self.backend, snapshot, self.client.clock.now())
         self._end(trial, self._outcome(snapshot, curve, position))
         return True
 
@@ -326,9 +350,7 @@ class Study:
         return curve
 
     def _outcome(self, job: JobSnapshot, curve: list[tuple[int, float]], position: int | None) -> Outcome:
-        start, end = job.started_at or job.created_at, job.finished_at
-        seconds = 0.0 if start is None or end is None else max(0.0, (end - start).total_seconds())
-        known: dict[str, Any] = {"ref": str(job.ref), "seconds": seconds}
+        known: dict[str, Any] = {"ref": str(job.ref), "seconds": _run_time(job, self.client.clock.now())}
         if position is not None:
             # Whether the job ended before it was cancelled is a matter of timing, so it does not count.
             return Outcome(state="pruned", value=curve[position][1], curve=tuple(curve[: position + 1]), **known)
@@ -344,7 +366,7 @@ class Study:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         end_trial(self.ledger, trial, outcome)
-        ended = next(one for one in self._every() if one.name == trial.name)
+        ended = next(one for one in self.every() if one.name == trial.name)
         self._tell(TuneUpdate(what="ended", trial=ended, ref=outcome.ref or "", best=self.best(self.trials())))
 
 
@@ -352,6 +374,12 @@ def _value(trial: Trial) -> float:
     assert trial.outcome is not None
     assert trial.outcome.value is not None
     return trial.outcome.value
+
+
+def _run_time(job: JobSnapshot, now: datetime) -> float:
+    """For how many seconds a job has run."""
+    start = job.started_at or (None if job.state is JobState.QUEUED else job.created_at)
+    return 0.0 if start is None else max(0.0, ((job.finished_at or now) - start).total_seconds())
 
 
 def _why(job: JobSnapshot) -> str:

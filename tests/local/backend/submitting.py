@@ -28,12 +28,12 @@ class Notes:
         pass
 
 
-def scripted_python(folder: Path) -> Path:
+def scripted_python(folder: Path, trainer: Path = SCRIPTED) -> Path:
     """An "interpreter" that runs the scripted trainer whatever it is asked to run."""
     program = folder / "python"
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
     # exec: the trainer must be the worker's own child
-    program.write_text(f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{SCRIPTED}" "$@"\n')
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{trainer}" "$@"\n')
     program.chmod(0o755)
     return program
 

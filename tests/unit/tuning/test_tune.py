@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,8 +14,12 @@ from pydantic import SecretStr, ValidationError
 from tests.unit.tuning.learning import Learning
 
 from cloudtune.client import Client
-from cloudtune.errors import JobFailed, PolicyRefused, Problem, SpecError
-from cloudtune.spec import JobSpec
+from cloudtune.config.budgets import Budget
+from cloudtune.config.config import Config
+from cloudtune.errors import DataError, JobFailed, PolicyRefused, Problem, SpecError
+from cloudtune.evaluation.repeats import _doubt
+from cloudtune.ledger.trials import trials_of
+from cloudtune.spec import JobSpec, Limits
 from cloudtune.spec_tune import Tune
 from cloudtune.state import JobRef
 from cloudtune.testing import Script
@@ -62,8 +67,15 @@ class Scene:
         return Tune.model_validate({"parameters": SPACE, **tune})
 
     def spec(self, **tune: Any) -> JobSpec:
+        """A spec with test rows, if there are final trainings to compare."""
         tune = {"parameters": SPACE, "trials": 8, "seeds": 1, **tune}
-        return self.world.spec(with_validation=True, hyperparameters=ORIGINAL, tune=tune)
+        more: dict[str, Any] = {}
+        if tune["seeds"]:
+            test = self.world.root / "test.jsonl"
+            rows = [{"prompt": f"{n} * {n + 1} =", "completion": f"{n * (n + 1)}"} for n in range(12)]
+            test.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            more["evaluation"] = str(test)
+        return self.world.spec(with_validation=True, hyperparameters=ORIGINAL, tune=tune, **more)
 
 
 @pytest.fixture
@@ -94,6 +106,52 @@ def test_a_search_finds_better_parameters(scene: Scene) -> None:
     assert found.spec["hyperparameters"]["learning_rate"] == found.best.parameters["hyperparameters.learning_rate"]
     assert "tune" not in found.spec
     assert [update.what for update in updates].count("ended") == 10
+
+
+def test_the_best_parameters_are_compared_on_test_rows(scene: Scene) -> None:
+    space = {"hyperparameters.batch_size": [8, 16]}
+    found = scene.client().tune(scene.spec(parameters=space, trials=6, seeds=2))
+    assert found.best.parameters == {"hyperparameters.batch_size": 8}
+    assert found.measured is not None
+    assert found.measured.by_seed == {"tuned parameters": (1.0, 1.0), "original parameters": (0.0, 0.0)}
+    assert found.measured.comparison.difference == 1.0
+    assert found.verdict.startswith("Tuning was worth +100.0 ")
+    assert found.verdict.endswith("on 12 test rows with 2 trainings each.")
+    assert found.notes == ()
+
+
+def test_without_test_rows_there_are_no_final_trainings(scene: Scene) -> None:
+    spec = scene.spec(trials=3).model_copy(update={"evaluation": None})
+    found = scene.client().tune(spec)
+    assert found.best.number > 0
+    assert (len(scene.vendor.jobs()), found.reruns) == (3, ())
+    assert found.notes == ("not measured on test rows: the spec has neither data.test nor evaluation",)
+    again = scene.client().tune(scene.spec(trials=3, seeds=0))
+    assert again.notes == ("not measured on test rows: tune.seeds is 0",)
+
+
+def test_the_cost_limit_of_the_evaluation_holds(scene: Scene) -> None:
+    spec = scene.spec(trials=3)
+    assert spec.evaluation is not None
+    limited = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"max_cost_usd": 0.01})})
+    found = scene.client().tune(limited)
+    assert found.measured is None
+    assert "the limit of 0.01 USD cannot be kept" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "doubt"),
+    [
+        ([(0.9,), (0.5,)], "does not show how much of this is due to the seed"),
+        ([(0.9, 0.6), (0.7, 0.3)], "the values of single trainings overlap"),
+        ([(0.9, 0.8), (0.7, 0.3)], ""),
+    ],
+)
+def test_the_verdict_says_what_single_trainings_show(by_seed: list[Any], doubt: str) -> None:
+    for ours, theirs in (by_seed, by_seed[::-1]):
+        text = _doubt(ours, theirs)
+        assert doubt in text
+        assert bool(text) == bool(doubt)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +198,29 @@ def test_a_search_stops_before_it_exceeds_its_cost(scene: Scene) -> None:
     assert len(more.trials) > len(found.trials)
 
 
+def test_jobs_of_a_former_best_trial_count(scene: Scene) -> None:
+    client = scene.client(usd_per_hour=3600.0)
+    few, found = (client.tune(scene.spec(trials=trials)) for trials in (2, 8))
+    assert few.best.number != found.best.number
+    assert found.jobs == len(scene.vendor.jobs()) > len(found.trials) + len(found.reruns)
+    assert found.cost_usd == pytest.approx(spent(client))
+    assert found.unknown_costs == 0
+
+
+def test_unknown_costs_are_not_shown_as_zero(scene: Scene) -> None:
+    found = scene.client().tune(scene.spec(trials=2, seeds=0))
+    assert (found.jobs, found.cost_usd, found.unknown_costs) == (2, 0.0, 2)
+
+
+def test_a_refusal_by_another_budget_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = scene.client(usd_per_hour=3600.0)
+    monkeypatch.setattr(Config, "budgets", (Budget(name="team", usd=30.0),))
+    spec = scene.spec(max_cost_usd=500.0, seeds=0, prune=False)
+    found = client.tune(spec.model_copy(update={"limits": Limits(max_cost_usd=12.0)}))
+    assert 2 <= len(found.trials) < 8
+    assert "USD of the budget team are left" in found.notes[0]
+
+
 def test_parallel_trials_share_what_the_budget_has_left(scene: Scene) -> None:
     client = scene.client(usd_per_hour=3600.0)
     client.tune(scene.spec(max_cost_usd=60.0, seeds=0, prune=False, parallel=4))
@@ -162,6 +243,28 @@ def test_jobs_are_cancelled_when_the_time_is_over(scene: Scene) -> None:
     assert len(found.trials) < 8
     assert "tune.max_time" in found.notes[0]
     assert {scene.vendor.status(job).word for job in scene.vendor.jobs()} <= {"Completed", "Stopped"}
+
+
+def test_the_time_of_running_jobs_counts_after_a_kill(scene: Scene) -> None:
+    scene.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=40.0, steps=3, stop_s=1.0))
+    spec = scene.spec(max_time=60.0, seeds=0)
+
+    def killed(update: TuneUpdate) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        scene.client().tune(spec, on_update=killed)
+    scene.world.clock.sleep(50.0)
+    with pytest.raises(PolicyRefused, match=r"no trial was complete: tune\.max_time of 60 s"):
+        scene.client().tune(spec)
+    (job,) = scene.vendor.jobs()
+    status = scene.vendor.status(job)
+    assert status.word == "Stopped"
+    ledger = scene.client().ledger
+    (trial,) = trials_of(ledger, ledger.store.read("SELECT study FROM trials", ())[0]["study"])
+    assert trial.outcome is not None
+    assert trial.outcome.state == "stopped"
+    assert trial.outcome.seconds < 75
 
 
 # -- pruning and failures --------------------------------------------------------------------------------------------
@@ -196,6 +299,19 @@ def test_trials_that_the_back_end_refuses_count_as_failed(scene: Scene, monkeypa
     refused = [one.outcome for one in found.trials if one.outcome and one.outcome.state == "failed"]
     assert {(one.message, one.ref) for one in refused} == {("refused: too wild", None)}
     assert len(scene.vendor.jobs()) == 9 - len(refused)
+
+
+def test_refused_trials_end_no_search_whose_budget_is_used(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: Learning, spec: JobSpec) -> list[Problem]:
+        is_wild = len(scene.vendor.jobs()) >= 3 and spec.hyperparameters.learning_rate != ORIGINAL["learning_rate"]
+        return [Problem(code="wild", message="too wild")] if is_wild else []
+
+    monkeypatch.setattr(Learning, "check", check)
+    monkeypatch.setattr(Config, "budgets", (Budget(name="team", usd=30.0),))
+    spec = scene.spec(trials=6, seeds=0, prune=False).model_copy(update={"limits": Limits(max_cost_usd=12.0)})
+    found = scene.client(usd_per_hour=3600.0).tune(spec)
+    assert [one.outcome and one.outcome.state for one in found.trials] == ["complete"] * 3 + ["failed"] * 3
+    assert found.jobs == 3
 
 
 def test_a_metric_that_no_job_reports_is_an_error(scene: Scene) -> None:
@@ -252,6 +368,39 @@ def test_a_section_that_makes_no_sense_is_refused(scene: Scene, tune: dict[str, 
         scene.world.spec(tune=tune)
 
 
+def test_a_parameter_that_is_dropped_is_refused(scene: Scene) -> None:
+    spec = scene.spec(parameters={"hyperparameters.packing": [True, False]})
+    with pytest.raises(SpecError, match=r"packing has no effect on scripted: the vendor always packs"):
+        scene.client().tune(spec.model_copy(update={"unsupported": "drop"}))
+    assert scene.vendor.jobs() == []
+
+
+def test_two_paths_to_one_parameter_are_refused(scene: Scene) -> None:
+    parameters = {"adapter.rank": [4, 8], "adapter": [{"type": "lora"}, {"type": "full"}]}
+    with pytest.raises(SpecError, match="adapter is tuned too, and contains it"):
+        scene.client().tune(scene.spec(parameters=parameters))
+
+
+def test_the_name_of_a_metric_says_what_is_better(scene: Scene) -> None:
+    lower = ["loss", "full_loss", "logloss", "eval/loss", "perplexity", "wer", "rmse", "mean_absolute_error", "kl"]
+    higher = ["accuracy", "answer_accuracy", "power", "certainty", "macro_f1", "reward", "lossless_share"]
+    assert [name for name in lower if not scene.tune(metric=name).minimizes] == []
+    assert [name for name in higher if scene.tune(metric=name).minimizes] == []
+    assert not scene.tune(metric="loss", direction="maximize").minimizes
+
+
+def test_rows_that_change_during_a_search_end_it(scene: Scene) -> None:
+    spec = scene.spec(trials=4, seeds=0)
+
+    def change(update: TuneUpdate) -> None:
+        if update.what == "ended" and update.trial is not None and update.trial.number == 1:
+            Path(str(spec.data.train.path)).write_text('{"prompt": "other", "completion": "row"}\n' * 9)
+
+    with pytest.raises(DataError, match="the rows have changed since the search began"):
+        scene.client().tune(spec, on_update=change)
+    assert len(scene.vendor.jobs()) == 2
+
+
 # -- one search, several processes -----------------------------------------------------------------------------------
 
 
@@ -269,3 +418,13 @@ def test_a_plan_says_that_a_single_job_does_not_search(scene: Scene) -> None:
     plan = client.plan(spec)
     assert [one.code for one in plan.warnings if one.field == "tune"] == ["not_tuned"]
     assert plan.key == client.plan(spec.model_copy(update={"tune": None})).key, "the search is not part of the job"
+
+
+def test_a_trial_that_was_repaired_away_is_chosen_again(scene: Scene) -> None:
+    client = scene.client()
+    found = client.tune(scene.spec(trials=5, seeds=0))
+    with client.ledger.write("test") as db:
+        db.execute("DELETE FROM trials WHERE name = ?", (found.trials[2].name,))
+    again = client.tune(scene.spec(trials=5, seeds=0))
+    assert choices(again) == choices(found)
+    assert len(scene.vendor.jobs()) == 5

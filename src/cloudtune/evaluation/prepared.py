@@ -169,8 +169,7 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
     if asked is None:
         return None
     check_files(asked.options.metrics)
-    if asked.options.judge is not None:
-        read_judge(asked.options.judge)
+    judge = None if asked.options.judge is None else read_judge(asked.options.judge)
     test = prepare(asked.data, asked.options, spec, load=False)
     options = asked.options
     models = [
@@ -186,6 +185,9 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
         rows=len(test.rows), metrics=tuple(one.name for one in test.metrics), models=tuple(models),
         guard_rows=0 if guard is None else len(guard.rows),
         answers=answers, max_tokens=test.options.max_tokens,
+        judge="" if options.judge is None else options.judge.model,
+        judge_questions=0 if judge is None else judge.questions_about(len(test.rows), len(models)),
+        max_cost_usd=options.max_cost_usd,
     )  # fmt: skip
 
 

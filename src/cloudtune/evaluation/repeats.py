@@ -58,10 +58,11 @@ def compare_repeats(
 
     test = prepare(data, options, spec, trusted=evaluator.trust_reward)
     count = min(map(len, ways.values()))
-    answered = {name: evaluator.answered(jobs[:count], test, options) for name, jobs in ways.items()}
+    answered = evaluator.answered({name: jobs[:count] for name, jobs in ways.items()}, test, options)
     pooled = [
         Answered(name, "other", [text for one in runs for text in one.answers],
-                 [answer for one in runs for answer in one.generations])
+                 [answer for one in runs for answer in one.generations],
+                 [answer for one in runs for answer in one.likelihoods])
         for name, runs in answered.items()
     ]  # fmt: skip
     groups = Groups(list(group_names(test.rows, options.group)) * count)

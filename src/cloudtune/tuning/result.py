@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, InputError
+from cloudtune.errors import BackendError, InputError, PolicyRefused
 from cloudtune.evaluation.prepared import prepare
 from cloudtune.evaluation.repeats import Repeats
 from cloudtune.ledger.trials import Trial
@@ -112,7 +112,7 @@ def _measured(
         return None, "the final trainings are not complete"
     try:
         return compare_repeats(evaluator(), ways, *asked, study.spec), ""
-    except (InputError, BackendError) as error:
+    except (InputError, BackendError, PolicyRefused) as error:
         return None, error.message
 
 

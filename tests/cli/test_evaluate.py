@@ -331,12 +331,15 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
     shown = desk.run("show", job)
     assert (shown.code, "is damaged" in shown.err) == (0, True)
     desk.run("evaluate", "scripted=base-1", "--data", "test.jsonl")
-    desk.run("evaluate", job, "--data", "test.jsonl", "--judge", "scripted=base-1")
+    calls = desk.vendor.calls("generate")
+    desk.run("evaluate", job, "--data", "test.jsonl", "--judge", "scripted=base-1", "--max-tokens", "200")
+    assert desk.vendor.calls("generate") == calls + 4 * len(ROWS)  # both models, and the judge in both orders
     answers = desk.home / "answers" / "answers.db"
     assert desk.run("delete", job, "--yes").code == 0
     assert not stored.exists()
     with closing(sqlite3.connect(answers)) as db:  # those of a model without a job remain
-        assert db.execute("SELECT DISTINCT asked_for FROM answers").fetchall() == [("scripted=base-1",)]
+        left = db.execute("SELECT asked_for, count(*) FROM answers GROUP BY asked_for").fetchall()
+    assert left == [("scripted=base-1", len(ROWS))]
 
 
 def test_a_job_that_is_deleted_during_its_evaluation_leaves_nothing(desk: Desk, job: str) -> None:

@@ -242,7 +242,7 @@ class Client:
             from cloudtune.evaluation.prepared import planned
 
             try:
-                evaluation = planned(spec)
+                evaluation = planned(spec, self._subject)
             except InputError as error:
                 problems.append(error)
         if resolved is not None and report is not None and not problems:

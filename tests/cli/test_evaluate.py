@@ -310,6 +310,9 @@ def test_the_evaluation_of_a_spec_is_no_part_of_the_job(desk: Desk, job: str) ->
 @pytest.mark.parametrize(("more", "message"), [
     ("evaluation: missing.jsonl\n", "missing.jsonl"),
     ("evaluation: {metrics: accuracy, data: test.jsonl}\n", "accuracy is for labels"),
+    ("evaluation: {data: test.jsonl, judge: ./none}\n", "evaluation.judge.model: no job named '/"),
+    ("evaluation: {data: test.jsonl, against: [none, ../m]}\n", "evaluation.against[0]: no job named 'none'"),
+    ("evaluation: {data: test.jsonl, against: nothing=m}\n", "evaluation.against[0]"),
     ("evaluation: {few_shot: 2}\n", "set evaluation.data or data.test"),
     ("evaluation: {metrics: 'json_schema:none.json', data: test.jsonl}\n", "none.json: No such file"),
     ("evaluation: {metrics: 'none.py:f', data: test.jsonl}\n", "none.py:f: the file is missing"),

@@ -275,7 +275,7 @@ def test_options_beside_those_of_the_spec_are_refused(desk: Desk, job: str) -> N
     with_answers("")
     for given in ({"options": EvaluateOptions(max_cost_usd=1.0)}, {"against": ["scripted=base-1"]}, {"guard": "x"}):
         with pytest.raises(InputError, match="without data, the spec decides about all options"):
-            Client().evaluate(job, **given)  # type: ignore[arg-type]
+            Client().evaluate(job, **given)
 
 
 def test_progress_is_printed_by_count_and_by_time() -> None:

@@ -242,7 +242,7 @@ class Client:
             from cloudtune.evaluation.prepared import planned
 
             try:
-                evaluation = planned(spec)
+                evaluation = planned(spec, self._subject)
             except InputError as error:
                 problems.append(error)
         if resolved is not None and report is not None and not problems:
@@ -700,7 +700,7 @@ class Client:
             model: A job, or what `attach` takes; a folder with a model, for the local back end (with a slash in its
                 path); or ``backend=id``: a deployment or a vendor's id of a model, such as ``openai=gpt-4.1-mini``.
             data: The held-out rows: a file, a source of a spec, or the data of a spec, whose test rows are used.
-                Without it, `JobSpec.evaluation` decides about everything but the trust.
+                Without it, `JobSpec.evaluation` decides about everything but the trust, and other options are refused.
             against: Other models.
             guard: General rows that show what the model has forgotten, in ``guard`` of the result.
             options: Metrics, baselines and settings.
@@ -726,6 +726,8 @@ class Client:
 
         subject, from_spec = self._subject(model), data is None
         if data is None:
+            if against or guard is not None or options not in (None, EvaluateOptions()):
+                raise InputError("without data, the spec decides about all options", hint="name the held-out rows")
             (data, against, guard, options), trust_reward = evaluation_in_spec(self.ledger, subject, spec, trust_reward)
         options = options or EvaluateOptions()
         evaluator = Evaluator(self.ledger, self._clock, self.backend, progress=on_progress, on_cost=on_cost,

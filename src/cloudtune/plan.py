@@ -157,6 +157,12 @@ class PlannedEvaluation(Value, frozen=True, kw_only=True):
     max_tokens: int
     """Limit of each answer."""
     guard_rows: int = 0
+    judge: str = ""
+    """The model that judges the answers."""
+    judge_questions: int = 0
+    """What it is asked at most: stored answers not again."""
+    max_cost_usd: float | None = None
+    """Nothing is asked if the answers may cost more."""
 
 
 class Plan(Value, frozen=True, kw_only=True):

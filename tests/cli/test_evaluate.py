@@ -8,12 +8,16 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cli.conftest import SLOW, SPEC
 
+from cloudtune.cli.evaluate import Progress
 from cloudtune.client import Client
+from cloudtune.errors import InputError
+from cloudtune.evaluation.result import EvaluateOptions
 from cloudtune.testing.faults import FOREVER, Fault
 
 if TYPE_CHECKING:
@@ -210,21 +214,22 @@ def test_a_metric_that_does_not_fit_is_refused_first(desk: Desk, job: str) -> No
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_killed_evaluations_ask_each_question_once(desk: Desk, job: str) -> None:
-    rows: list[dict[str, object]] = [{"prompt": f"row {n}", "completion": f"{n} wor"} for n in range(1000)]
+    rows: list[dict[str, object]] = [{"prompt": f"row {n}", "completion": f"{n} wor"} for n in range(10_000)]
     words = ("evaluate", job, "--data", write("many.jsonl", rows), "--metric", "exact_match", "--json")
     kills = 0
     while kills < 20:
         before = desk.vendor.calls("generate")
         run = subprocess.Popen(desk.command(*words), cwd=desk.folder, env=desk.environment(),
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        while desk.vendor.calls("generate") < before + 60 and run.poll() is None:
+        while desk.vendor.calls("generate") < before + 600 and run.poll() is None:
             time.sleep(0.01)
         run.kill()
         kills += run.wait() != 0
     killed = desk.run(*words).json | {"made_at": ""}
     # The questions that were in flight when the process died may be asked again.
-    assert 2000 <= desk.vendor.calls("generate") <= 2000 + 8 * kills
+    assert 20_000 <= desk.vendor.calls("generate") <= 20_000 + 8 * kills
     (desk.home / "answers" / "answers.db").unlink()
     assert desk.run(*words).json | {"made_at": ""} == killed
 
@@ -254,6 +259,35 @@ def test_the_spec_asks_for_an_evaluation_after_the_job(desk: Desk) -> None:
     assert desk.vendor.calls("generate") == calls
 
 
+def test_a_plan_counts_the_judge_and_names_the_limit(desk: Desk) -> None:
+    with_answers("")
+    Path("rubric.txt").write_text("It is polite.")
+    more = "evaluation: {data: test.jsonl, judge: {model: scripted=base-1, rubric: rubric.txt}}\n"
+    (desk.folder / "job.yaml").write_text(SPEC + more)
+    out = desk.run("plan", "job.yaml").out
+    assert "asks scripted=base-1 to judge: at most 80 questions" in out
+    assert "estimated before the first one, and not limited: see max_cost_usd" in out
+    limited = desk.run("plan", "job.yaml", "--set", "evaluation.max_cost_usd=2").out
+    assert "asks nothing if this may cost more than 2 USD, or if the price is unknown" in limited
+
+
+def test_options_beside_those_of_the_spec_are_refused(desk: Desk, job: str) -> None:
+    with_answers("")
+    for given in ({"options": EvaluateOptions(max_cost_usd=1.0)}, {"against": ["scripted=base-1"]}, {"guard": "x"}):
+        with pytest.raises(InputError, match="without data, the spec decides about all options"):
+            Client().evaluate(job, **given)
+
+
+def test_progress_is_printed_by_count_and_by_time() -> None:
+    said: list[str] = []
+    now = iter([0.0, 1.0, 2.0, 5.5, 6.0, 7.0, 8.0])
+    session: Any = SimpleNamespace(say=said.append)
+    progress = Progress(session, lambda: next(now))
+    for done in (0, 1, 2, 3, 50, 60):
+        progress("judge", done, 60)
+    assert said == [f"judge: {done} of 60 answers" for done in (0, 3, 50, 60)]
+
+
 def test_a_failed_evaluation_leaves_the_job_succeeded(desk: Desk) -> None:
     with_answers("")
     (desk.folder / "job.yaml").write_text(f"{SPEC}evaluation: test.jsonl\n")
@@ -276,6 +310,9 @@ def test_the_evaluation_of_a_spec_is_no_part_of_the_job(desk: Desk, job: str) ->
 @pytest.mark.parametrize(("more", "message"), [
     ("evaluation: missing.jsonl\n", "missing.jsonl"),
     ("evaluation: {metrics: accuracy, data: test.jsonl}\n", "accuracy is for labels"),
+    ("evaluation: {data: test.jsonl, judge: ./none}\n", "evaluation.judge.model: no job named '/"),
+    ("evaluation: {data: test.jsonl, against: [none, ../m]}\n", "evaluation.against[0]: no job named 'none'"),
+    ("evaluation: {data: test.jsonl, against: nothing=m}\n", "evaluation.against[0]"),
     ("evaluation: {few_shot: 2}\n", "set evaluation.data or data.test"),
     ("evaluation: {metrics: 'json_schema:none.json', data: test.jsonl}\n", "none.json: No such file"),
     ("evaluation: {metrics: 'none.py:f', data: test.jsonl}\n", "none.py:f: the file is missing"),
@@ -297,11 +334,15 @@ def test_the_evaluation_of_a_deleted_job_is_deleted(desk: Desk, job: str) -> Non
     shown = desk.run("show", job)
     assert (shown.code, "is damaged" in shown.err) == (0, True)
     desk.run("evaluate", "scripted=base-1", "--data", "test.jsonl")
+    calls = desk.vendor.calls("generate")
+    desk.run("evaluate", job, "--data", "test.jsonl", "--judge", "scripted=base-1", "--max-tokens", "200")
+    assert desk.vendor.calls("generate") == calls + 4 * len(ROWS)  # both models, and the judge in both orders
     answers = desk.home / "answers" / "answers.db"
     assert desk.run("delete", job, "--yes").code == 0
     assert not stored.exists()
     with closing(sqlite3.connect(answers)) as db:  # those of a model without a job remain
-        assert db.execute("SELECT DISTINCT asked_for FROM answers").fetchall() == [("scripted=base-1",)]
+        left = db.execute("SELECT asked_for, count(*) FROM answers GROUP BY asked_for").fetchall()
+    assert left == [("scripted=base-1", len(ROWS))]
 
 
 def test_a_job_that_is_deleted_during_its_evaluation_leaves_nothing(desk: Desk, job: str) -> None:

@@ -102,6 +102,16 @@ def test_tool_calls_are_measured_where_tools_can_be_sent(emulator: Emulator, mon
     assert "cannot have examples" in run(*words, code=2)["error"]["message"]
 
 
+def test_a_deployment_on_azure_is_given_tools(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__AZURE_OPENAI__LIST_LAG", "0.1")
+    write("rows.jsonl", [asks_for_the_weather(n, "Bonn") for n in range(30)])
+    Path("job.yaml").write_text(f"name: mine\nmodel: {MODEL}\ndata: {{train: rows.jsonl}}\n")
+    ref = run("run", "job.yaml", "--backend", "azure_openai", "--yes")["ref"]
+    run("deploy", ref, "--yes")
+    found = run("evaluate", ref, "--data", "rows.jsonl", "--no-baselines")
+    assert found["models"][0]["scores"]["tool_call_match"]["value"] == 1.0
+
+
 def test_the_cost_is_estimated_limited_and_counted(emulator: Emulator) -> None:
     write("rows.jsonl", [{"prompt": f"headline {n}", "completion": LABELS[n % 3]} for n in range(30)])
     Path("job.yaml").write_text(f"name: mine\nmodel: {MODEL}\ndata: {{train: rows.jsonl}}\n")
@@ -122,6 +132,9 @@ def test_the_cost_is_estimated_limited_and_counted(emulator: Emulator) -> None:
     Path("rubric.txt").write_text("It is one word.")
     refused = run(*words, "--no-baselines", *judge, "--rubric", "rubric.txt", code=7)["error"]["message"]
     assert f"the price of judge {unpriced} is not known" in refused
+    # A reasoning model rejects any temperature that is not its default.
+    found = run(*words, "--no-baselines", *judge[:2], "--rubric", "rubric.txt")
+    assert found["judged"]["models"][0]["unclear"] == 30
 
 
 def test_an_import_is_evaluated_without_training_rows(emulator: Emulator, tmp_path: Path) -> None:

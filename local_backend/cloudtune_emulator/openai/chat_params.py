@@ -6,6 +6,7 @@ change the answer and is not emulated has the code ``not_emulated``: ignoring it
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +17,9 @@ from cloudtune_emulator.http import ApiError, fit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_REASONING = re.compile(r"(ft:)?(o[1-9]|gpt-5(-mini|-nano)?(-\d|:|$))")
+"""Models that sample in one way only, as reported in github.com/NVlabs/cvdp_benchmark/issues/29 (o4-mini) and
+github.com/QwenLM/qwen-code/issues/921 (gpt-5-mini), read 2026-11-30."""
 CHAT = frozenset(
     {"audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
      "max_tokens", "messages", "metadata", "modalities", "model", "moderation", "n", "parallel_tool_calls",
@@ -121,6 +125,9 @@ def sampled(body: Mapping[str, Any], *limits: str) -> Sampling:
         value = 1.0 if body.get(name) is None else body[name]
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= highest:
             raise ApiError(400, f"Invalid '{name}': {value!r} is not between 0 and {highest:g}.", param=name)
+        if value != 1.0 and _REASONING.match(str(body.get("model"))):
+            message = f"Unsupported value: '{name}' does not support {value} with this model."
+            raise ApiError(400, message, param=name, code="unsupported_value")
         figures[name] = float(value)
     seed = None if body.get("seed") is None else _whole(body, "seed", None)
     return Sampling(max_tokens=most, seed=seed, may_call=_offered(body), **figures)

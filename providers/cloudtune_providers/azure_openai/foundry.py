@@ -126,4 +126,4 @@ class Foundry(Account):
             name = self._options.base_deployment or self._hosted.serving(model.base, scope)
         else:
             name = self._hosted.serving(model.id, scope)
-        return self.answering.generate(name, prompts, options, by=self._options.answers)
+        return self.answering.generate(name, prompts, options, by=self._options.answers, base=model.base)

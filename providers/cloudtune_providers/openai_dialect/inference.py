@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from cloudtune.optional import Prompt
     from cloudtune_providers.openai_dialect.sdk_client import Wire
 
+_REASONING = re.compile(r"(ft:)?(o[1-9]|gpt-5(-mini|-nano)?(-\d|:|$))")
+"""Models that accept only the default temperature: "Unsupported value: 'temperature' does not support 0.0 with this
+model", as reported in github.com/OpenHands/OpenHands/issues/4131, github.com/NVlabs/cvdp_benchmark/issues/29 (o4-mini)
+and github.com/QwenLM/qwen-code/issues/921 (gpt-5-mini), read 2026-11-30.
+"""
+
 
 def why_no_tools(by: str) -> str:
     """See `ToolCaller`. ``by`` is the API that answers."""
@@ -31,17 +38,19 @@ class Answering:
         self._wire = wire
 
     def generate(
-        self, model: str, prompts: Sequence[Prompt], options: GenerateOptions | None, *, by: str = "chat"
-    ) -> Iterator[Generation]:
-        """One answer for each prompt."""
+        self, model: str, prompts: Sequence[Prompt], options: GenerateOptions | None, *, by: str = "chat",
+        base: str = "",
+    ) -> Iterator[Generation]:  # fmt: skip
+        """One answer for each prompt. ``base`` is the model of a deployment, whose name is ``model``."""
         options = options or GenerateOptions()
+        sampling = _sampling(base or model, options)
         for prompt in prompts:
             if by != "chat":
-                request = _response(model, messages_of(prompt), options)
+                request = _response(model, messages_of(prompt), options) | sampling
             elif isinstance(prompt, ToolPrompt):
-                request = _chat(model, list(prompt.messages), options) | {"tools": list(prompt.tools)}
+                request = _chat(model, list(prompt.messages), options) | sampling | {"tools": list(prompt.tools)}
             else:
-                request = _chat(model, messages_of(prompt), options)
+                request = _chat(model, messages_of(prompt), options) | sampling
             if options.stream and not isinstance(prompt, ToolPrompt):
                 yield from self._streamed(model, request, by)
             else:
@@ -82,18 +91,26 @@ class Answering:
         return self._wire.asking(f"model {model}", missing=InvalidRequest)
 
 
+def _sampling(model: str, options: GenerateOptions) -> dict[str, Any]:
+    """The temperature and top_p. Their defaults are not sent to models that reject them."""
+    given = {"temperature": options.temperature, "top_p": options.top_p}
+    if _REASONING.match(model) is None:
+        return given
+    usual = GenerateOptions()
+    return {name: value for name, value in given.items() if value != getattr(usual, name)}
+
+
 def _chat(model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> dict[str, Any]:
     seed = {"seed": options.seed} if options.seed is not None else {}
     return seed | {
         "model": model, "messages": messages, "max_completion_tokens": options.max_tokens,
-        "temperature": options.temperature, "top_p": options.top_p,
     }  # fmt: skip
 
 
 def _response(model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> dict[str, Any]:
     return {
         "model": model, "input": messages, "max_output_tokens": options.max_tokens,
-        "temperature": options.temperature, "top_p": options.top_p, "store": False,
+        "store": False,
     }  # fmt: skip
 
 

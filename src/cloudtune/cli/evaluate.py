@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from cloudtune.cli.session import Session
     from cloudtune.evaluation.compare import Comparison, Score
     from cloudtune.evaluation.contamination import Overlap
+    from cloudtune.evaluation.costs import EvaluationCost
     from cloudtune.evaluation.result import EvaluateOptions, Evaluation
 
 _LINES_SHOWN = 10
 _SAID_EVERY = 50
+_SAID_EVERY_S = 5.0
 
 
 def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,18 +113,31 @@ def put_evaluation(
     found = session.client.evaluate(
         models[0], source_of(data, kind) if data else None, against=models[1:], guard=guard, options=options,
         store=store, trust_remote_code=trust_remote_code, trust_reward=trust_reward,
-        on_progress=functools.partial(say_progress, session),
-        on_cost=lambda cost: session.say(cost.text()) if cost.answers else None,
+        on_progress=Progress(session), on_cost=functools.partial(say_cost, session),
     )  # fmt: skip
     session.result(to_json(found))
     if not session.json:
         show_evaluation(session, found)
 
 
-def say_progress(session: Session, name: str, done: int, count: int) -> None:
-    """Print how many answers a model has given."""
-    if done % _SAID_EVERY == 0 or done == count:
-        session.say(f"{name}: {done:,} of {count:,} answers")
+class Progress:
+    """Prints how many answers a model has given: every 50 answers, or when the last line is 5 seconds old."""
+
+    def __init__(self, session: Session, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._session, self._seconds, self._said_at = session, seconds, seconds()
+
+    def __call__(self, name: str, done: int, count: int) -> None:
+        """Called with a model's name, the number of its answers and of all."""
+        now = self._seconds()
+        if done % _SAID_EVERY == 0 or done == count or now - self._said_at >= _SAID_EVERY_S:
+            self._said_at = now
+            self._session.say(f"{name}: {done:,} of {count:,} answers")
+
+
+def say_cost(session: Session, cost: EvaluationCost) -> None:
+    """Print what the answers may cost, if a service bills them."""
+    if cost.answers:
+        session.say(cost.text())
 
 
 def show_evaluation(session: Session, found: Evaluation) -> None:

@@ -105,7 +105,7 @@ def _evaluated(session: Session, job: Job, spec: JobSpec | None, *, trust_reward
 
     The job has succeeded whatever happens here, so problems are messages, and Ctrl-C stops the evaluation only.
     """
-    from cloudtune.cli.evaluate import say_progress, show_evaluation
+    from cloudtune.cli.evaluate import Progress, say_cost, show_evaluation
     from cloudtune.errors import CloudtuneError
     from cloudtune.evaluation.result import summary
 
@@ -115,7 +115,11 @@ def _evaluated(session: Session, job: Job, spec: JobSpec | None, *, trust_reward
     again = f"to continue: cloudtune evaluate {job.ref}"
     try:
         found = session.client.evaluate(
-            job, spec=spec, trust_reward=trust_reward, on_progress=functools.partial(say_progress, session)
+            job,
+            spec=spec,
+            trust_reward=trust_reward,
+            on_progress=Progress(session),
+            on_cost=functools.partial(say_cost, session),
         )
     except CloudtuneError as error:
         session.say(f"the job has succeeded, but it is not evaluated: {error}\n{again}", even_quiet=True)

@@ -88,7 +88,13 @@ def _evaluation_lines(plan: Plan) -> list[str]:
         f"{asked.rows:,} rows{guard}: {', '.join(asked.metrics)}",
         f"asks {', '.join(asked.models)}: at most {asked.answers:,} answers of at most {asked.max_tokens:,} tokens",
     ]
-    return lines if plan.backend == "local" else [*lines, "the price of these answers is not known"]
+    if asked.judge:
+        lines.append(f"asks {asked.judge} to judge: at most {asked.judge_questions:,} questions")
+    if asked.max_cost_usd is not None:
+        lines.append(f"asks nothing if this may cost more than {asked.max_cost_usd:g} USD, or if the price is unknown")
+    elif plan.backend != "local" or asked.judge:
+        lines.append("what the answers cost is estimated before the first one, and not limited: see max_cost_usd")
+    return lines
 
 
 def _step_lines(number: int, step: Step, requests: bool) -> list[str]:

@@ -44,7 +44,7 @@ def tune(
     trial is a job. The best and the original parameters are then trained again with other seeds, and compared on the
     test rows. Run the same command again to continue after an interruption.
     """
-    from cloudtune.cli.evaluate import say_progress
+    from cloudtune.cli.evaluate import Progress
     from cloudtune.cli.run import ask
     from cloudtune.errors import InputError
     from cloudtune.state import to_json
@@ -60,7 +60,7 @@ def tune(
         found = session.client.tune(
             file.spec, backend=session.config.insisted_backend, trust_remote_code=trust_remote_code,
             trust_reward=trust_reward, accept_unknown_cost=accept_unknown_cost,
-            on_update=functools.partial(_say, session), on_progress=functools.partial(say_progress, session),
+            on_update=functools.partial(_say, session), on_progress=Progress(session),
         )  # fmt: skip
     except InputError as error:
         error.problems = tuple(file.placed(problem) for problem in error.problems)

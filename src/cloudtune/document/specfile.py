@@ -254,7 +254,8 @@ def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
         found["evaluation"] = {
             key: _source_path(value, ("evaluation", key), base) if key in ("data", "guard")
             else _metric_paths(value, base(("evaluation", key))) if key == "metrics"
-            else _judge_paths(value, base) if key == "judge" else value
+            else _judge_paths(value, base) if key == "judge"
+            else _folders(value, base(("evaluation", key))) if key == "against" else value
             for key, value in evaluation.items()
         }  # fmt: skip
     elif evaluation is not None:
@@ -311,14 +312,23 @@ def _metric_paths(value: Any, folder: Path) -> Any:
 
 
 def _judge_paths(value: Any, base: Callable[[Path_], Path]) -> Any:
-    """The files of a judge: its rubric and the labels of people."""
+    """The folder of a judge, and its files: its rubric and the labels of people."""
     if not isinstance(value, Mapping):
-        return value
+        return _folders(value, base(("evaluation", "judge")))
     return {
         key: str(_absolute(one, base(("evaluation", "judge", key))))
-        if key in ("rubric", "human_labels") and isinstance(one, str) and one else one
+        if key in ("rubric", "human_labels") and isinstance(one, str) and one
+        else _folders(one, base(("evaluation", "judge", key))) if key == "model" else one
         for key, one in value.items()
     }  # fmt: skip
+
+
+def _folders(value: Any, folder: Path) -> Any:
+    """Models that are folders. Others are jobs, or a vendor's."""
+    if isinstance(value, list):
+        return [_folders(one, folder) for one in value]
+    is_folder = isinstance(value, str) and value.startswith(("./", "../", "~"))
+    return str(_absolute(value, folder)) if is_folder else value
 
 
 def _model_path(model: str, folder: Path) -> str:

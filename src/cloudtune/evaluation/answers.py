@@ -53,7 +53,7 @@ class Answers:
             options: Part of what an answer is stored under.
             ask: Generates answers for prompts, in order.
             progress: Called with the number of prompts that have an answer, and of all of them.
-            asked_for: The job whose deletion deletes these answers, or the model if it has no job.
+            asked_for: The jobs whose deletion deletes these answers, one a line, or the model if it has no job.
             parallel: Prompts that are asked at a time, each in a call of its own. None asks all in one call, which may
                 then use batches; prompts of similar length follow each other.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, InputError, Problem
 from cloudtune.evaluation.metrics import ANY, DEFAULTS, LARGEST, METRICS, Metric, average, share
-from cloudtune.evaluation.patterns import has_unlimited_search, searcher, with_limited_patterns
+from cloudtune.evaluation.patterns import searcher, unlimited_search, with_limited_patterns
 from cloudtune.evaluation.text_metrics import json_value
 from cloudtune.files.regular_file import read_regular
 from cloudtune.trust import is_function
@@ -113,9 +113,9 @@ def _schema_check(path: str) -> Callable[[str, str], bool]:
         checker.check_schema(schema)
     except SchemaError as error:
         raise _problem(f"{path} is not a JSON Schema: {error.message}") from error
-    if has_unlimited_search(schema):
-        message = f"{path} has unevaluatedProperties and patternProperties, and such a check can take very long"
-        raise _problem(message, "use additionalProperties")
+    if keywords := unlimited_search(schema):
+        fix = "remove it" if keywords.startswith("$") else "use additionalProperties"
+        raise _problem(f"{path} has {keywords}, and such a check can take very long", fix)
     validator = with_limited_patterns(checker)(schema, registry=Registry())
 
     def matches(answer: str, _: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.errors import PolicyRefused
@@ -30,6 +31,8 @@ class Questions(NamedTuple):
     prompt_bytes: int
     expected_bytes: int
     max_tokens: int
+    more_prompt_bytes: int = 0
+    """By how much prompts that are not known yet may be longer."""
 
 
 class EvaluationCost(Value, frozen=True, kw_only=True):
@@ -76,9 +79,11 @@ def estimate(asked: Sequence[Questions]) -> EvaluationCost:
         prompt = one.prompt_bytes / _BYTES_PER_TOKEN + _MORE_PER_PROMPT * one.asked
         answer = min(one.expected_bytes / _BYTES_PER_TOKEN + one.asked, one.max_tokens * one.asked)
         likely += price.usd(prompt, answer)
-        most += price.usd(one.prompt_bytes + 4 * _MORE_PER_PROMPT * one.asked, one.max_tokens * one.asked)
+        longest = one.prompt_bytes + one.more_prompt_bytes + 4 * _MORE_PER_PROMPT * one.asked
+        most += price.usd(longest, one.max_tokens * one.asked)
     return EvaluationCost(
-        answers=sum(one.asked for one in billed), usd=round(likely, 4), at_most_usd=round(most, 4),
+        answers=sum(one.asked for one in billed), usd=round(likely, 4),
+        at_most_usd=math.ceil(round(most * 1e4, 6)) / 1e4,  # never below the cost
         unknown=tuple(unknown), basis=tuple(basis),
     )  # fmt: skip
 
@@ -87,7 +92,7 @@ def check(cost: EvaluationCost, cap: float | None) -> None:
     """Raise PolicyRefused if the answers may cost more than ``cap``, or if that is not known."""
     if cap is None:
         return
-    if cost.at_most_usd > cap:
+    if not cost.at_most_usd <= cap:  # also if the limit is not a number
         raise PolicyRefused(
             f"the answers may cost up to {cost.at_most_usd:.4f} USD, more than the limit of {cap:g} USD",
             hint="raise the limit, or use fewer rows, models or tokens",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,7 +15,7 @@ from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered, Comparison
 from cloudtune.evaluation.contamination import Overlap, overlap
 from cloudtune.evaluation.costs import actual, check, estimate, price_of
-from cloudtune.evaluation.judge import Judge, judge_questions, read_judge
+from cloudtune.evaluation.judge import Judge, judged_models, read_judge
 from cloudtune.evaluation.metrics import MOST_LABELS, confusion, tags_of
 from cloudtune.evaluation.models import Address, EvaluatedModel, model_at, model_of_job, predicts, trained_with
 from cloudtune.evaluation.prepared import guard_options, prepare
@@ -25,16 +25,15 @@ from cloudtune.evaluation.runs import Asking, ModelRun
 from cloudtune.ledger.evaluations import answers_file, forget_if_deleted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.cost import AnswerPrice
-    from cloudtune.evaluation.costs import EvaluationCost
-    from cloudtune.evaluation.judge import JudgePlan
-    from cloudtune.evaluation.judged import Judged
+    from cloudtune.evaluation.costs import EvaluationCost, Questions
     from cloudtune.evaluation.metrics import Metric
     from cloudtune.evaluation.prepared import Prepared
+    from cloudtune.evaluation.result import JudgeOptions
     from cloudtune.evaluation.rows import TestRow
     from cloudtune.job import Job
     from cloudtune.ledger.ledger import Ledger
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
     """Called with a model's name, the number of rows that it has answered, and the number of all rows."""
 
+Named = TypeVar("Named", Answered, ModelRun)
 FEWEST_GROUPS = 20
 """Intervals from fewer groups are too narrow."""
 
@@ -90,36 +90,51 @@ class Evaluator:
         general = None if guard is None else prepare(guard, of_guard, None)
         model = self._opened(subject, test, *([] if general is None else [general]))
         others = [self._opened(one, test) for one in against]
-        referee = None
-        if judge is not None and options.judge is not None:
-            referee = self._opened(judge), read_judge(options.judge)
-            if not test.generates:
-                raise InputError("the rows are texts without a prompt, so there are no answers to judge")
-            if referee[1].rubric is None and not (others or (options.baselines and model.has_base)):
-                hint = "give a rubric, or another model to compare with"
-                raise InputError("without a rubric, the judge compares two models, and there is one", hint=hint)
         parts = [_Part(test, self._asking(test, options), self._runs(test, model, others, options))]
         if general is not None:
             parts.append(_Part(general, self._asking(general, options), self._runs(general, model, [], of_guard)))
         asked = [part.asking.questions(run) for part in parts for run in part.runs]
-        if referee is not None:
-            asked.append(judge_questions(*referee, parts[0].runs, test))
-        cost = estimate(asked)
-        self._on_cost(cost)
-        check(cost, options.max_cost_usd)
+        referee = None
+        if judge is not None and options.judge is not None:
+            referee, questions = self._judge(self._opened(judge), options.judge, options.parallel, parts[0])
+            asked.append(questions)
+        self._check_cost(asked, options)
         found = self._evaluated(parts[0], model, others, options, referee)
         forgot = None if general is None else self._evaluated(parts[1], model, [], of_guard)
         return msgspec.structs.replace(found, guard=forgot)
 
-    def answered(self, jobs: Sequence[Job], test: Prepared, options: EvaluateOptions) -> list[Answered]:
-        """The answers of the jobs' models to the rows. Raises PolicyRefused if they may cost more than the limit."""
+    def answered(
+        self, jobs: Mapping[str, Sequence[Job]], test: Prepared, options: EvaluateOptions
+    ) -> dict[str, list[Answered]]:
+        """The answers of the models of jobs to the rows. Raises what `evaluate` raises."""
         asking, prompts = self._asking(test, options), [row.prompt for row in test.rows]
-        models = [self._opened(job, test) for job in jobs]
-        runs = [ModelRun(model.name, "other", model, prompts) for model in models]
-        cost = estimate([asking.questions(run) for run in runs])
+        models = {name: [self._opened(job, test) for job in some] for name, some in jobs.items()}
+        runs = {name: [ModelRun(model.name, "other", model, prompts) for model in some]
+                for name, some in models.items()}  # fmt: skip
+        self._check_cost([asking.questions(run) for some in runs.values() for run in some], options)
+        return {name: [asking.ask(run) for run in some] for name, some in runs.items()}
+
+    def _check_cost(self, asked: Sequence[Questions], options: EvaluateOptions) -> None:
+        cost = estimate(asked)
         self._on_cost(cost)
         check(cost, options.max_cost_usd)
-        return [asking.ask(run) for run in runs]
+
+    def _judge(self, model: EvaluatedModel, asked: JudgeOptions, parallel: int, part: _Part) -> tuple[Judge, Questions]:
+        """The judge, and what it is asked about the stored answers and those that are not known yet."""
+        test, plan = part.test, read_judge(asked)
+        if not test.generates:
+            raise InputError("the rows are texts without a prompt, so there are no answers to judge")
+        if not (judged := judged_models(part.runs, plan)):
+            hint = "give a rubric, or another model to compare with"
+            raise InputError("without a rubric, the judge compares two models, and there is one", hint=hint)
+        judge = Judge(
+            model, plan, self._answers, self._clock, parallel,
+            lambda done, count: self._progress("judge", done, count), judged=[run.model.address for run in part.runs],
+        )  # fmt: skip
+        if model.identity in {run.identity for run in part.runs}:
+            part.asking.notes.append("the judge also judges its own answers, and models can prefer their own")
+        known = [[part.asking.stored(run) for run in some] for some in judged]
+        return judge, judge.questions(test.rows, known, test.options.max_tokens)
 
     def _asking(self, test: Prepared, options: EvaluateOptions) -> Asking:
         return Asking(self._answers, test, options.parallel, self._progress)
@@ -142,7 +157,7 @@ class Evaluator:
 
     def _evaluated(
         self, part: _Part, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions,
-        referee: tuple[EvaluatedModel, JudgePlan] | None = None,
+        referee: Judge | None = None,
     ) -> Evaluation:  # fmt: skip
         test, asking = part.test, part.asking
         training = model.spec.data if model.spec is not None else None
@@ -162,10 +177,15 @@ class Evaluator:
         usage = _usage(answered, part.runs)
         judged = None
         if referee is not None:
-            if pairs := _judged_models(answered, in_pairs=referee[1].rubric is None):
-                judged, usage["judge"] = self._judged(*referee, test, pairs, options.parallel)
+            with_model = [one for one in answered if one.generations]
+            if some := judged_models(with_model, referee.plan):
+                judged = referee.judge(test.rows, some, test.groups.of_row.tolist())
+                if (used := _tokens(referee.generations, price_of(referee.model, base=False))) is not None:
+                    usage["judge"] = used
             else:
                 notes.append("the judge compares nothing: there is no other model")
+            if referee.plan.rubric is None and len(with_model) > 2:
+                notes.append(f"the judge only compares {some[0][0].name} with {some[0][1].name}")
         measured = compare.Measured(test.metrics, answered, test.expected, test.groups, options.seed)
         comparisons = measured.comparisons()
         return Evaluation(
@@ -180,19 +200,6 @@ class Evaluator:
             answers=_by_row(test.rows, answered), usage=usage, judged=judged,
         )  # fmt: skip
 
-    def _judged(
-        self,
-        model: EvaluatedModel,
-        plan: JudgePlan,
-        test: Prepared,
-        judged: Sequence[Sequence[Answered]],
-        parallel: int,
-    ) -> tuple[Judged, Usage]:
-        judge = Judge(model, plan, self._answers, self._clock, parallel,
-                      lambda done, count: self._progress("judge", done, count))  # fmt: skip
-        found = judge.judge(test.rows, judged, test.groups.of_row.tolist())
-        return found, _tokens(judge.generations, price_of(model, base=False))
-
     def _runs(
         self, test: Prepared, model: EvaluatedModel, others: Sequence[EvaluatedModel], options: EvaluateOptions
     ) -> list[ModelRun]:
@@ -206,7 +213,7 @@ class Evaluator:
             examples = _examples(training, options, test.rows)
             shown = [with_examples(prompt, examples) for prompt in prompts]
             found.append(ModelRun(f"base model, {len(examples)} examples", "few_shot", model, shown, base=True))
-        return [*found, *(ModelRun(one.name, "other", one, prompts) for one in others)]
+        return _distinct([*found, *(ModelRun(one.name, "other", one, prompts) for one in others)])
 
 
 class _Part(NamedTuple):
@@ -243,18 +250,9 @@ def _address(model: Job | Address) -> str:
     return str(model if isinstance(model, Address) else model.ref)
 
 
-def _judged_models(answered: Sequence[Answered], *, in_pairs: bool) -> list[list[Answered]]:
-    """The models whose answers are judged: each alone, or the first one with the base or else the next model."""
-    models = [one for one in answered if one.generations]
-    if not in_pairs:
-        return [[one] for one in models]
-    others = sorted(models[1:], key=lambda one: one.role != "base")
-    return [[models[0], others[0]]] if others else []
-
-
-def _distinct(models: Sequence[Answered]) -> list[Answered]:
+def _distinct(models: Sequence[Named]) -> list[Named]:
     """The models with a number after names that occur twice."""
-    found: dict[str, Answered] = {}
+    found: dict[str, Named] = {}
     for model in models:
         name, number = model.name, 1
         while name in found:
@@ -311,17 +309,19 @@ def _verdict(metric: Metric, comparisons: Sequence[Comparison], rows: int) -> st
 
 def _usage(models: Sequence[Answered], runs: Sequence[ModelRun]) -> dict[str, Usage]:
     prices = {run.name: price_of(run.model, base=run.base) for run in runs}
-    return {
-        one.name: _tokens(one.generations, prices.get(one.name))
-        for one in models
-        if any(answer.prompt_tokens is not None for answer in one.generations)
-    }
+    found = {one.name: _tokens(one.generations, prices.get(one.name)) for one in models}
+    return {name: usage for name, usage in found.items() if usage is not None}
 
 
-def _tokens(answers: Sequence[Generation], price: AnswerPrice | None) -> Usage:
-    prompt = sum(answer.prompt_tokens or 0 for answer in answers)
-    completion = sum(answer.completion_tokens or 0 for answer in answers)
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, usd=actual(price, prompt, completion))
+def _tokens(answers: Sequence[Generation], price: AnswerPrice | None) -> Usage | None:
+    """The tokens and their cost. None if no answer has them; the cost is unknown if some answers do not."""
+    counted = [(one.prompt_tokens, one.completion_tokens) for one in answers
+               if one.prompt_tokens is not None and one.completion_tokens is not None]  # fmt: skip
+    if not counted:
+        return None
+    prompt, completion = (sum(one) for one in zip(*counted, strict=True))
+    usd = actual(price, prompt, completion) if len(counted) == len(answers) else None
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, usd=usd)
 
 
 def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[str, Any], ...]:

@@ -7,7 +7,7 @@ judgments of different versions never mix.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from cloudtune.evaluation.answers import Answers
     from cloudtune.evaluation.compare import Answered
     from cloudtune.evaluation.models import EvaluatedModel
-    from cloudtune.evaluation.prepared import Prepared
     from cloudtune.evaluation.result import JudgeOptions
     from cloudtune.evaluation.rows import TestRow
     from cloudtune.evaluation.runs import ModelRun
     from cloudtune.state import Generation
+
+M = TypeVar("M", "Answered", "ModelRun")
 
 PROMPT_VERSION = 1
 _RUBRIC = """\
@@ -93,6 +94,16 @@ class JudgePlan(NamedTuple):
     labels: tuple[Label, ...]
     labels_file: str
 
+    @property
+    def orders(self) -> int:
+        """How often the judge is asked about one answer, or about one pair of answers."""
+        return 2 if self.rubric is None else 1
+
+    def questions_about(self, rows: int, models: int) -> int:
+        """How many questions there are at most about the labels and the answers of so many models."""
+        judged = models if self.rubric is not None else min(1, models - 1)
+        return self.orders * (len(self.labels) + judged * rows)
+
 
 def read_judge(options: JudgeOptions) -> JudgePlan:
     """Read the rubric and the labels. Raises InputError with all problems."""
@@ -145,16 +156,12 @@ def _labels(path: str, *, graded: bool) -> list[Label]:
     return found
 
 
-def judge_questions(model: EvaluatedModel, plan: JudgePlan, runs: Sequence[ModelRun], test: Prepared) -> Questions:
-    """What the judge is asked at most, to estimate its cost. The answers that it reads are not known yet."""
-    orders, texts, judged = (2, _PAIRWISE, 1) if plan.rubric is None else (1, _RUBRIC + plan.rubric, len(runs))
-    count = len(plan.labels) + judged * len(test.rows)
-    of_labels = sum(len(text.encode(errors="replace")) for label in plan.labels
-                    for text in (label.prompt, label.expected or "", *label.answers))  # fmt: skip
-    of_rows = sum(len(f"{row.prompt_text}{row.expected}".encode(errors="replace")) for row in test.rows)
-    of_answers = _BYTES_PER_TOKEN * test.options.max_tokens * len(test.rows) * orders
-    size = orders * (count * len(texts.encode(errors="replace")) + of_labels + judged * (of_rows + of_answers))
-    return Questions(f"judge {model.name}", model, False, orders * count, size, orders * count, _OPTIONS.max_tokens)
+def judged_models(models: Sequence[M], plan: JudgePlan) -> list[list[M]]:
+    """The models whose answers are judged: each alone, or without a rubric the first with the base or the next one."""
+    if plan.rubric is not None:
+        return [[one] for one in models]
+    others = sorted(models[1:], key=lambda one: one.role != "base")
+    return [[models[0], others[0]]] if others else []
 
 
 class Judge:
@@ -162,13 +169,48 @@ class Judge:
 
     def __init__(
         self, model: EvaluatedModel, plan: JudgePlan, answers: Answers, clock: Clock, parallel: int,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], None], *, judged: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self._model, self._plan, self._answers, self._clock = model, plan, answers, clock
+        """``judged`` are the addresses of the models: the judgments are deleted with the job of any of them."""
+        self.model, self.plan, self._answers, self._clock = model, plan, answers, clock
         self._parallel, self._progress = parallel, progress
+        self._asked_for = "\n".join(dict.fromkeys([model.address, *judged]))
         self._failures: dict[str, str] = {}
         self.generations: list[Generation] = []
         """All answers of the judge, with their tokens."""
+
+    def questions(
+        self, rows: Sequence[TestRow], judged: Sequence[Sequence[Sequence[Generation | None]]], max_tokens: int
+    ) -> Questions:
+        """What is not stored, to estimate its cost.
+
+        Args:
+            rows: The test rows.
+            judged: The stored answers of each model, or pair of models, to each row. An answer that is not known yet
+                is likely as long as the expected one, and has at most ``max_tokens``.
+            max_tokens: The limit of an answer.
+        """
+        prompts = [prompt for label in self.plan.labels for prompt in _prompts(
+            self.plan, _question(label.prompt, label.expected), label.answers
+        )]  # fmt: skip
+        unknown, size = 0, 0
+        for models in judged:
+            for row, *found in zip(rows, *models, strict=True):
+                texts = [one.text for one in found if one is not None]
+                if len(texts) < len(found):
+                    texts = [row.expected + " " * number for number in range(len(found))]  # two that are not equal
+                    unknown += self.plan.orders
+                    size += sum(map(_size, _prompts(self.plan, _question(row.prompt_text, row.expected), texts)))
+                else:
+                    prompts += _prompts(self.plan, _question(row.prompt_text, row.expected), texts)
+        prompts = list(dict.fromkeys(prompts))
+        stored = self._answers.stored(self.model.identity, prompts, _OPTIONS)
+        missing = [prompt for prompt, known in zip(prompts, stored, strict=True) if known is None]
+        asked = unknown + len(missing)
+        return Questions(
+            f"judge {self.model.name}", self.model, False, asked, size + sum(map(_size, missing)), asked,
+            _OPTIONS.max_tokens, unknown * self.plan.orders * _BYTES_PER_TOKEN * max_tokens,
+        )  # fmt: skip
 
     def judge(self, rows: Sequence[TestRow], judged: Sequence[Sequence[Answered]], groups: Sequence[object]) -> Judged:
         """Judge the answers of single models, or without a rubric of pairs of models.
@@ -176,48 +218,35 @@ class Judge:
         Raises what the judge's back end raises if it answers nothing at all.
         """
         unclear: list[Unclear] = []
-        asked = [_question(label.prompt, label.expected) for label in self._plan.labels]
-        given = [label.answers for label in self._plan.labels]
-        places = [("", self._plan.labels_file, label.line) for label in self._plan.labels]
+        asked = [_question(label.prompt, label.expected) for label in self.plan.labels]
+        given = [label.answers for label in self.plan.labels]
+        places = [("", self.plan.labels_file, label.line) for label in self.plan.labels]
         tested = [_question(row.prompt_text, row.expected) for row in rows]
         for pair in judged:
             asked += tested
             given += list(zip(*(model.answers for model in pair), strict=True))
             places += [(pair[0].name, row.file, row.line) for row in rows]
-        found = self._rubric(asked, given) if self._plan.rubric is not None else self._pairwise(asked, given)
+        found = self._judgments(asked, given)
         for (model, file, line), one in zip(places, found, strict=True):
             if one.good is None:
                 unclear.append(Unclear(model=model, file=file, line=line, reason=one.reason))
-        count = len(self._plan.labels)
-        agreement = _agreement(self._plan.labels, found[:count]) if count else None
+        count = len(self.plan.labels)
+        agreement = _agreement(self.plan.labels, found[:count]) if count else None
         rates = [
             _of_model(pair, found[count + at * len(rows) : count + (at + 1) * len(rows)], groups, agreement)
             for at, pair in enumerate(judged)
         ]
         return Judged(
-            judge=self._model.address, mode="pairwise" if self._plan.rubric is None else "rubric",
-            prompt_version=PROMPT_VERSION, rubric=self._plan.rubric, models=tuple(rates), agreement=agreement,
+            judge=self.model.address, mode="pairwise" if self.plan.rubric is None else "rubric",
+            prompt_version=PROMPT_VERSION, rubric=self.plan.rubric, models=tuple(rates), agreement=agreement,
             unclear=tuple(unclear),
         )  # fmt: skip
 
-    def _rubric(self, asked: Sequence[dict[str, Any]], given: Sequence[Sequence[str]]) -> list[_Judgment]:
-        prompts = [_RUBRIC.format(rubric=self._plan.rubric, data=_json(question | {"answer": answer}))
-                   for question, (answer,) in zip(asked, given, strict=True)]  # fmt: skip
-        said = self._said(prompts, {"PASS": 1, "FAIL": -1})
-        return [_Judgment(reason=one) if isinstance(one := said[prompt], str) else _Judgment(one > 0)
-                for prompt in prompts]  # fmt: skip
-
-    def _pairwise(self, asked: Sequence[dict[str, Any]], given: Sequence[Sequence[str]]) -> list[_Judgment]:
-        """Each pair is asked in both orders. Equal answers are a tie without a question."""
-        orders = [
-            None if first == second else tuple(
-                _PAIRWISE.format(data=_json(question | {"A": a, "B": b})) for a, b in ((first, second), (second, first))
-            )
-            for question, (first, second) in zip(asked, given, strict=True)
-        ]  # fmt: skip
-        said = self._said([prompt for both in orders for prompt in both or ()], {"A": 1, "B": -1, "TIE": 0})
-        return [_Judgment(good=False) if both is None else _of_orders(*(said[prompt] for prompt in both))
-                for both in orders]  # fmt: skip
+    def _judgments(self, asked: Sequence[dict[str, Any]], given: Sequence[Sequence[str]]) -> list[_Judgment]:
+        words = {"A": 1, "B": -1, "TIE": 0} if self.plan.rubric is None else {"PASS": 1, "FAIL": -1}
+        prompts = [_prompts(self.plan, question, answers) for question, answers in zip(asked, given, strict=True)]
+        said = self._said([prompt for some in prompts for prompt in some], words)
+        return [_judgment(*(said[prompt] for prompt in some)) for some in prompts]
 
     def _said(self, prompts: Sequence[str], words: Mapping[str, int]) -> dict[str, int | str]:
         """For each prompt the value of the word that the judge answers, or why there is none."""
@@ -229,12 +258,14 @@ class Judge:
                 found[prompt] = self._failures[prompt]
             elif (word := answer.text.strip()) in words:
                 found[prompt] = words[word]
+            elif answer.finish_reason == "length":
+                found[prompt] = f"the judge's answer was cut at {_OPTIONS.max_tokens} tokens"
             else:
                 found[prompt] = f"the judge answers {answer.text[:60]!r} instead of {' or '.join(words)}"
         return found
 
     def _answered(self, prompts: Sequence[str]) -> list[Generation | None]:
-        remote = self._model.backend.capabilities.remote
+        remote = self.model.backend.capabilities.remote
         try:
             try:
                 found: list[Generation | None] = list(self._asked(prompts, self._parallel if remote else None))
@@ -243,7 +274,7 @@ class Judge:
                     raise
                 found = list(self._asked(prompts, 1))  # finds the prompts that the model rejects
         except InvalidRequest:
-            found = self._answers.stored(self._model.identity, prompts, _OPTIONS)
+            found = self._answers.stored(self.model.identity, prompts, _OPTIONS)
             unasked = any(one is None and prompt not in self._failures
                           for prompt, one in zip(prompts, found, strict=True))  # fmt: skip
             if unasked or not any(found):
@@ -253,17 +284,17 @@ class Judge:
 
     def _asked(self, prompts: Sequence[str], parallel: int | None) -> list[Generation]:
         return self._answers.get_or_generate(
-            self._model.identity, prompts, _OPTIONS, self._ask, self._progress, asked_for=self._model.address,
+            self.model.identity, prompts, _OPTIONS, self._ask, self._progress, asked_for=self._asked_for,
             parallel=parallel,
         )  # fmt: skip
 
     def _ask(self, prompts: Sequence[str]) -> Iterator[Generation]:
         """Ask for answers. The failure of a single prompt, such as a time-out, only concerns that prompt."""
         if len(prompts) > 1:
-            yield from self._model.generate(prompts, _OPTIONS)
+            yield from self.model.generate(prompts, _OPTIONS)
             return
         try:
-            yield from reading(self._clock, lambda: list(self._model.generate(prompts, _OPTIONS)))
+            yield from reading(self._clock, lambda: list(self.model.generate(prompts, _OPTIONS)))
         except RateLimited:
             raise
         except (TransientError, InvalidRequest) as error:
@@ -280,12 +311,34 @@ class _Judgment(NamedTuple):
     reason: str = ""
 
 
-def _of_orders(first: int | str, second: int | str) -> _Judgment:
-    """The judgment from both orders: only an answer that is better in both is better."""
-    if isinstance(first, str) or isinstance(second, str):
-        return _Judgment(reason=next(str(one) for one in (first, second) if isinstance(one, str)))
-    wins, losses = first > 0 > second, first < 0 < second
-    return _Judgment(wins, losses, order_decided=first == second != 0)
+def _judgment(*said: int | str) -> _Judgment:
+    """From what the judge says about an answer, or about two answers in both orders. Equal answers are no question.
+
+    Of two, only an answer that is better in both orders is better.
+    """
+    values = [one for one in said if isinstance(one, int)]
+    if len(values) < len(said):
+        return _Judgment(reason=next(one for one in said if isinstance(one, str)))
+    match values:
+        case [value]:
+            return _Judgment(value > 0)
+        case [first, second]:
+            return _Judgment(first > 0 > second, first < 0 < second, order_decided=first == second != 0)
+        case _:
+            return _Judgment(good=False)
+
+
+def _prompts(plan: JudgePlan, question: dict[str, Any], answers: Sequence[str]) -> list[str]:
+    """What the judge is asked about an answer, or about two answers in both orders. Equal answers are no question."""
+    if plan.rubric is not None:
+        return [_RUBRIC.format(rubric=plan.rubric, data=_json(question | {"answer": answers[0]}))]
+    first, second = answers
+    orders = ((first, second), (second, first)) if first != second else ()
+    return [_PAIRWISE.format(data=_json(question | {"A": a, "B": b})) for a, b in orders]
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="replace"))
 
 
 def _question(prompt: str, expected: str | None) -> dict[str, Any]:

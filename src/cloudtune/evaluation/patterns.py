@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 SEARCH_S = 1.0
 """The limit of one search. Some patterns take time exponential in the length of the text."""
@@ -48,7 +48,7 @@ def searcher(pattern: str) -> Callable[[str], bool]:
 def with_limited_patterns(validator: Any) -> Any:
     """The class of jsonschema's validators with keywords that limit their searches.
 
-    Only ``unevaluatedProperties`` beside ``patternProperties`` is not limited: see `has_unlimited_search`.
+    Some schemas have searches that are not limited: see `unlimited_search`.
     """
     from jsonschema import validators
     from jsonschema.exceptions import ValidationError
@@ -77,13 +77,22 @@ def with_limited_patterns(validator: Any) -> Any:
     return validators.extend(validator, keywords)
 
 
-def has_unlimited_search(schema: Any) -> bool:
-    """Whether the schema has both ``unevaluatedProperties`` and ``patternProperties``, at any place."""
+def unlimited_search(schema: Any) -> str:
+    """The keywords of the schema, at any place, whose searches have no limit. Empty if there are none."""
     names: set[str] = set()
-    left = [schema]
+    left = [*_parts(schema)]
+    if isinstance(schema, dict):
+        names |= schema.keys() - {"$schema"}
     while left:
         one = left.pop()
         if isinstance(one, dict):
+            if isinstance(one.get("$schema"), str):
+                return "$schema within a part"  # jsonschema then takes its own class for that part
             names |= one.keys()
-        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-    return {"unevaluatedProperties", "patternProperties"} <= names
+        left += _parts(one)
+    together = {"unevaluatedProperties", "patternProperties"}
+    return "unevaluatedProperties and patternProperties" if together <= names else ""
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.records import Labelled
-from cloudtune.errors import InputError, PolicyRefused
+from cloudtune.errors import CloudtuneError, InputError, PolicyRefused, Problem
 from cloudtune.evaluation.choosing import check_files, chosen_metrics
 from cloudtune.evaluation.function_trust import are_functions_trusted
 from cloudtune.evaluation.judge import read_judge
@@ -20,7 +20,7 @@ from cloudtune.prompts import ToolPrompt
 from cloudtune.trust import is_function
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cloudtune.evaluation.metrics import Metric, Task
     from cloudtune.evaluation.rows import TestRow
@@ -163,14 +163,17 @@ def is_regression(spec: JobSpec | None, rows: Sequence[TestRow]) -> bool:
     return any(isinstance(row.record, Labelled) and isinstance(row.record.label, float) for row in rows)
 
 
-def planned(spec: JobSpec) -> PlannedEvaluation | None:
-    """The size of the evaluation that a spec asks for. Reads its rows, and raises as `prepare`."""
+def planned(spec: JobSpec, open_model: Callable[[str], object]) -> PlannedEvaluation | None:
+    """The size of the evaluation that a spec asks for. Reads its rows, and raises as `prepare`.
+
+    ``open_model`` raises a CloudtuneError for a model that cannot be found. Such models are an InputError too.
+    """
     asked = requested(spec)
     if asked is None:
         return None
+    _check_models(asked, open_model)
     check_files(asked.options.metrics)
-    if asked.options.judge is not None:
-        read_judge(asked.options.judge)
+    judge = None if asked.options.judge is None else read_judge(asked.options.judge)
     test = prepare(asked.data, asked.options, spec, load=False)
     options = asked.options
     models = [
@@ -186,7 +189,24 @@ def planned(spec: JobSpec) -> PlannedEvaluation | None:
         rows=len(test.rows), metrics=tuple(one.name for one in test.metrics), models=tuple(models),
         guard_rows=0 if guard is None else len(guard.rows),
         answers=answers, max_tokens=test.options.max_tokens,
+        judge="" if options.judge is None else options.judge.model,
+        judge_questions=0 if judge is None else judge.questions_about(len(test.rows), len(models)),
+        max_cost_usd=options.max_cost_usd,
     )  # fmt: skip
+
+
+def _check_models(asked: Requested, open_model: Callable[[str], object]) -> None:
+    named = [(f"evaluation.against[{number}]", model) for number, model in enumerate(asked.against)]
+    if asked.options.judge is not None:
+        named.append(("evaluation.judge.model", asked.options.judge.model))
+    problems: list[Problem] = []
+    for field, model in named:
+        try:
+            open_model(model)
+        except CloudtuneError as error:
+            problems.append(Problem(code="model", field=field, message=error.message, fix=error.hint))
+    if problems:
+        raise InputError(problems)
 
 
 def _asks_base(test: Prepared) -> bool:

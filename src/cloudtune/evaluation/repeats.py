@@ -59,11 +59,11 @@ def compare_repeats(
 
     test = prepare(data, options, spec, trusted=evaluator.trust_reward)
     count = min(map(len, ways.values()))
-    every = evaluator.answered([job for jobs in ways.values() for job in jobs[:count]], test, options)
-    answered = {name: every[number * count :][:count] for number, name in enumerate(ways)}
+    answered = evaluator.answered({name: jobs[:count] for name, jobs in ways.items()}, test, options)
     pooled = [
         Answered(name, "other", [text for one in runs for text in one.answers],
-                 [answer for one in runs for answer in one.generations])
+                 [answer for one in runs for answer in one.generations],
+                 [answer for one in runs for answer in one.likelihoods])
         for name, runs in answered.items()
     ]  # fmt: skip
     groups = Groups(list(group_names(test.rows, options.group)) * count)

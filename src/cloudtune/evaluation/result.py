@@ -70,7 +70,7 @@ class Usage(Value, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float | None = None
-    """What they cost. None if the price is unknown, or if no service bills them."""
+    """What they cost. None if the price is unknown, if some answers have no tokens, or if no service bills them."""
 
 
 class Evaluation(Value, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from cloudtune.data.records import (
 )
 from cloudtune.data.split import shares
 from cloudtune.errors import InputError, Problem
+from cloudtune.evaluation.text_metrics import json_value
 from cloudtune.files.regular_file import open_regular
 from cloudtune.prompts import Passage, ToolPrompt, messages_of, with_calls
 from cloudtune.spec import Data, Source
@@ -160,6 +161,10 @@ def _prompt_of_chat(record: Chat) -> tuple[Prompt, str] | Problem:
     turns = [_turn(turn) for turn in record.messages[:-1]]
     tools = tuple(msgspec.to_builtins(record.tools)) if record.tools else ()
     calls = [(call.function.name, call.function.arguments) for call in last.tool_calls or ()]
+    wrong = next((name for name, given in calls if not isinstance(json_value(given), dict)), None)
+    if wrong is not None:
+        message, fix = f"the arguments of the call of {wrong!r} are no JSON object", "correct them"
+        return Problem(code="tool_arguments", field="messages", message=message, fix=fix)
     if not tools and (calls or any(turn.tool_calls for turn in record.messages)):
         message = "the conversation calls a tool, and the row has no tools"
         return Problem(code="no_tools", field="tools", message=message, fix="add the definition of the tools")

@@ -14,6 +14,7 @@ from cloudtune.evaluation.likelihoods import as_answer, passages
 from cloudtune.evaluation.models import predicts
 from cloudtune.evaluation.rows import text_of
 from cloudtune.optional import GenerateOptions
+from cloudtune.prompts import ToolPrompt
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -54,15 +55,18 @@ class Asking:
 
     def questions(self, run: ModelRun) -> Questions:
         """What is not stored, to estimate its cost."""
-        stored = self._answers.stored(run.identity, run.prompts, self._options(run))
         missing = {
-            text_of(prompt): row.expected
-            for prompt, row, known in zip(run.prompts, self._test.rows, stored, strict=True) if known is None
+            text_of(prompt): (prompt, row.expected)
+            for prompt, row, known in zip(run.prompts, self._test.rows, self.stored(run), strict=True) if known is None
         }  # fmt: skip
         return Questions(
-            run.name, run.model, run.base, len(missing), sum(len(text.encode(errors="replace")) for text in missing),
-            sum(len(text.encode(errors="replace")) for text in missing.values()), self._test.options.max_tokens,
+            run.name, run.model, run.base, len(missing), sum(_size(prompt) for prompt, _ in missing.values()),
+            sum(_size(expected) for _, expected in missing.values()), self._test.options.max_tokens,
         )  # fmt: skip
+
+    def stored(self, run: ModelRun) -> list[Generation | None]:
+        """The stored answers to the rows. None for a row without one."""
+        return self._answers.stored(run.identity, run.prompts, self._options(run))
 
     def _options(self, run: ModelRun) -> GenerateOptions:
         return msgspec.structs.replace(self._test.options, base=run.base)
@@ -92,6 +96,13 @@ class Asking:
             asked_for=run.model.address,
             parallel=self._parallel if run.model.backend.capabilities.remote else None,
         )  # fmt: skip
+
+
+def _size(prompt: Prompt | Input) -> int:
+    """The bytes of what is sent. The definitions of tools are sent with each prompt."""
+    if isinstance(prompt, ToolPrompt):
+        return len(compact(msgspec.to_builtins(prompt)).encode(errors="replace"))
+    return len(text_of(prompt).encode(errors="replace"))
 
 
 def _answers_of(run: ModelRun, prompts: Sequence[Any], options: GenerateOptions) -> Iterator[Generation]:

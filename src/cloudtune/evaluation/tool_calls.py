@@ -14,8 +14,8 @@ _CALL = frozenset({"name", "function"})
 
 def match(answer: str, expected: str) -> bool:
     """Whether both call the same tools with the same arguments, in any order, or both call none."""
-    found, wanted = _calls(answer), _calls(expected) or []
-    if found is None or len(found) != len(wanted):
+    found, wanted = _calls(answer), _calls(expected)
+    if found is None or wanted is None or len(found) != len(wanted):
         return False
     for call in found:
         same = next((place for place, other in enumerate(wanted) if is_same_value(call, other)), None)
@@ -27,8 +27,10 @@ def match(answer: str, expected: str) -> bool:
 
 def same_names(answer: str, expected: str) -> bool:
     """Whether both call the same tools, in any order and with any arguments, or both call none."""
-    found, wanted = _calls(answer), _calls(expected) or []
-    return found is not None and sorted(call[0] for call in found) == sorted(call[0] for call in wanted)
+    found, wanted = _calls(answer), _calls(expected)
+    if found is None or wanted is None:
+        return False
+    return sorted(call[0] for call in found) == sorted(call[0] for call in wanted)
 
 
 def _calls(text: str) -> list[list[Any]] | None:

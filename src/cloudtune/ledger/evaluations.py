@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_S = 60.0
 """Seconds to wait for another process that writes answers."""
+_FORGET = "DELETE FROM answers WHERE instr(char(10) || asked_for || char(10), char(10) || ? || char(10))"
 
 
 def evaluation_file(ledger: Ledger, ref: JobRef) -> Path:
@@ -26,7 +27,7 @@ def evaluation_file(ledger: Ledger, ref: JobRef) -> Path:
 
 
 def answers_file(ledger: Ledger) -> Path:
-    """The local database of all answers. Its table names the job for which each answer was asked."""
+    """The local database of all answers. Its table names the jobs for which each answer was asked, one a line."""
     return ledger.folder / "answers" / "answers.db"
 
 
@@ -43,7 +44,7 @@ def forget_if_deleted(ledger: Ledger, refs: Sequence[JobRef]) -> Iterator[None]:
 
 
 def forget_evaluation(ledger: Ledger, ref: JobRef) -> None:
-    """Delete the last evaluation of a job, the answers of its model, and those of its base model that it asked for.
+    """Delete the last evaluation of a job, the answers of its model, and those that it asked its base or a judge for.
 
     Raises:
         LedgerError: The answers cannot be deleted.
@@ -56,7 +57,7 @@ def forget_evaluation(ledger: Ledger, ref: JobRef) -> None:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as db:
             db.execute("PRAGMA secure_delete = ON")
             with db:
-                db.execute("DELETE FROM answers WHERE asked_for = ?", (str(ref),))
+                db.execute(_FORGET, (str(ref),))
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
         hint = "remove the file, and delete the job again"

@@ -32,6 +32,7 @@ def test_answers_are_checked_against_a_json_schema(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "message"), [
     ("{", "is not a JSON Schema"), ('{"type": "shape"}', "is not a JSON Schema: 'shape'"),
+    ('{"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "b"}}}', "remove it"),
     ('{"unevaluatedProperties": false, "anyOf": [{"patternProperties": {}}]}', "use additionalProperties"),
     (None, "No such file"), ('{"$ref": "http://127.0.0.1:9/other.json"}', "refers to a document that is not in it"),
 ])  # fmt: skip
@@ -144,6 +145,12 @@ def test_other_tool_calls_do_not_match(answer: str) -> None:
 ])  # fmt: skip
 def test_a_row_without_a_call_expects_none(expected: str, answer: str, is_right: bool) -> None:
     assert match(answer, expected) is is_right
+
+
+@pytest.mark.parametrize("expected", ['<tool_call>{"name": "f", "arguments": [1]}</tool_call>', '[{"name": 5}]'])
+def test_no_answer_matches_a_malformed_call(expected: str) -> None:
+    assert not match("no call", expected)
+    assert not same_names("no call", expected)
 
 
 def test_the_names_of_tools_match_with_any_arguments() -> None:

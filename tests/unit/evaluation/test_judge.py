@@ -12,7 +12,7 @@ from cloudtune.backend import Capabilities
 from cloudtune.errors import InputError, InvalidRequest, Unavailable
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered
-from cloudtune.evaluation.judge import Judge, read_judge
+from cloudtune.evaluation.judge import Judge, JudgePlan, Label, read_judge
 from cloudtune.evaluation.judged import Agreement, Judged, corrected, rate
 from cloudtune.evaluation.models import EvaluatedModel
 from cloudtune.evaluation.result import JudgeOptions
@@ -62,6 +62,13 @@ def lines(path: Path, rows: list[Any]) -> str:
     return str(path)
 
 
+def made(vendor: Vendor, plan: JudgePlan, folder: Path) -> Judge:
+    tuned = TunedModel(id="m", base="m", backend="vendor", scope="")
+    model = EvaluatedModel("m", vendor, tuned, "identity")  # type: ignore[arg-type]
+    answers = Answers(folder / "answers.db", FakeClock())
+    return Judge(model, plan, answers, FakeClock(), 4, lambda done, count: None)
+
+
 @pytest.fixture
 def judged(tmp_path: Path) -> Callable[..., Judged]:
     def call(vendor: Vendor, labels: list[Any] | None = None, *, pairwise: bool = False) -> Judged:
@@ -73,12 +80,9 @@ def judged(tmp_path: Path) -> Callable[..., Judged]:
             model="vendor=m", rubric=None if pairwise else str(tmp_path / "rubric.txt"),
             human_labels=None if labels is None else lines(tmp_path / "labels.jsonl", labels),
         )  # fmt: skip
-        tuned = TunedModel(id="m", base="m", backend="vendor", scope="")
-        model = EvaluatedModel("m", vendor, tuned, "identity")  # type: ignore[arg-type]
         answers = [[str(n) for n in range(COUNT)], [str(2 * n) for n in range(COUNT)]]
         models = [Answered(name, "other", texts) for name, texts in zip(("first", "second"), answers, strict=True)]
-        judge = Judge(model, read_judge(options), Answers(tmp_path / "answers.db", FakeClock()), FakeClock(), 4,
-                      lambda done, count: None)  # fmt: skip
+        judge = made(vendor, read_judge(options), tmp_path)
         return judge.judge(rows, [models] if pairwise else [[one] for one in models], range(COUNT))
 
     return call
@@ -94,6 +98,38 @@ def test_a_rubric_gives_the_share_of_good_answers(judged: Callable[..., Judged])
     asked = len(vendor.asked)
     assert judged(vendor) == found
     assert len(vendor.asked) == asked == len(set(vendor.asked))
+
+
+@pytest.mark.parametrize("pairwise", [False, True])
+def test_stored_judgments_are_no_part_of_the_estimate(
+    judged: Callable[..., Judged], tmp_path: Path, pairwise: bool
+) -> None:
+    _, rows = read_rows(Source(path=lines(tmp_path / "rows.jsonl", [
+        {"prompt": f"p {n}", "completion": str(n)} for n in range(COUNT)
+    ])))  # fmt: skip
+    plan = JudgePlan(None if pairwise else "The number is even.", (), "")
+    judge = made(Vendor(by_number), plan, tmp_path)
+    answers: list[list[Generation | None]] = [
+        [Generation(text=str(factor * n)) for n in range(COUNT)] for factor in (1, 2)
+    ]
+    models = [answers] if pairwise else [[one] for one in answers]
+    unknown = judge.questions(rows, [[[None] * COUNT for _ in some] for some in models], 100)
+    assert unknown.asked == 2 * COUNT
+    assert unknown.more_prompt_bytes >= 2 * COUNT * 100
+    known = judge.questions(rows, models, 100)
+    vendor = Vendor(lambda given: "A" if pairwise else by_number(given))
+    judged(vendor, pairwise=pairwise)
+    assert (known.asked, known.more_prompt_bytes) == (len(vendor.asked), 0)
+    assert known.prompt_bytes == sum(map(len, vendor.asked))
+    assert judge.questions(rows, models, 100).asked == 0
+
+
+@pytest.mark.parametrize(("rubric", "models", "expected"), [
+    ("It is short.", 3, 2 + 30), (None, 3, 4 + 20), (None, 1, 4),
+])  # fmt: skip
+def test_a_plan_counts_the_questions_to_the_judge(rubric: str | None, models: int, expected: int) -> None:
+    labels = tuple(Label(n, True, "p", None, ("a", "b")) for n in range(2))
+    assert JudgePlan(rubric, labels, "labels.jsonl").questions_about(10, models) == expected
 
 
 def test_only_an_answer_that_is_better_in_both_orders_wins(judged: Callable[..., Judged]) -> None:
@@ -116,6 +152,13 @@ def test_nonsense_is_listed_and_never_counted(judged: Callable[..., Judged], non
     assert [(one.judged, one.unclear) for one in found.models] == [(COUNT - 1, 1), (COUNT - 1, 1)]
     assert [(one.model, one.line) for one in found.unclear] == [("first", 7), ("second", 4)]
     assert "2 judgments are missing" in found.sentences()[-1]
+
+
+def test_a_cut_answer_is_named(judged: Callable[..., Judged], monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = Generation(text="", finish_reason="length")
+    monkeypatch.setattr(Vendor, "generate", lambda self, model, prompts, options=None: iter([cut] * len(prompts)))
+    found = judged(Vendor(by_number))
+    assert {one.reason for one in found.unclear} == {"the judge's answer was cut at 512 tokens"}
 
 
 @pytest.mark.parametrize("error", [Unavailable("timed out"), InvalidRequest("too long")])

@@ -60,6 +60,9 @@ def test_a_row_with_tools_has_their_calls_as_its_answer(tmp_path: Path) -> None:
     assert first.prompt_text == "Hi?\n(tools: weather)"
     with pytest.raises(DataError, match="calls a tool, and the row has no tools"):
         read_rows(source(tmp_path, "bad.jsonl", [{"messages": [USER, called]}]))
+    called["tool_calls"] = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "[1]"}}]
+    with pytest.raises(DataError, match="the arguments of the call of 'weather' are no JSON object"):
+        read_rows(source(tmp_path, "bad.jsonl", [{"messages": [USER, called], "tools": [TOOL]}]))
 
 
 def test_rows_with_several_labels_are_refused(tmp_path: Path) -> None:

@@ -185,6 +185,18 @@ def spent(client: Client) -> float:
     return sum(cost for cost in costs if cost is not None)
 
 
+def test_the_limit_of_the_evaluation_also_holds_for_a_search(scene: Scene) -> None:
+    spec = scene.spec()
+    test = Path(spec.data.train.paths[0])
+    limited = JobSpec.model_validate(spec.model_dump(exclude_none=True) | {
+        "evaluation": {"data": str(test), "max_cost_usd": 1.0}
+    })  # fmt: skip
+    found = scene.client().tune(limited)
+    assert found.measured is None
+    assert "the limit of 1 USD cannot be kept" in found.notes[-1]
+    assert scene.vendor.calls("generate") == 0
+
+
 def test_a_search_stops_before_it_exceeds_its_cost(scene: Scene) -> None:
     client = scene.client(usd_per_hour=3600.0)  # 1 USD for a second
     found = client.tune(scene.spec(max_cost_usd=60.0, seeds=1, prune=False))

@@ -134,8 +134,14 @@ class Runner:
             raise
 
     def run_deployment(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None = None) -> dict[str, Any]:
-        """Execute a plan that deploys or removes, and return the outputs of its last step."""
-        return self._executor(on_step).host(self.ledger.begin(plan).plan)
+        """Execute a plan that deploys or removes, and return the outputs of its last step.
+
+        An attempt that an earlier call began continues with its steps, and with the time to live of this call.
+        """
+        attempt = self.ledger.begin(plan)
+        if attempt.plan.spec != plan.spec:
+            attempt = self.ledger.respecify(plan)
+        return self._executor(on_step).host(attempt.plan)
 
     def snapshot(self, ref: JobRef) -> JobSnapshot | None:
         """The job's current state; None if the back end has no such job."""

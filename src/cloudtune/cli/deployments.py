@@ -27,7 +27,7 @@ def deployments(session: Session, undeployed: bool) -> None:
     from cloudtune.state import to_json
 
     found = session.client.deployments(backend=session.backend)
-    models = session.client.undeployed(found) if undeployed else []
+    models = session.client.undeployed(found, backend=session.backend) if undeployed else []
     now = session.client.clock.now()
     session.result({
         "deployments": [to_json(one) | {"cost_so_far_usd": one.cost_so_far(now)} for one in found],

@@ -152,11 +152,16 @@ def _with_overrides(
     Returns the document, and the new field of each override that has one.
     """
     renamed: dict[str, str] = {}
-    for key, value in _leaves(document["overrides"].pop(source.name, {})).items():
+    given = _leaves(document["overrides"].pop(source.name, {}))
+    own = _leaves(document["overrides"].get(target.name, {}), f"overrides.{target.name}.")
+    for key, value in given.items():
         field = f"overrides.{source.name}.{key}"
         place = _place(source.capabilities.common_overrides.get(key), target)
         if place is None:
             reasons[field] = _own(source, target, key)
+            continue
+        if place in own:
+            reasons[field] = f"the spec already has {place}"
             continue
         changed = _with(document, place, value)
         if problem := _problem_of(changed, target):

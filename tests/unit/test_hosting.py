@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cloudtune.hosting import Deployments
 from cloudtune.job import Job
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import Step
-from cloudtune.state import JobRef, JobState, TunedModel
+from cloudtune.state import Deployment, JobRef, JobState, TunedModel
 from cloudtune.testing import faults
 from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_world import ScriptedWorld
@@ -314,3 +315,18 @@ def test_models_of_back_ends_that_were_not_asked_are_not_undeployed(world: Scrip
     silent = client.deployments()
     assert list(silent.unanswered) == ["scripted"]
     assert client.undeployed(silent) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "price", "created", "cost"),
+    [("ready", 2.0, True, 3.0), ("asleep", 0.0, True, None), ("ready", None, True, None), ("ready", 2.0, False, None)],
+)
+def test_an_unknown_cost_so_far_is_not_zero(
+    world: ScriptedWorld, state: str, price: float | None, created: bool, cost: float | None
+) -> None:
+    now = world.clock.now()
+    made = Deployment(
+        id="d", backend="b", scope="s", model="m", state=state, native_state="", hourly_cost_usd=price,
+        created_at=now - timedelta(hours=1.5) if created else None,
+    )  # fmt: skip
+    assert made.cost_so_far(now) == cost

@@ -146,19 +146,19 @@ def load_service(name: str) -> Service:
     """The profile of that name, or in that JSON file. Raises ConfigError."""
     known = sorted(file.stem for file in _FOLDER.glob("*.json"))
     path = _FOLDER / f"{name}.json" if name in known else Path(name).expanduser()
-    faults, fix = [], f"see {_FOLDER / 'nebius.json'}"
+    fix = f"see {_FOLDER / 'nebius.json'}"
     try:
         found = msgspec.json.decode(read_regular(path, _LARGEST_BYTES), type=Service)
         faults = [f"{path}: {fault}" for fault in _faults(found)]
+        if not faults:
+            return found
     except OSError as error:
         faults = [f"no profile {name!r}: {error.strerror or error}"]
         fix = f"name one of {', '.join(known)}, or a JSON file"
     except (msgspec.DecodeError, RecursionError) as error:
         faults = [f"{path} is not a profile of a service: {error}"]
-    if faults:
-        field = f"backends.{NAME}.service"
-        raise ConfigError([Problem(code="service", field=field, message=fault, fix=fix) for fault in faults])
-    return found
+    field = f"backends.{NAME}.service"
+    raise ConfigError([Problem(code="service", field=field, message=fault, fix=fix) for fault in faults])
 
 
 def _faults(service: Service) -> Iterator[str]:

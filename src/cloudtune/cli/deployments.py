@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def deployments(session: Session, undeployed: bool) -> None:
     """List the deployments on one back end, or on all that have been used. -q prints only ids.
 
-    SO FAR is the present hourly price since the creation.
+    SO FAR is the present hourly price since the creation. It is empty if that is unknown.
     """
     from cloudtune.state import to_json
 

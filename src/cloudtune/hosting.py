@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import BackendError, InputError, TransientError, UnsupportedError
+from cloudtune.ledger.deployments import ended_at, newest_attempt
 from cloudtune.optional import Host
 from cloudtune.retry import reading
 from cloudtune.runner import job_token
@@ -108,14 +109,14 @@ class Hosting:
     def expiry(self, deployment: Deployment) -> datetime | None:
         """When the deployment expires, if this ledger's newest attempt made it with a time to live."""
         ledger, name, backend, scope = self._runner.ledger, deployment.id, deployment.backend, deployment.scope
-        made = ledger.hosted(name, backend=backend, scope=scope, deploy=True)
-        last = ledger.hosted(name, backend=backend, scope=scope)
+        made = newest_attempt(ledger, name, backend=backend, scope=scope, deploy=True)
+        last = newest_attempt(ledger, name, backend=backend, scope=scope)
         if made is None or last is None or (text := made.plan.spec.get(_EXPIRY)) is None:
             return None
-        if last.purpose == "remove" and ledger.is_done(last.token, last.plan.steps[-1].id):
+        if last.purpose == "remove" and ended_at(ledger, last):
             return None  # another deployment with the same name
         expires_at = datetime.fromisoformat(str(text))
-        made_at, done_at = deployment.created_at, ledger.done_at(made.token, made.plan.steps[-1].id)
+        made_at, done_at = deployment.created_at, ended_at(ledger, made)
         # An attempt can end after the time to live, so a deployment may be younger than that.
         if made_at and done_at and made_at > max(done_at, min(expires_at, done_at + MOST_CLOCK_SKEW)):
             return None  # another deployment with the same name

@@ -17,6 +17,7 @@ import msgspec
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, TransientError
 from cloudtune.execute import Executor
+from cloudtune.ledger.deployments import replace_plan
 from cloudtune.ledger.rows import REMEDY
 from cloudtune.retry import reading
 from cloudtune.state import JobRef, JobSnapshot, JobState
@@ -138,10 +139,11 @@ class Runner:
 
         An attempt that an earlier call began continues with its steps, and with the time to live of this call.
         """
-        attempt = self.ledger.begin(plan)
-        if attempt.plan.spec != plan.spec:
-            attempt = self.ledger.respecify(plan)
-        return self._executor(on_step).host(attempt.plan)
+        recorded = self.ledger.begin(plan).plan
+        if recorded.spec != plan.spec:
+            recorded = msgspec.structs.replace(recorded, spec=plan.spec)
+            replace_plan(self.ledger, recorded)
+        return self._executor(on_step).host(recorded)
 
     def snapshot(self, ref: JobRef) -> JobSnapshot | None:
         """The job's current state; None if the back end has no such job."""

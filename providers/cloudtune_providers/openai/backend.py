@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
@@ -11,7 +11,7 @@ from cloudtune.errors import CredentialsError
 from cloudtune.pricing import answer_price
 from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.openai import translate
-from cloudtune_providers.openai.options import KEY_VARIABLE, OpenAIOptions, OpenAIOverrides
+from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect import costs
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
@@ -19,7 +19,7 @@ from cloudtune_providers.openai_dialect.inference import why_no_tools
 from cloudtune_providers.openai_dialect.model_names import base_of
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
-from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
+from cloudtune_providers.openai_dialect.sdk_client import KEY_VARIABLE, Wire, http_client
 from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
@@ -160,8 +160,9 @@ def connected(options: OpenAIOptions) -> openai.OpenAI:
     """The SDK's client with these settings. Raises the SDK's exception if there is no key, or CredentialsError."""
     import openai
 
+    # The SDK would send the account of OpenAI that the environment names to a compatible service.
     account = {"OpenAI-Organization": options.organization, "OpenAI-Project": options.project}
-    is_openai = options.service is None
+    headers: Any = {name: value or openai.Omit() for name, value in account.items()}
     return openai.OpenAI(
         api_key=_key(options),
         base_url=options.address(),
@@ -169,8 +170,7 @@ def connected(options: OpenAIOptions) -> openai.OpenAI:
         project=options.project,
         timeout=options.timeout,
         max_retries=0,
-        # The SDK would send the account of OpenAI that the environment names to a compatible service.
-        default_headers=None if is_openai else {name: value or openai.Omit() for name, value in account.items()},
+        default_headers=None if options.service is None else headers,
         http_client=http_client(),
     )
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from cloudtune_providers.openai.service import Service
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 Auto = Literal["auto"]
 

@@ -21,11 +21,11 @@ from cloudtune.files.regular_file import read_regular
 from cloudtune.methods import METHODS, MethodName
 from cloudtune.plan import output_ref
 from cloudtune.spec import spec_features
-from cloudtune_providers.openai.options import KEY_VARIABLE
 from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import METHODS as KINDS
 from cloudtune_providers.openai_dialect.requests import Traits, metadata_of, plan_of, settings_of
 from cloudtune_providers.openai_dialect.responses import TOKEN_KEY
+from cloudtune_providers.openai_dialect.sdk_client import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

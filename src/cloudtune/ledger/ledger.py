@@ -183,14 +183,6 @@ class Ledger:
                 )
             return self._attempt(db, plan)
 
-    def respecify(self, plan: Plan) -> Attempt:
-        """Replace the spec of the recorded plan of a deployment: a later call can set another time to live."""
-        with self.write("respecify") as db:
-            recorded = self._attempt(db, plan)
-            changed = msgspec.structs.replace(recorded.plan, spec=plan.spec)
-            db.execute("UPDATE attempts SET plan = ? WHERE token = ?", (_plan_text(changed), plan.token))
-            return self._attempt(db, plan)
-
     def withdraw(self, plan: Plan) -> None:
         """Forget an attempt that was refused before its job was requested, so that the next one is planned again."""
         with self.write("withdraw") as db:
@@ -294,13 +286,6 @@ class Ledger:
         query = "SELECT 1 FROM steps WHERE token = ? AND step = ? AND outputs IS NOT NULL"
         return bool(self._store.read(query, (token, step)))
 
-    def done_at(self, token: str, step: str) -> datetime | None:
-        """Return when that step of that attempt got its outcome. None if it has none."""
-        query = f"SELECT {self._store.row_id} AS row_id, steps.* FROM steps WHERE token = ? AND step = ?"  # noqa: S608
-        rows = self._store.read(query, (token, step))
-        at = whole(read_step(rows[0]))["done_at"] if rows else None
-        return None if at is None else datetime.fromisoformat(at)
-
     def backends(self) -> list[str]:
         """Return the names of all back ends with an attempt."""
         rows = self._store.read("SELECT DISTINCT backend FROM attempts ORDER BY backend", ())
@@ -319,17 +304,6 @@ class Ledger:
             (text, text, f"%:{escaped}%"),
         )
         return sorted_out([read_attempt(row) for row in rows])
-
-    def hosted(
-        self, name: str, *, backend: str | None = None, scope: str | None = None, deploy: bool = False
-    ) -> Attempt | None:
-        """Return the newest attempt to deploy or undeploy a model with that name; with ``deploy``, only to deploy."""
-        query, values = f"{_SELECT} WHERE name = ? AND purpose " + ("= 'deploy'" if deploy else "<> 'job'"), [name]
-        for column, value in (("backend", backend), ("scope", scope)):
-            if value is not None:
-                query, values = f"{query} AND {column} = ?", [*values, value]
-        rows = self._store.read(f"{query} ORDER BY seq DESC LIMIT 1", tuple(values))
-        return whole(read_attempt(rows[0])) if rows else None
 
     def of_ref(self, ref: JobRef) -> Attempt | None:
         """Return the attempt that created that job, if it is in this ledger."""

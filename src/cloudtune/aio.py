@@ -263,9 +263,9 @@ class AsyncClient:
         """See `Client.sweep`."""
         return await asyncio.to_thread(self._client.sweep, backend=backend, apply=apply)
 
-    async def undeployed(self, deployments: Iterable[Deployment]) -> list[TunedModel]:
+    async def undeployed(self, deployments: Deployments, *, backend: str | None = None) -> list[TunedModel]:
         """See `Client.undeployed`."""
-        return await asyncio.to_thread(self._client.undeployed, deployments)
+        return await asyncio.to_thread(self._client.undeployed, deployments, backend=backend)
 
     async def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:
         """See `Client.remove`."""

@@ -45,6 +45,8 @@ class Capabilities(Value, frozen=True, kw_only=True):
     """
 
     supports: frozenset[str]
+    title: str = ""
+    """The name of the service, if the back end is set to one other than its own."""
     reasons: dict[str, str] = {}
     """Maps unsupported features to the reason, and what to use instead."""
     translated: dict[str, str] = {}

@@ -461,18 +461,28 @@ class Client:
         """
         found, now = self.deployments(backend=backend), self._clock.now()
         found[:] = [one for one in found if one.expires_at is not None and one.expires_at <= now]
-        for one in found if apply else ():
+        for one in list(found) if apply else ():
             try:
+                if self._hosting(one.backend).expiry(one) != one.expires_at:
+                    found.remove(one)  # deployed again since the list was read
+                    continue
                 self.remove(one)
             except CloudtuneError as error:
                 found.failed[one.id] = error.message
         return found
 
-    def undeployed(self, deployments: Iterable[Deployment]) -> list[TunedModel]:
-        """The tuned models of the ledger's jobs that answer only when deployed, and are not in the list."""
+    def undeployed(self, deployments: Deployments, *, backend: str | None = None) -> list[TunedModel]:
+        """The tuned models of the ledger's jobs that answer only when deployed, and are not in the list.
+
+        Args:
+            deployments: What `deployments` has returned. Models of back ends that did not respond are left out.
+            backend: Only models of this back end, for a list that has only its deployments.
+        """
         served = {(one.backend, one.scope, one.model) for one in deployments}
         refs: list[JobRef] = []
         for name in self.ledger.backends():
+            if name in deployments.unanswered or backend not in (None, name):
+                continue
             with suppress(CloudtuneError):  # `deployments` reports why a back end cannot be opened
                 refs += self.ledger.refs(backend=name) if hosts(self.backend(name)) else []
         found = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import BackendError, InputError, TransientError, UnsupportedError
+from cloudtune.ledger.deployments import ended_at, newest_attempt
 from cloudtune.optional import Host
 from cloudtune.retry import reading
 from cloudtune.runner import job_token
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 LISTED_WITHIN_S = 120.0
 """Seconds that a new deployment may be missing from the list."""
 LISTED_POLL_S = 2.0
+LEAST_TTL_S = 1.0
 MOST_TTL_S = 10 * 366 * 86400.0
+MOST_CLOCK_SKEW = timedelta(minutes=15)
+"""A deployment that the vendor's clock dates this much after the end of the attempt was not created by it."""
 
 
 _EXPIRY = "expires_at"
@@ -66,7 +70,7 @@ class Hosting:
         plan = self._numbered(self._host.plan_deploy(model, **options), "deploy", model.id)
         if ttl is None:
             return plan
-        if not 0 < ttl <= MOST_TTL_S:
+        if not LEAST_TTL_S <= ttl <= MOST_TTL_S:
             raise InputError(f"the time to live must be from 1 second to 10 years, not {ttl:g} s")
         expires_at = self._runner.clock.now() + timedelta(seconds=ttl)
         return msgspec.structs.replace(plan, spec=plan.spec | {_EXPIRY: expires_at.isoformat()})
@@ -100,20 +104,21 @@ class Hosting:
     def existing(self) -> list[Deployment]:
         """Return the deployments that exist now, including those being created."""
         found = reading(self._runner.clock, lambda: list(self._host.deployments()))
-        return [msgspec.structs.replace(one, expires_at=self._expiry(one)) for one in found]
+        return [msgspec.structs.replace(one, expires_at=self.expiry(one)) for one in found]
 
-    def _expiry(self, deployment: Deployment) -> datetime | None:
+    def expiry(self, deployment: Deployment) -> datetime | None:
         """When the deployment expires, if this ledger's newest attempt made it with a time to live."""
-        ledger = self._runner.ledger
-        made = ledger.hosted(deployment.id, backend=deployment.backend, deploy=True)
-        last = ledger.hosted(deployment.id, backend=deployment.backend)
-        if made is None or last is None or made.scope != deployment.scope:
+        ledger, name, backend, scope = self._runner.ledger, deployment.id, deployment.backend, deployment.scope
+        made = newest_attempt(ledger, name, backend=backend, scope=scope, deploy=True)
+        last = newest_attempt(ledger, name, backend=backend, scope=scope)
+        if made is None or last is None or (text := made.plan.spec.get(_EXPIRY)) is None:
             return None
-        if last.purpose == "remove" and ledger.is_done(last.token, last.plan.steps[-1].id):
+        if last.purpose == "remove" and ended_at(ledger, last):
             return None  # another deployment with the same name
-        text = made.plan.spec.get(_EXPIRY)
-        expires_at = None if text is None else datetime.fromisoformat(str(text))
-        if expires_at and deployment.created_at and deployment.created_at > expires_at:
+        expires_at = datetime.fromisoformat(str(text))
+        made_at, done_at = deployment.created_at, ended_at(ledger, made)
+        # An attempt can end after the time to live, so a deployment may be younger than that.
+        if made_at and done_at and made_at > max(done_at, min(expires_at, done_at + MOST_CLOCK_SKEW)):
             return None  # another deployment with the same name
         return expires_at
 

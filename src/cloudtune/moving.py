@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloudtune.backend import Backend
+    from cloudtune.catalog import Catalog
 
 
 class Change(Value, frozen=True, kw_only=True):
@@ -48,6 +49,8 @@ class Move(NamedTuple):
     spec: JobSpec
     source: str
     target: str
+    titles: tuple[str, str]
+    """Source and target in words: the name of the back end, or of the service to which it is set."""
     changes: tuple[Change, ...]
     """Differences of the specs."""
     abilities: tuple[Change, ...]
@@ -71,9 +74,9 @@ def move(spec: JobSpec, source: Backend, target: Backend, *, model: str | None =
         UnsupportedError: The target does not support the method, or not the model.
     """
     if source.name == target.name and source.capabilities == target.capabilities:
-        raise InputError(f"the spec is for {source.name} already", hint="name another back end with --to")
+        raise InputError(f"the spec is for {_title(source)} already", hint="name another back end with --to")
     if source.name == target.name and model is None:
-        raise InputError(f"the base model of {target.name} must be named", hint="pass --model")
+        raise InputError(f"the base model of {_title(target)} must be named", hint="pass --model")
     _check_method(spec, target)
     reasons = {"backend": f"the job runs on {target.name}"}
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
@@ -85,7 +88,12 @@ def move(spec: JobSpec, source: Backend, target: Backend, *, model: str | None =
     before, after = (_leaves(one.model_dump(mode="json", exclude_none=True)) for one in (spec, moved))
     changes = _differences(before, after, renamed, reasons)
     abilities = [*_rows(spec, moved, source, target), *_verbs(source, target)]
-    return Move(moved, source.name, target.name, tuple(changes), tuple(abilities), problems)
+    titles = _title(source), _title(target)
+    return Move(moved, source.name, target.name, titles, tuple(changes), tuple(abilities), problems)
+
+
+def _title(backend: Backend) -> str:
+    return backend.capabilities.title or backend.name
 
 
 def _check_method(spec: JobSpec, target: Backend) -> None:
@@ -93,8 +101,8 @@ def _check_method(spec: JobSpec, target: Backend) -> None:
     if capabilities.can(feature):
         return
     known = sorted(name.partition(":")[2] for name in capabilities.supports if name.startswith("method:"))
-    message = f"{target.name} does not support {spec.method.name}: {capabilities.why_not(feature)}"
-    fix = f"move to another back end; {target.name} supports {', '.join(known)}"
+    message = f"{_title(target)} does not support {spec.method.name}: {capabilities.why_not(feature)}"
+    fix = f"move to another back end; {_title(target)} supports {', '.join(known)}"
     raise UnsupportedError([Problem(code="unsupported", field="method.name", message=message, fix=fix)])
 
 
@@ -111,7 +119,7 @@ def _model(spec: JobSpec, source: str, target: Backend, model: str | None) -> tu
 
 def _substitute(model: str, target: Backend) -> tuple[str, str]:
     """The model on the target for a model of another back end, and why. Raises InputError if it must be named."""
-    catalog = load(target.name) if target.name in vendors() else None
+    catalog = _catalog(target)
     if catalog is not None and catalog.model(model) is not None:
         return model, "the same model"
     if catalog is not None:
@@ -123,9 +131,14 @@ def _substitute(model: str, target: Backend) -> tuple[str, str]:
     if is_portable and not any(problem.field == "model" for problem in target.check(probe)):
         return model, "the same model"
     known = [] if catalog is None else [one.id for one in catalog.models if one.methods]
-    fix = f"pass --model with a model that {target.name} tunes" + (f"; known: {', '.join(known)}" if known else "")
-    message = f"no model of {target.name} is known to replace {model}"
+    fix = f"pass --model with a model that {_title(target)} tunes" + (f"; known: {', '.join(known)}" if known else "")
+    message = f"no model of {_title(target)} is known to replace {model}"
     raise InputError([Problem(code="no_model", field="model", message=message, fix=fix)])
+
+
+def _catalog(target: Backend) -> Catalog | None:
+    """The catalog of the back end, which says nothing about the models and ranges of another service."""
+    return load(target.name) if target.name in vendors() and not target.capabilities.title else None
 
 
 # -- overrides -----------------------------------------------------------------------------------------------------
@@ -139,11 +152,16 @@ def _with_overrides(
     Returns the document, and the new field of each override that has one.
     """
     renamed: dict[str, str] = {}
-    for key, value in _leaves(document["overrides"].pop(source.name, {})).items():
+    given = _leaves(document["overrides"].pop(source.name, {}))
+    own = _leaves(document["overrides"].get(target.name, {}), f"overrides.{target.name}.")
+    for key, value in given.items():
         field = f"overrides.{source.name}.{key}"
         place = _place(source.capabilities.common_overrides.get(key), target)
         if place is None:
             reasons[field] = _own(source, target, key)
+            continue
+        if place in own:
+            reasons[field] = f"the spec already has {place}"
             continue
         changed = _with(document, place, value)
         if problem := _problem_of(changed, target):
@@ -167,7 +185,7 @@ def _own(source: Backend, target: Backend, key: str) -> str:
     """Why an override of the source cannot move: what it means there."""
     field = source.Overrides.model_fields.get(key.partition(".")[0])
     what = " ".join(((field.description if field is not None else "") or "").replace("``", "`").split())
-    return f"{target.name} has no setting with this meaning" + (f" ({source.name}: {what})" if what else "")
+    return f"{_title(target)} has no setting with this meaning" + (f" ({_title(source)}: {what})" if what else "")
 
 
 def _with(document: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
@@ -218,7 +236,7 @@ def _accepted(
         for place, message in refused.items():
             field = "adapter" if place == "adapter.type" else place
             is_new = field not in reasons
-            reasons[field] = f"{target.name} refuses the value: {message}"
+            reasons[field] = f"{_title(target)} refuses the value: {message}"
             nearest = _nearest(spec, field, document, target) if is_new else None
             _drop(document, field)
             if nearest is not None:
@@ -232,9 +250,10 @@ def _accepted(
 def _nearest(spec: JobSpec, field: str, document: dict[str, Any], target: Backend) -> float | None:
     """The nearest value in the range of the target's catalog; None if it has none."""
     name, value = target.capabilities.translated.get(field), _leaves(document).get(field)
-    if name is None or not isinstance(value, int | float) or target.name not in vendors():
+    catalog = _catalog(target)
+    if name is None or not isinstance(value, int | float) or catalog is None:
         return None
-    entry = load(target.name).range(name, spec.model_for(target.name) or "", spec.method.name)
+    entry = catalog.range(name, spec.model_for(target.name) or "", spec.method.name)
     if entry is None:
         return None
     least, most = (value if limit is None else limit for limit in (entry.min, entry.max))

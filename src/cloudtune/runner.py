@@ -17,6 +17,7 @@ import msgspec
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, TransientError
 from cloudtune.execute import Executor
+from cloudtune.ledger.deployments import replace_plan
 from cloudtune.ledger.rows import REMEDY
 from cloudtune.retry import reading
 from cloudtune.state import JobRef, JobSnapshot, JobState
@@ -134,8 +135,15 @@ class Runner:
             raise
 
     def run_deployment(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None = None) -> dict[str, Any]:
-        """Execute a plan that deploys or removes, and return the outputs of its last step."""
-        return self._executor(on_step).host(self.ledger.begin(plan).plan)
+        """Execute a plan that deploys or removes, and return the outputs of its last step.
+
+        An attempt that an earlier call began continues with its steps, and with the time to live of this call.
+        """
+        recorded = self.ledger.begin(plan).plan
+        if recorded.spec != plan.spec:
+            recorded = msgspec.structs.replace(recorded, spec=plan.spec)
+            replace_plan(self.ledger, recorded)
+        return self._executor(on_step).host(recorded)
 
     def snapshot(self, ref: JobRef) -> JobSnapshot | None:
         """The job's current state; None if the back end has no such job."""

@@ -200,6 +200,10 @@ class TunedModel(Value, frozen=True, kw_only=True):
     raw: dict[str, Any] = {}
 
 
+ASLEEP = "asleep"
+"""The state of a deployment without an instance: it costs nothing, and starts within minutes after a request."""
+
+
 class Deployment(Value, frozen=True, kw_only=True):
     """A deployed model, or one that is being deployed."""
 
@@ -220,8 +224,11 @@ class Deployment(Value, frozen=True, kw_only=True):
     raw: dict[str, Any] = {}
 
     def cost_so_far(self, now: datetime) -> float | None:
-        """The present hourly price since the creation in USD, or None if either is unknown."""
-        if self.hourly_cost_usd is None or self.created_at is None:
+        """The present hourly price since the creation in USD, or None if either is unknown.
+
+        A deployment without instances costs nothing now, but how long it had some is unknown.
+        """
+        if self.hourly_cost_usd is None or self.created_at is None or self.state == ASLEEP:
             return None
         return self.hourly_cost_usd * max((now - self.created_at).total_seconds(), 0.0) / 3600
 

@@ -97,13 +97,18 @@ def check_trust(plan: Plan, *, confirmed: bool, reward_confirmed: bool = False) 
 
     ``confirmed`` is about the code of a model, ``reward_confirmed`` about the spec's reward.
     """
-    fields = trust_fields(plan.spec, plan.backend)
+    require_trust(plan.spec, plan.backend, confirmed=confirmed, reward_confirmed=reward_confirmed)
+
+
+def require_trust(spec: Mapping[str, Any], backend: str, *, confirmed: bool, reward_confirmed: bool) -> None:
+    """As `check_trust`, for a spec that is not planned yet."""
+    fields = trust_fields(spec, backend)
     if fields and not confirmed:
         raise PolicyRefused(
             f"nothing was sent: {', '.join(fields)} runs Python code from the model's repository",
             hint="if you trust the model's authors, pass --trust-remote-code, or trust_remote_code=True in Python",
         )
-    if (rewards := reward_fields(plan.spec, plan.backend)) and not reward_confirmed:
+    if (rewards := reward_fields(spec, backend)) and not reward_confirmed:
         what = " and ".join(f"{field} {does}" for field, does in rewards.items())
         raise PolicyRefused(
             f"nothing was sent: {what}",

@@ -59,3 +59,14 @@ def test_back_ends_without_such_an_api_are_named(bedrock: Desk) -> None:
     assert failed["openai"] == "the API of openai has no figures for the catalog"
     refused = bedrock.run("catalog", "refresh", "--backend", "scripted")
     assert (refused.code, "has no figures for the catalog" in refused.err) == (2, True)
+
+
+def test_an_empty_list_leaves_the_figures_as_they_are(bedrock: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = bedrock.home / "catalog" / "bedrock.json"
+    bedrock.run("catalog", "refresh", "--backend", "bedrock")
+    before = file.read_bytes()
+    empty = BedrockBackend(factory=stubbed({"bedrock": [("list_foundation_models", {"modelSummaries": []})]}))
+    monkeypatch.setattr(Client, "backend", lambda client, name=None: guarded(empty))
+    refused = bedrock.run("catalog", "refresh", "--backend", "bedrock")
+    assert (refused.code, "bedrock lists no figures" in refused.err) == (1, True)
+    assert file.read_bytes() == before

@@ -168,7 +168,7 @@ def test_jobs_are_compared_with_each_other(desk: Desk, job: str) -> None:
         assert done.code == 2
         assert f"named twice: {job}" in done.err
     assert desk.run("compare", "job", "--data", data).code == 2
-    assert against["answers"][0].keys() == {"file", "line", "prompt", "expected", "answers", "tokens"}
+    assert against["answers"][0].keys() == {"file", "line", "group", "prompt", "expected", "answers", "tokens"}
     assert against["answers"][0]["file"] == data
 
 

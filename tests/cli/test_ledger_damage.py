@@ -17,6 +17,7 @@ from cloudtune.client import Client
 from cloudtune.document.specfile import load_spec
 from cloudtune.errors import CloudtuneError, LedgerError
 from cloudtune.ledger.check import check_ledger, repair_ledger
+from cloudtune.ledger.deployments import newest_attempt
 from cloudtune.processes.identity import Owner
 from cloudtune.testing import FakeClock
 
@@ -70,7 +71,7 @@ def read_everything(client: Client, refs: list[str]) -> None:
     calls: list[Any] = [
         client.jobs, client.unfinished, client.deployments, ledger.refs, ledger.attempts, ledger.backends,
         lambda: client.plan(spec), lambda: client.submit(spec), lambda: ledger.named("second"),
-        lambda: ledger.hosted("m"), lambda: check_ledger(ledger), lambda: client.attach("second"),
+        lambda: newest_attempt(ledger, "m"), lambda: check_ledger(ledger), lambda: client.attach("second"),
     ]  # fmt: skip
     for ref in refs:
         job = client.attach(ref)

@@ -72,6 +72,7 @@ def test_provisioned_throughput_only_for_who_agrees_to_its_price(world: BedrockW
     made = client.deploy(plan)
     assert (made.id.startswith("provisioned/"), made.state, made.hourly_cost_usd) == (True, "ready", 121.0)
     assert made.created_at is not None
+    assert made.id == plan.name  # by which the ledger finds its time to live
     answers = list(client.backend("bedrock").generate(model, ["hello"], FEW))  # type: ignore[attr-defined]
     assert ":provisioned-model/" in answers[0].model
     client.remove(made)

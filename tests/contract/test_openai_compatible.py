@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from tests.contract.emulated import KEY, LOAD_OPENAI, EmulatedWorld
@@ -11,6 +13,8 @@ from tests.contract.emulated import KEY, LOAD_OPENAI, EmulatedWorld
 import cloudtune_providers.openai
 from cloudtune.client import Client
 from cloudtune.errors import ConfigError, CredentialsError, InputError, UnsupportedError
+from cloudtune.moving import move
+from cloudtune.registry import open_backend
 from cloudtune.state import JobState
 from cloudtune.testing.contract import BackendContract
 from cloudtune_emulator import Settings
@@ -91,6 +95,59 @@ def test_another_service_needs_only_a_file(tmp_path: Path) -> None:
             OpenAIBackend(OpenAIOptions(service=name))
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "message"),
+    [
+        ('"create"},', '"created"},', "source 'created' is used but not defined"),
+        ("hyperparameters.epochs", "hyperparameters.epoch", "hyperparameters.epoch is not a feature"),
+        ('"adapters": {"lora"', '"adapters": {"lara"', "adapter:lara is not a feature"),
+        ('{"sft": "openai"}', '{"cpt": "opnai"}', "cpt is not part of the dialect(.|\\n)*'opnai' is not a format"),
+        ("NEBIUS_API_KEY", "OPENAI_API_KEY", "has the key of OpenAI"),
+        ("https://api", "api", "is not the address of an API"),
+    ],
+)
+def test_a_profile_is_checked_when_it_is_read(tmp_path: Path, was: str, now: str, message: str) -> None:
+    text = PROFILE.read_text()
+    assert was in text
+    (tmp_path / "mine.json").write_text(text.replace(was, now))
+    with pytest.raises(ConfigError, match=message):
+        OpenAIBackend(OpenAIOptions(service=str(tmp_path / "mine.json")))
+
+
+class Headers(BaseHTTPRequestHandler):
+    """Keeps the headers of the last request."""
+
+    seen: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self) -> None:
+        type(self).seen = {name.lower(): value for name, value in self.headers.items()}
+        self.send_response(404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+def test_the_account_of_openai_is_not_sent_to_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openai
+
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-mine")
+    monkeypatch.setenv("NEBIUS_API_KEY", "of-nebius")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    with HTTPServer(("127.0.0.1", 0), Headers) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        for service, sent in (("nebius", (None, None)), (None, ("org-mine", "proj-mine"))):
+            options = OpenAIOptions(service=service, base_url=f"http://127.0.0.1:{server.server_port}/v1")
+            with connected(options) as client, pytest.raises(openai.NotFoundError):
+                client.models.list()
+            assert (Headers.seen.get("openai-organization"), Headers.seen.get("openai-project")) == sent
+        server.shutdown()
+        thread.join()
+    assert OpenAIOptions(service="nebius").scope() == "api.tokenfactory.nebius.com"
+
+
 def test_a_key_is_sent_only_to_its_own_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://elsewhere.example/v1")
@@ -100,6 +157,14 @@ def test_a_key_is_sent_only_to_its_own_service(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("NEBIUS_API_KEY", "of-nebius")
     client = connected(OpenAIOptions(service="nebius"))
     assert (client.api_key, str(client.base_url)) == ("of-nebius", "https://api.tokenfactory.nebius.com/v1/")
+    of_openai = OpenAIOptions(service="nebius", api_key="sk-of-openai")  # a configuration for OpenAI
+    assert connected(of_openai).api_key == "of-nebius"
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Key: secret")
+    with pytest.raises(CredentialsError, match="OPENAI_CUSTOM_HEADERS"):
+        connected(of_openai)
+    monkeypatch.delenv("NEBIUS_API_KEY")
+    with pytest.raises(CredentialsError, match="the key of OpenAI is not sent to Nebius"):
+        connected(of_openai)
 
 
 def test_a_spec_for_openai_moves_to_a_service(tmp_path: Path) -> None:
@@ -115,7 +180,11 @@ def test_a_spec_for_openai_moves_to_a_service(tmp_path: Path) -> None:
         "model": "changed", "overrides.openai.n_epochs": "moved", "tags.a": "lost",
         "overrides.openai.learning_rate_multiplier": "lost",
     }  # fmt: skip
+    assert (found.source, found.target, found.titles) == ("openai", "openai", ("openai", "Nebius Token Factory"))
     assert found.spec.overrides == {"openai": {"suffix": "mine"}}
+    azure = open_backend("azure_openai", {"endpoint": "https://mine.openai.azure.com"})
+    with pytest.raises(InputError, match="no model of Nebius Token Factory is known to replace gpt-4"):
+        move(spec, azure, world.backend())  # OpenAI's catalog has it, the service does not
     assert client.plan(found.spec).dropped == ()
     client.close()
     world.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from cloudtune.backend import Probe
 from cloudtune.client import Client
 from cloudtune.errors import BackendError, Conflict, InputError, InvalidRequest, Unavailable, UnsupportedError
 from cloudtune.execute import StepUpdate
+from cloudtune.hosting import Deployments
 from cloudtune.job import Job
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import Step
-from cloudtune.state import JobState, TunedModel
+from cloudtune.state import Deployment, JobRef, JobState, TunedModel
 from cloudtune.testing import faults
 from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_world import ScriptedWorld
@@ -239,8 +241,92 @@ def test_a_later_deployment_with_the_same_name_is_kept(world: ScriptedWorld, cli
 
 def test_a_time_to_live_is_positive(world: ScriptedWorld, client: Client) -> None:
     model = done(world, client).model()
-    for ttl in (0, -1, 1e12, float("nan")):
+    for ttl in (0, -1, 0.5, 1e12, float("nan")):
         with pytest.raises(InputError, match="time to live"):
             client.plan_deploy(model, ttl=ttl)
     with pytest.raises(InputError, match="already includes"):
         client.deploy(client.plan_deploy(model), ttl=60)
+
+
+@pytest.mark.parametrize("first", [None, 60])
+def test_a_call_that_continues_sets_its_time_to_live(world: ScriptedWorld, client: Client, first: float | None) -> None:
+    model = done(world, client).model()
+    world.vendor.fail("create_deployment", faults.server_error(times=100))
+    with pytest.raises(Unavailable):
+        client.deploy(model, ttl=first)
+    world.heal()
+    world.clock.sleep(120)
+    made = client.deploy(model, ttl=600)
+    assert client.sweep(apply=True) == []
+    world.clock.sleep(600)
+    assert [one.id for one in client.sweep(apply=True)] == [made.id]
+    assert standing(world) == []
+
+
+def test_a_deployment_younger_than_its_time_to_live_expires(world: ScriptedWorld, client: Client) -> None:
+    plan = client.plan_deploy(done(world, client).model(), ttl=60)
+    world.clock.sleep(61)
+    made = client.deploy(plan)
+    assert [one.id for one in client.sweep(apply=True)] == [made.id]
+
+
+def test_a_deployment_with_its_name_in_another_account_is_another(world: ScriptedWorld, client: Client) -> None:
+    model = done(world, client).model()
+    made = client.deploy(model, ttl=60)
+    other = msgspec.structs.replace(client.plan_deploy(model), scope="another account", key="k", token="t" * 32)
+    ledger(world).begin(other)
+    world.clock.sleep(61)
+    assert [one.id for one in client.sweep()] == [made.id]
+
+
+class DeployedMeanwhile(Client):
+    """Another process deploys the model again after the list was read."""
+
+    def deployments(self, *, backend: str | None = None) -> Deployments:
+        found = super().deployments(backend=backend)
+        self.deploy(self.attach(self.jobs()[0].ref).model(), ttl=600)
+        return found
+
+
+def test_sweep_keeps_what_was_deployed_again_meanwhile(world: ScriptedWorld, client: Client) -> None:
+    made = client.deploy(done(world, client).model(), ttl=60)
+    world.clock.sleep(61)
+    late = DeployedMeanwhile(world.backend(), ledger=f"{world.root}/ledger.db", clock=world.clock)
+    assert late.sweep(apply=True) == []
+    assert [name for name, _ in standing(world)] == [made.id]
+
+
+class NeedsDeployment(ScriptedBackend):
+    """Its models answer only when they are deployed."""
+
+    def model(self, ref: JobRef) -> TunedModel:
+        return msgspec.structs.replace(super().model(ref), needs_deploy=True)
+
+
+def test_models_of_back_ends_that_were_not_asked_are_not_undeployed(world: ScriptedWorld) -> None:
+    backend = NeedsDeployment(vendor=world.vendor)
+    backend._key = world.secrets[0]
+    client = Client(backend, ledger=f"{world.root}/ledger.db", clock=world.clock)
+    model = done(world, client).model()
+    assert client.undeployed(client.deployments()) == [model]
+    assert client.undeployed(client.deployments(), backend="another") == []
+    client.deploy(model)
+    world.vendor.fail("list_deployments", faults.server_error(times=100))
+    silent = client.deployments()
+    assert list(silent.unanswered) == ["scripted"]
+    assert client.undeployed(silent) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "price", "created", "cost"),
+    [("ready", 2.0, True, 3.0), ("asleep", 0.0, True, None), ("ready", None, True, None), ("ready", 2.0, False, None)],
+)
+def test_an_unknown_cost_so_far_is_not_zero(
+    world: ScriptedWorld, state: str, price: float | None, created: bool, cost: float | None
+) -> None:
+    now = world.clock.now()
+    made = Deployment(
+        id="d", backend="b", scope="s", model="m", state=state, native_state="", hourly_cost_usd=price,
+        created_at=now - timedelta(hours=1.5) if created else None,
+    )  # fmt: skip
+    assert made.cost_so_far(now) == cost

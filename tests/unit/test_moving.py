@@ -120,6 +120,15 @@ def test_settings_with_one_meaning_move(backends: dict[str, Backend]) -> None:
     assert found["overrides.openai.n_epochs"].kind == "lost"
 
 
+def test_an_override_for_the_target_is_kept(backends: dict[str, Backend]) -> None:
+    overrides = {"openai": {"suffix": "old"}, "azure_openai": {"suffix": "new"}}
+    found = moved(backends, "openai", "azure_openai", "sft", overrides=overrides)
+    assert found.spec.overrides == {"azure_openai": {"suffix": "new"}}
+    assert [(one.field, one.reason) for one in found.changes if one.kind == "lost" and "suffix" in one.field] == [
+        ("overrides.openai.suffix", "the spec already has overrides.azure_openai.suffix")
+    ]
+
+
 def test_refused_values_are_listed_with_the_reason(backends: dict[str, Backend]) -> None:
     changes = {"hyperparameters": {"epochs": 40, "learning_rate": 2e-4, "warmup_steps": 21}}
     found = {change.field: change for change in moved(backends, "local", "bedrock", "sft", **changes).changes}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found, Probe, Unsettled
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
-from cloudtune.state import Deployment
+from cloudtune.state import ASLEEP, Deployment
 from cloudtune_providers.aws.labels import BACKEND_TAG, COPIES_TAG, MODEL_TAG, Labels, token_in
 from cloudtune_providers.aws.names import TOKEN_TAG
 from cloudtune_providers.aws.training_responses import plain, when
@@ -33,8 +33,6 @@ _FAILED = frozenset({"Failed", "OutOfService", "UpdateRollbackFailed"})
 _STATES = {"InService": "ready", "Failed": "failed", "OutOfService": "failed", "UpdateRollbackFailed": "failed"}
 _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 GOING_POLL_S = 10.0
-ASLEEP = "asleep"
-"""A deployment without an instance: it costs nothing, and starts within minutes after a request."""
 SLEEPS = "no instances and no cost while idle; the first request starts one"
 _PAGE = 100
 

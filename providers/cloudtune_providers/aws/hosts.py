@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import InvalidRequest, PermissionDenied
+from cloudtune.state import ASLEEP
 from cloudtune_providers.aws import host_plans
 from cloudtune_providers.aws.components import Components
-from cloudtune_providers.aws.endpoints import ASLEEP, Endpoints
+from cloudtune_providers.aws.endpoints import Endpoints
 from cloudtune_providers.aws.labels import Labels
 from cloudtune_providers.aws.scaling import Scaling
 

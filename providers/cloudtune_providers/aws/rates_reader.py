@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from cloudtune_providers.aws.clients import Clients
 
-_SOURCE = "price_list"
 SHELF_DAYS = 30
 
 
@@ -24,6 +23,7 @@ def read_catalog(clients: Clients, vendor: str, on: date) -> Catalog:
     for use, kind, usd in PriceList(clients).hours(region):
         if usable_name(kind):
             found[use][kind] = usd
-    rates = tuple(Rates(use=use, region=region, usd=usd, source=_SOURCE) for use, usd in found.items() if usd)
+    key = f"price_list_{region}"
+    rates = tuple(Rates(use=use, region=region, usd=usd, source=key) for use, usd in found.items() if usd)
     source = Source(title=f"AWS price list of {region}", seen=on, shelf_days=SHELF_DAYS)
-    return Catalog(format=1, vendor=vendor, as_of=on, sources={_SOURCE: source} if rates else {}, rates=rates)
+    return Catalog(format=1, vendor=vendor, as_of=on, sources={key: source} if rates else {}, rates=rates)

@@ -74,7 +74,7 @@ class Deployments:
                  request={"call": "get", "name": output_ref("deploy", "name"), "model": model.id}),
         )  # fmt: skip
         warnings, cost = self._advice(model, deployment), self._cost(model, deployment)
-        return self._plan("deploy", name, model.scope, token, steps, warnings, cost)
+        return self._plan("deploy", request["name"], model.scope, token, steps, warnings, cost)
 
     def _request(self, model: TunedModel, deployment: BedrockDeployment, name: str, token: str) -> dict[str, Any]:
         tags = tag_list(tags_of(token, name, self._options.tags))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
@@ -19,7 +19,7 @@ from cloudtune_providers.openai_dialect.inference import why_no_tools
 from cloudtune_providers.openai_dialect.model_names import base_of
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
-from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
+from cloudtune_providers.openai_dialect.sdk_client import KEY_VARIABLE, Wire, http_client
 from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune.state import Generation, JobRef, JobSnapshot, TunedModel
+
+
+_HEADERS = "OPENAI_CUSTOM_HEADERS"
 
 
 class OpenAIBackend(DelegatingBackend):
@@ -157,6 +160,9 @@ def connected(options: OpenAIOptions) -> openai.OpenAI:
     """The SDK's client with these settings. Raises the SDK's exception if there is no key, or CredentialsError."""
     import openai
 
+    # The SDK would send the account of OpenAI that the environment names to a compatible service.
+    account = {"OpenAI-Organization": options.organization, "OpenAI-Project": options.project}
+    headers: Any = {name: value or openai.Omit() for name, value in account.items()}
     return openai.OpenAI(
         api_key=_key(options),
         base_url=options.address(),
@@ -164,17 +170,25 @@ def connected(options: OpenAIOptions) -> openai.OpenAI:
         project=options.project,
         timeout=options.timeout,
         max_retries=0,
+        default_headers=None if options.service is None else headers,
         http_client=http_client(),
     )
 
 
 def _key(options: OpenAIOptions) -> str | None:
     """The key; None = the SDK reads OPENAI_API_KEY, which is never sent to another service."""
-    if options.api_key:
-        return options.api_key.get_secret_value()
+    given = options.api_key.get_secret_value() if options.api_key else None
     service = options.profile()
     if service is None:
-        return None
-    if key := os.environ.get(service.key_variable):
+        return given
+    key = os.environ.get(service.key_variable) or given
+    if not key:
+        raise CredentialsError(f"no API key for {service.title}", hint=f"set {service.key_variable}")
+    if is_loopback(options.address()):
         return key
-    raise CredentialsError(f"no API key for {service.title}", hint=f"set {service.key_variable}")
+    if key == os.environ.get(KEY_VARIABLE):
+        hint = f"set {service.key_variable} to the key of the service"
+        raise CredentialsError(f"the key of OpenAI is not sent to {service.title}", hint=hint)
+    if os.environ.get(_HEADERS):
+        raise CredentialsError(f"the SDK would send {_HEADERS} to {service.title}", hint=f"unset {_HEADERS}")
+    return key

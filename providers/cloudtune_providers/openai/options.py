@@ -57,10 +57,11 @@ class OpenAIOptions(BaseModel):
         return (self.base_url or own or DEFAULT_BASE_URL).rstrip("/")
 
     def scope(self, environ: Mapping[str, str] | None = None) -> str:
-        """Host, and the project or organization if one is named."""
+        """Host, and the project or organization if one is named. The variables are about OpenAI only."""
         environ = os.environ if environ is None else environ
-        account = self.project or self.organization
-        account = account or environ.get("OPENAI_PROJECT_ID") or environ.get("OPENAI_ORG_ID") or ""
+        account = self.project or self.organization or ""
+        if not account and self.service is None:
+            account = environ.get("OPENAI_PROJECT_ID") or environ.get("OPENAI_ORG_ID") or ""
         return f"{place_of(self.address(environ))}/{account}".rstrip("/")
 
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from cloudtune.catalog import Catalog
+from cloudtune.catalog.reading import source_problems
 from cloudtune.data.checks.targets import Target
+from cloudtune.data.write.formats_table import format_names
 from cloudtune.errors import ConfigError, DataError, Problem
 from cloudtune.files.regular_file import read_regular
 from cloudtune.methods import METHODS, MethodName
 from cloudtune.plan import output_ref
+from cloudtune.spec import spec_features
 from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import METHODS as KINDS
 from cloudtune_providers.openai_dialect.requests import Traits, metadata_of, plan_of, settings_of
 from cloudtune_providers.openai_dialect.responses import TOKEN_KEY
+from cloudtune_providers.openai_dialect.sdk_client import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -68,7 +73,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def capabilities(self) -> Capabilities:
         """What the service supports."""
         fields = {"data.validation", "seed", *self.parameters, *({"tags"} if self.metadata else ())}
-        return complete(
+        found = complete(
             [*(f"method:{name}" for name in self.methods), *(f"adapter:{name}" for name in self.adapters), *fields],
             refused=_REFUSED | self.reasons,
             inherent=frozenset({"data.test"}),
@@ -76,6 +81,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             no_choice=f"{self.title} does not support it", no_value=f"{self.title} accepts no value for it",
             common_overrides={_SUFFIX: _SUFFIX} if _SUFFIX in self.overrides else {},
         )  # fmt: skip
+        return msgspec.structs.replace(found, title=self.title)
 
     def check(self, spec: JobSpec, rules: Rules, today: date, known: Collection[str]) -> Iterator[Problem]:
         """Values that the service would refuse, and dates. ``known``: the keys that OpenAI's overrides can have."""
@@ -140,11 +146,33 @@ def load_service(name: str) -> Service:
     """The profile of that name, or in that JSON file. Raises ConfigError."""
     known = sorted(file.stem for file in _FOLDER.glob("*.json"))
     path = _FOLDER / f"{name}.json" if name in known else Path(name).expanduser()
+    fix = f"see {_FOLDER / 'nebius.json'}"
     try:
-        return msgspec.json.decode(read_regular(path, _LARGEST_BYTES), type=Service)
+        found = msgspec.json.decode(read_regular(path, _LARGEST_BYTES), type=Service)
+        faults = [f"{path}: {fault}" for fault in _faults(found)]
+        if not faults:
+            return found
     except OSError as error:
-        message = f"no profile {name!r}: {error.strerror or error}"
+        faults = [f"no profile {name!r}: {error.strerror or error}"]
         fix = f"name one of {', '.join(known)}, or a JSON file"
-    except msgspec.DecodeError as error:
-        message, fix = f"{path} is not a profile of a service: {error}", f"see {_FOLDER / 'nebius.json'}"
-    raise ConfigError([Problem(code="service", field=f"backends.{NAME}.service", message=message, fix=fix)])
+    except (msgspec.DecodeError, RecursionError) as error:
+        faults = [f"{path} is not a profile of a service: {error}"]
+    field = f"backends.{NAME}.service"
+    raise ConfigError([Problem(code="service", field=field, message=fault, fix=fix) for fault in faults])
+
+
+def _faults(service: Service) -> Iterator[str]:
+    """What the types do not check."""
+    if urlsplit(service.base_url).scheme not in ("https", "http"):
+        yield f"base_url: {service.base_url!r} is not the address of an API"
+    if service.key_variable == KEY_VARIABLE:
+        yield f"key_variable: {KEY_VARIABLE} has the key of OpenAI; name another variable"
+    for method, form in service.methods.items():
+        if method not in KINDS:
+            yield f"methods: {method} is not part of the dialect, only {', '.join(KINDS)}"
+        if form not in format_names():
+            yield f"methods: {form!r} is not a format of rows"
+    features = spec_features()
+    names = [*service.parameters, *(f"adapter:{name}" for name in service.adapters)]
+    yield from (f"{name} is not a feature of a spec" for name in names if name not in features)
+    yield from (f"catalog: {problem.message}" for problem in source_problems(service.catalog, ""))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
+KEY_VARIABLE = "OPENAI_API_KEY"
+"""The variable from which the SDK reads the key of OpenAI."""
 MOST_PAGES = 1000
 _ADDRESS_HINT = "check that base_url is the API's address, including /v1"
 

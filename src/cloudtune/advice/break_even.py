@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
-from cloudtune.advice.prices import PRICES, YEAR, Prices
+from cloudtune.advice.prices import PRICES, Prices
+from cloudtune.clock import SystemClock
 from cloudtune.errors import InputError
 from cloudtune.evaluation import statistics
 from cloudtune.evaluation.metrics import METRICS
@@ -80,7 +81,9 @@ class _Tokens(NamedTuple):
     groups: statistics.Groups
 
 
-def break_even(evaluation: Evaluation, prices: Prices, *, months: float = YEAR, margin: float = MARGIN) -> BreakEven:
+def break_even(
+    evaluation: Evaluation, prices: Prices, *, months: float | None = None, margin: float = MARGIN
+) -> BreakEven:
     """Compute from how many requests per month the tuned model costs less than its base model with a long prompt.
 
     The base model after examples is compared if the evaluation has it (``few_shot``), otherwise the base model with the
@@ -89,12 +92,14 @@ def break_even(evaluation: Evaluation, prices: Prices, *, months: float = YEAR, 
     Args:
         evaluation: The tuned model against its base model, with the tokens of each answer.
         prices: Prices that are None make the result ``undecided``. They never count as zero.
-        months: How long the tuned model is used: training is spread over this time.
+        months: How long the tuned model is used: training is spread over this time. Default: 12, or until it ends.
         margin: How much worse the tuned model may be, as a share of the metric's range.
 
     Raises:
-        InputError: ``months`` or ``margin`` is not valid.
+        InputError: ``months`` or ``margin`` is not valid, or the tuned model has ended.
     """
+    if months is None:
+        months = prices.months_of_use(SystemClock().now().date())
     if not 0 < months < float("inf") or not 0 <= margin < float("inf"):
         raise InputError("months must be greater than 0 and margin at least 0")
     roles = {one.role: one.name for one in reversed(evaluation.models)}
@@ -143,9 +148,9 @@ def _decided(result: BreakEven) -> BreakEven:
         return msgspec.structs.replace(result, decision="always", summary=text)
     value = None if fixed.value is None else fixed.value / saving.value
     found = Bounds(value=value, low=fixed.low / saving.high, high=fixed.high / saving.low)
-    about = "" if value is None else f"{value:,.0f} "
     interval = f"{found.low:,.0f} to {found.high:,.0f}"
-    text = f"The tuned model costs less above {about}requests per month (interval {interval})."
+    limit = f"a number in {interval}" if value is None else f"{value:,.0f} requests per month (interval {interval})"
+    text = f"The tuned model costs less above {limit}."
     return msgspec.structs.replace(result, decision="above", summary=text, requests_per_month=found)
 
 
@@ -175,11 +180,11 @@ def _worst(found: Comparison) -> float | None:
 
 
 def _tokens(evaluation: Evaluation, model: str, against: str) -> _Tokens | str:
-    rows = [(row.get("tokens", {}), row["prompt"]) for row in evaluation.answers]
-    if not rows or any(name not in tokens for tokens, _ in rows for name in (model, against)):
+    rows = [row.get("tokens", {}) for row in evaluation.answers]
+    if not rows or any(name not in tokens for tokens in rows for name in (model, against)):
         return "the evaluation does not have the tokens of each answer: the back end does not count them"
-    groups = statistics.Groups([prompt for _, prompt in rows])
-    return _Tokens([one[against] for one, _ in rows], [one[model] for one, _ in rows], groups)
+    groups = statistics.Groups([row["group"] for row in evaluation.answers])
+    return _Tokens([one[against] for one in rows], [one[model] for one in rows], groups)
 
 
 def _fixed(prices: Prices, months: float) -> Bounds | None:

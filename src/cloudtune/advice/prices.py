@@ -114,9 +114,11 @@ def prices_of(backend: str, model: str, job: JobCost | None) -> Prices:
         )
     if estimate is None or estimate.unknown:
         return prices
-    low, high = estimate.at_least_usd, estimate.at_most_usd
+    high = estimate.at_most_usd
+    if high is None:  # the most likely cost is not an upper limit
+        return prices
     return msgspec.structs.replace(
-        prices, training=estimate.usd, training_low=low, training_high=high,
+        prices, training=estimate.usd, training_low=estimate.at_least_usd or 0.0, training_high=high,
         sources=prices.sources | {"training": f"estimate: {estimate.basis}"},
     )  # fmt: skip
 
@@ -128,14 +130,15 @@ def _of_catalog(catalog: Catalog, model: str) -> Prices:
         if (price := answer_price(catalog, model, base=is_base)) is not None:
             known |= {f"{kind}_input": price.prompt, f"{kind}_output": price.answer}
             sources |= dict.fromkeys((f"{kind}_input", f"{kind}_output"), price.source)
+    found = catalog.model(model)
     hosting, storage = catalog.price("hosting", model), catalog.price("storage", model)
-    if hosting is not None and (month := _per_month(hosting)) is not None:
+    # The back end can be set to a compatible service, whose models are not in the catalog.
+    if found is not None and hosting is not None and (month := _per_month(hosting)) is not None:
         stored = 0.0 if storage is None else _per_month(storage)
         if stored is not None:
             known["hosting_month"] = month + stored
             cited = dict.fromkeys(catalog.cite(one.source) for one in (hosting, storage) if one is not None)
             sources["hosting_month"] = "; ".join(cited)
-    found = catalog.model(model)
     return Prices(**known, ends=found.ends if found is not None else None, sources=sources)
 
 

@@ -59,6 +59,14 @@ def _labeled(entries: Sequence[T], label: str) -> list[T]:
     return [msgspec.structs.replace(entry, source=f"{label}:{entry.source}") for entry in entries]
 
 
+def with_other_regions(found: Catalog, old: Catalog) -> Catalog:
+    """What was read, and of an older file the prices of the regions that were not read."""
+    read = {rates.region for rates in found.rates}
+    kept = tuple(rates for rates in old.rates if rates.region not in read)
+    sources = {rates.source: old.sources[rates.source] for rates in kept}
+    return msgspec.structs.replace(found, rates=(*found.rates, *kept), sources=sources | found.sources)
+
+
 def save(found: Catalog, path: Path) -> None:
     """Write a refreshed catalog, with mode 0600. Another process sees the old or the new file.
 

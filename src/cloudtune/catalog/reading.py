@@ -62,12 +62,13 @@ def current(vendor: str, *, refreshed: Catalog | None = None) -> Catalog:
     for label, file in files(vendor):
         if label == REFRESHED and refreshed is not None:
             found = overlaid(found, refreshed, label)
-        elif (given := _read_if_there(file)) is not None:
+        elif (given := read_if_there(file)) is not None:
             found = overlaid(found, given, label)
     return found
 
 
-def _read_if_there(path: Path) -> Catalog | None:
+def read_if_there(path: Path) -> Catalog | None:
+    """Read a file that replaces figures; None if it does not exist. Raises ConfigError."""
     try:
         return read(path)
     except ConfigError as error:
@@ -92,18 +93,19 @@ def read(path: Path) -> Catalog:
         raise ConfigError([Problem(code="catalog", file=str(path), message=f"it cannot be read: {error}")]) from error
     except msgspec.DecodeError as error:
         raise ConfigError([Problem(code="catalog", file=str(path), message=str(error))]) from error
+    if problems := source_problems(catalog, str(path)):
+        raise ConfigError(problems)
+    return catalog
+
+
+def source_problems(catalog: Catalog, file: str) -> list[Problem]:
+    """One problem for each source that is used but not defined."""
     entries: tuple[Figure, ...] = (
         *catalog.notices, *catalog.models, *catalog.ranges, *catalog.limits, *catalog.prices, *catalog.rates,
     )  # fmt: skip
     unknown = sorted({entry.source for entry in entries if entry.source not in catalog.sources})
-    if unknown:
-        raise ConfigError(
-            [
-                Problem(code="catalog_source", file=str(path), message=f"source {name!r} is used but not defined")
-                for name in unknown
-            ]
-        )
-    return catalog
+    return [Problem(code="catalog_source", file=file, message=f"source {name!r} is used but not defined")
+            for name in unknown]  # fmt: skip
 
 
 def _read_bundled(name: str) -> Catalog | ConfigError:

@@ -82,8 +82,8 @@ def advise(
     """
     given = {name: value for name, value in situation.items() if value not in (None, ())}
     is_evaluated = job is not None or evaluation_file is not None
-    if not is_evaluated and (usd or plot or png is not None):
-        raise click.UsageError("--usd, --plot and --png require --job or --evaluation")
+    if not is_evaluated and (usd or plot or png is not None or months is not None):
+        raise click.UsageError("--usd, --months, --plot and --png require --job or --evaluation")
     found = None if is_evaluated and not given and file is None else _advice(file, given)
     costs = _break_even(session, job, evaluation_file, usd, months, margin) if is_evaluated else None
     if costs is not None and png is not None:

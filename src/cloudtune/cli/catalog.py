@@ -59,8 +59,15 @@ def refresh(session: Session, dry_run: bool) -> None:
 def _refreshed(name: str, found: Catalog, today: date, *, dry_run: bool) -> dict[str, Any]:
     """Save what a back end has read, and describe what changes."""
     from cloudtune.catalog import current, overlay
+    from cloudtune.catalog.reading import read_if_there
+    from cloudtune.errors import BackendError
 
+    if not found.sources:
+        hint = "check the region and the permissions; the figures in use stay as they are"
+        raise BackendError(f"the API of {name} lists no figures", hint=hint)
     path = dict(overlay.files(name))[overlay.REFRESHED]
+    if (old := read_if_there(path)) is not None:
+        found = overlay.with_other_regions(found, old)
     before, after = current(name), current(name, refreshed=found)
     if not dry_run:
         overlay.save(found, path)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def deployments(session: Session, undeployed: bool) -> None:
     """List the deployments on one back end, or on all that have been used. -q prints only ids.
 
-    SO FAR is the present hourly price since the creation.
+    SO FAR is the present hourly price since the creation. It is empty if that is unknown.
     """
     from cloudtune.state import to_json
 
     found = session.client.deployments(backend=session.backend)
-    models = session.client.undeployed(found) if undeployed else []
+    models = session.client.undeployed(found, backend=session.backend) if undeployed else []
     now = session.client.clock.now()
     session.result({
         "deployments": [to_json(one) | {"cost_so_far_usd": one.cost_so_far(now)} for one in found],

@@ -54,6 +54,8 @@ def move(
     from cloudtune.evaluation.result import summary
     from cloudtune.plan import plan_to_json
 
+    if models is not None and not rehearse:
+        raise click.UsageError("--models requires --rehearse")
     if output is not None:
         _check_output(output, force)
     spec, found = _moved(session, what, target, model, sets)
@@ -66,7 +68,9 @@ def move(
     document = move_json(found) | ({"file": str(output.absolute())} if output is not None else {})
     if rehearse:
         session.say()
-        evaluation = rehearsed(session, spec, found, models)
+        evaluation = rehearsed(
+            session, spec, found, models, trust_remote_code=trust_remote_code, trust_reward=trust_reward
+        )
         document |= {"rehearsal": summary(evaluation)}
         if not session.json:
             show_evaluation(session, evaluation)
@@ -91,6 +95,8 @@ def _moved(session: Session, what: str, target: str, model: str | None, sets: tu
     from cloudtune.errors import InputError
 
     if what != "-" and Path(what).suffix.lower() not in _SPECS and not Path(what).is_file():
+        if sets:
+            raise click.UsageError("--set changes a spec file; with a job, change the written spec")
         job = session.job(what)
         return session.client.spec_of(job), session.client.move(job, target, model=model)
     file = session.open_spec(what, sets, None)
@@ -147,7 +153,7 @@ def _comments(found: Move) -> list[str]:
     """The comments at the beginning of the written spec."""
     from cloudtune.cli.terminal import one_line
 
-    head = f"Moved from {found.source} to {found.target} by cloudtune move."
+    head = f"Moved from {found.titles[0]} to {found.titles[1]} by cloudtune move."
     lost = [f"Lost: {one.field}: {_shown(one.was)} ({one.reason})" for one in found.changes if one.kind == "lost"]
     return [one_line(line) for line in (head, *lost)]
 
@@ -156,11 +162,12 @@ def _lines(found: Move) -> list[str]:
     from cloudtune.cli.render_plan import first_of_each
     from cloudtune.report.plan_text import value_text
 
-    lines = [f"Move from {found.source} to {found.target}"]
+    source, target = found.titles
+    lines = [f"Move from {source} to {target}"]
     groups = (
         *((kind.capitalize(), [one for one in found.changes if one.kind == kind])
           for kind in ("changed", "moved", "lost", "added")),
-        (f"Different on {found.target}", found.abilities),
+        (f"Different on {target}", found.abilities),
     )  # fmt: skip
     for title, changes in groups:
         if changes:

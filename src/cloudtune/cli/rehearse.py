@@ -1,7 +1,8 @@
 """``cloudtune move --rehearse``: run the old and the new spec against the emulator, and compare the models.
 
 Nothing is sent to a vendor: the emulator serves their APIs on this machine and trains small models in place of theirs.
-The process has no credentials and no configuration of the user meanwhile.
+The process has no vendor's credentials and no configuration of the user meanwhile. Variables of the Hugging Face hub
+stay, because the base models come from there.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ _KEPT = ("PATH", "TMPDIR", "TEMP", "LANG", "LC_", "PYTHON", "VIRTUAL_ENV", "LD_L
 _HUB_CACHE = "HF_HOME"
 
 
-def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) -> Evaluation:
+def rehearse(
+    session: Session, spec: JobSpec, found: Move, models: Path | None, *, trust_remote_code: bool, trust_reward: bool
+) -> Evaluation:
     """Run both specs and return the evaluation of the new model against the old one, on the held-out rows.
 
     Raises:
         InputError: The spec has no held-out rows.
+        PolicyRefused: The spec asks to run code, or to send rows to an endpoint, which is not confirmed.
         UnsupportedError: The move is to a compatible service of the same back end.
         JobFailed: One of the jobs failed.
     """
@@ -46,6 +50,7 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
     from cloudtune.errors import InputError, UnsupportedError
     from cloudtune.evaluation.prepared import requested
     from cloudtune.evaluation.result import EvaluateOptions
+    from cloudtune.trust import require_trust
 
     if found.source == found.target:
         raise UnsupportedError(
@@ -54,6 +59,9 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
     asked = requested(spec)
     if asked is None and spec.data.test is None:
         raise InputError("the spec has no held-out rows to compare the models", hint="set data.test, e.g. 0.1")
+    for one, backend in ((spec, found.source), (found.spec, found.target)):
+        document = one.model_dump(mode="json", exclude_none=True)
+        require_trust(document, backend, confirmed=trust_remote_code, reward_confirmed=trust_reward)
     data, options = (asked.data, asked.options) if asked is not None else (spec.data, EvaluateOptions())
     with _empty_environment() as folder:
         settings = {"engine": "train", "models": models, "beyond_loopback": False, "tls": False}
@@ -62,7 +70,10 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
             with Client(config=load_config(folder)) as client:
                 old = _trained(session, client, spec, found.source)
                 new = _trained(session, client, found.spec, found.target)
-                evaluation = client.evaluate(new, data, against=[old], options=options, trust_reward=True)
+                evaluation = client.evaluate(
+                    new, data, against=[old], options=options, trust_remote_code=trust_remote_code,
+                    trust_reward=trust_reward,
+                )  # fmt: skip
                 for deployment in client.deployments():
                     client.remove(deployment)
             if leaks := emulator.leaks():
@@ -71,12 +82,14 @@ def rehearse(session: Session, spec: JobSpec, found: Move, models: Path | None) 
 
 
 def _trained(session: Session, client: Client, spec: JobSpec, backend: str) -> Job:
-    """A job that has succeeded, with its model deployed if it must be."""
+    """A job that has succeeded, with its model deployed if it must be. What the spec asks to trust is confirmed."""
     from cloudtune.document.specfile import name_from
 
     session.say(f"rehearsal: training on {backend}")
     spec = spec.model_copy(update={"name": name_from(backend)})  # which names the models in the comparison
-    job = client.submit(spec, backend=backend, trust_reward=True, accept_unknown_cost=True)
+    job = client.submit(
+        spec, backend=backend, trust_remote_code=True, trust_reward=True, accept_unknown_cost=True
+    )  # fmt: skip
     job.wait()
     if (model := job.model()).needs_deploy:
         session.say(f"rehearsal: deploying on {backend}")

@@ -41,6 +41,7 @@ def undeploy(session: Session, deployment: str, yes: bool) -> None:
 def _named(session: Session, name: str) -> Deployment | None:
     """Return the deployment with that id, or None if it no longer exists. Raises InputError."""
     from cloudtune.errors import InputError
+    from cloudtune.ledger.deployments import newest_attempt
 
     standing = session.client.deployments(backend=session.backend)
     found = [one for one in standing if one.id == name]
@@ -51,7 +52,7 @@ def _named(session: Session, name: str) -> Deployment | None:
         )
     if found:
         return found[0]
-    known = session.client.ledger.hosted(name, backend=session.backend)
+    known = newest_attempt(session.client.ledger, name, backend=session.backend)
     if known is not None and known.backend not in standing.unanswered:
         return None
     silent = "".join(f"\n{other} did not respond: {why}" for other, why in standing.unanswered.items())

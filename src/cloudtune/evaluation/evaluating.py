@@ -197,7 +197,7 @@ class Evaluator:
             verdict=_verdict(test.metrics[0], comparisons, len(test.rows)), overlap=overlap_of(test.rows, training),
             notes=tuple(notes),
             confusion=_confusion(tuned, test.expected) if 0 < test.labels <= MOST_LABELS else None,
-            answers=_by_row(test.rows, answered), usage=usage, judged=judged,
+            answers=_by_row(test, answered), usage=usage, judged=judged,
         )  # fmt: skip
 
     def _runs(
@@ -324,11 +324,12 @@ def _tokens(answers: Sequence[Generation], price: AnswerPrice | None) -> Usage |
     return Usage(prompt_tokens=prompt, completion_tokens=completion, usd=usd)
 
 
-def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[str, Any], ...]:
+def _by_row(test: Prepared, models: Sequence[Answered]) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
             "file": row.file,
             "line": row.line,
+            "group": group,
             "prompt": "" if isinstance(row.record, Text) else row.prompt_text,
             "expected": row.expected,
             "answers": {one.name: one.answers[number] for one in models},
@@ -339,5 +340,5 @@ def _by_row(rows: Sequence[TestRow], models: Sequence[Answered]) -> tuple[dict[s
                 if answer.prompt_tokens is not None and answer.completion_tokens is not None
             },
         }
-        for number, row in enumerate(rows)
+        for number, (row, group) in enumerate(zip(test.rows, test.groups.of_row.tolist(), strict=True))
     )

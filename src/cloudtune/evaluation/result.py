@@ -105,8 +105,8 @@ class Evaluation(Value, frozen=True, kw_only=True):
     confusion: dict[str, Any] | None = None
     """For labels: ``labels``, and ``counts`` of the evaluated model's answers by expected label, other answers last."""
     answers: tuple[dict[str, Any], ...] = ()
-    """Each row: ``file``, ``line``, ``prompt``, ``expected``, and by model ``answers``, and ``tokens`` of prompt and
-    answer if they are known."""
+    """Each row: ``file``, ``line``, ``group`` (a number, equal for rows that are resampled together), ``prompt``,
+    ``expected``, and by model ``answers``, and ``tokens`` of prompt and answer if they are known."""
     usage: dict[str, Usage] = {}
     """By model. Stored answers are included."""
     judged: Judged | None = None

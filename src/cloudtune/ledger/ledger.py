@@ -305,14 +305,6 @@ class Ledger:
         )
         return sorted_out([read_attempt(row) for row in rows])
 
-    def hosted(self, name: str, *, backend: str | None = None, deploy: bool = False) -> Attempt | None:
-        """Return the newest attempt to deploy or undeploy a model with that name; with ``deploy``, only to deploy."""
-        query = f"{_SELECT} WHERE name = ? AND purpose " + ("= 'deploy'" if deploy else "<> 'job'")
-        values = (name,) if backend is None else (name, backend)
-        query += "" if backend is None else " AND backend = ?"
-        rows = self._store.read(f"{query} ORDER BY seq DESC LIMIT 1", values)
-        return whole(read_attempt(rows[0])) if rows else None
-
     def of_ref(self, ref: JobRef) -> Attempt | None:
         """Return the attempt that created that job, if it is in this ledger."""
         rows = self._store.read(f"{_SELECT} WHERE ref = ?", (str(ref),))

@@ -117,11 +117,12 @@ def make_report(job: Job, backend: Backend, ledger: Ledger, now: datetime, evalu
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     line: int
     expected: str
     answers: dict[str, str]
+    group: int
     prompt: str = ""
     tokens: dict[str, tuple[_Count, _Count]] = {}
 

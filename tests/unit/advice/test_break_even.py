@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -11,16 +11,21 @@ import pytest
 import cloudtune
 from cloudtune.advice import Prices, break_even
 from cloudtune.advice.prices import PRICES, prices_of
+from cloudtune.cost import CostEstimate
 from cloudtune.errors import InputError
 from cloudtune.evaluation.result import Evaluation
+from cloudtune.ledger.costs import JobCost
+from cloudtune.ledger.rows import Attempt
+from cloudtune.plan import DataReport, Plan, Resolved
 
 BASE, TUNED = "base model, 5 examples", "job"
 KNOWN = Prices(training=120.0, hosting_month=90.0, base_input=1.0, base_output=2.0, tuned_input=1.5, tuned_output=3.0)
 
 
 def evaluation(
-    *, base: int = 1020, tuned: int = 20, spread: int = 0, rows: int = 40, counted: bool = True, **comparison: Any
-) -> Evaluation:
+    *, base: int = 1020, tuned: int = 20, spread: int = 0, rows: int = 40, of_group: int = 1, counted: bool = True,
+    **comparison: Any,
+) -> Evaluation:  # fmt: skip
     """An evaluation in which the base model's prompts have about ``base`` tokens, and each answer has 20."""
     tokens = [{BASE: [base + spread * (number % 5 - 2), 20], TUNED: [tuned, 20]} for number in range(rows)]
     found = {
@@ -31,8 +36,8 @@ def evaluation(
         "rows": rows, "groups": rows, "kind": "pair", "task": "text", "metrics": ["accuracy"], "verdict": "",
         "models": [{"name": name, "role": role, "scores": {}} for name, role in ((TUNED, "tuned"), (BASE, "few_shot"))],
         "comparisons": [found | comparison], "overlap": {"checked": False, "reason": ""},
-        "answers": [{"file": "t", "line": number, "prompt": f"p{number}", "expected": "", "answers": {},
-                     "tokens": one if counted else {}} for number, one in enumerate(tokens)],
+        "answers": [{"file": "t", "line": number, "group": number // of_group, "prompt": f"p{number}", "expected": "",
+                     "answers": {}, "tokens": one if counted else {}} for number, one in enumerate(tokens)],
     }  # fmt: skip
     return msgspec.convert(document, Evaluation)
 
@@ -62,6 +67,21 @@ def test_the_interval_has_the_spread_of_rows_and_of_the_estimate() -> None:
     bounds = break_even(evaluation(), msgspec.structs.replace(estimated, training=None)).requests_per_month
     assert bounds is not None
     assert (bounds.value, bounds.low) == (None, found.low)
+
+
+def test_rows_of_one_group_are_not_independent() -> None:
+    def width(of_group: int) -> float:
+        # Rows of one group have one length, so that a group says as much as one row.
+        found = evaluation(rows=40)
+        tokens = [{BASE: [1020 + 300 * (number // of_group % 5 - 2), 20], TUNED: [20, 20]} for number in range(40)]
+        rows = [row | {"tokens": one, "group": number // of_group}
+                for number, (row, one) in enumerate(zip(found.answers, tokens, strict=True))]  # fmt: skip
+        saving = break_even(msgspec.structs.replace(found, answers=tuple(rows)), KNOWN).saving_per_request_usd
+        assert saving is not None
+        return saving.high - saving.low
+
+    assert width(of_group=8) > 2 * width(of_group=1)
+    assert "too few independent rows" in break_even(evaluation(of_group=40), KNOWN).missing[0]
 
 
 @pytest.mark.parametrize("name", PRICES)
@@ -133,8 +153,36 @@ def test_catalog_prices_have_sources_and_unknown_ones_stay_unknown() -> None:
     assert nova.unknown() == ["training"]
     assert prices_of("local", "./model", None) == Prices()
     assert prices_of("openai", "gpt-4.1-mini-2025-04-14", None).unknown() == ["training"]
-    assert prices_of("openai", "gpt-0", None).unknown() == [name for name in PRICES if name != "hosting_month"]
+    for model in ("gpt-0", "meta-llama/Llama-3.3-70B-Instruct"):  # the second is a model of a compatible service
+        assert prices_of("openai", model, None).unknown() == list(PRICES)
     assert "hosting_month" in prices_of("azure_openai", "gpt-4.1-2025-04-14", None).unknown()  # it depends on the tier
+
+
+@pytest.mark.parametrize(
+    ("estimate", "bounds"),
+    [
+        ({"usd": 5.0, "at_most_usd": 9.0}, (0.0, 9.0)),
+        ({"usd": 5.0, "at_least_usd": 4.0, "at_most_usd": 9.0}, (4.0, 9.0)),
+        ({"usd": 5.0, "at_least_usd": 4.0}, (None, None)),  # it can cost more
+    ],
+)
+def test_a_likely_cost_is_not_an_upper_limit(estimate: dict[str, float], bounds: tuple[float | None, ...]) -> None:
+    plan = Plan(
+        name="n", backend="openai", scope="s", key="k", attempt=1, token="t", spec={}, steps=(),
+        data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope="s"),
+        cost=CostEstimate(basis="measured", **estimate),  # type: ignore[arg-type]
+    )  # fmt: skip
+    attempt = Attempt(key="k", attempt=1, token="t", name="n", backend="openai", scope="s", model="m", ref=None,
+                      gone_at=None, begun_at="2026-11-29T00:00:00+00:00", plan=plan)  # fmt: skip
+    found = prices_of("openai", "gpt-4.1-mini-2025-04-14", JobCost(attempt=attempt, actual=None))
+    assert found.training_bounds == bounds
+    assert ("training" in found.unknown()) == (None in bounds)
+
+
+def test_by_default_training_is_spread_until_the_model_ends() -> None:
+    assert break_even(evaluation(), KNOWN).months == 12
+    soon = msgspec.structs.replace(KNOWN, ends=datetime.now(UTC).date() + timedelta(days=73))
+    assert break_even(evaluation(), soon).months == pytest.approx(2.4, abs=0.05)
 
 
 def test_a_model_that_ends_soon_is_used_for_less_than_a_year() -> None:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cloudtune.catalog import Catalog, Model, Price, Rates, Source, current, load
-from cloudtune.catalog.overlay import REFRESHED, files, overlaid, save, usable_name
+from cloudtune.catalog.overlay import REFRESHED, files, overlaid, save, usable_name, with_other_regions
 from cloudtune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +45,20 @@ def test_entries_of_the_overlay_come_first_and_keep_their_sources() -> None:
     )
     with pytest.raises(ConfigError, match="is about 'bedrock', not 'openai'"):
         overlaid(load("openai"), over(), "user")
+
+
+def test_a_refresh_keeps_the_prices_of_other_regions() -> None:
+    def of(region: str, usd: float) -> Catalog:
+        sources = {region: Source(title=region, seen=date(2026, 11, 29))}
+        rates = Rates(use="training", region=region, usd={"ml.g5.2xlarge": usd}, source=region)
+        return over(vendor="sagemaker", rates=(rates,), sources=sources)
+
+    found = with_other_regions(of("us-west-2", 2.0), with_other_regions(of("eu-west-1", 1.0), of("us-west-2", 9.0)))
+    prices = {region: found.rate("training", "ml.g5.2xlarge", region) for region in ("us-west-2", "eu-west-1")}
+    assert {region: rate and (rate.usd, rate.cited) for region, rate in prices.items()} == {
+        "us-west-2": (2.0, "us-west-2"), "eu-west-1": (1.0, "eu-west-1")
+    }  # fmt: skip
+    assert found.sources.keys() == {"us-west-2", "eu-west-1"}
 
 
 def test_the_users_file_wins_over_the_refreshed_one(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,8 @@ def evaluation_of(
         overlap=Overlap(checked=True, equal=tuple(RowPlace(file="test.jsonl", line=line) for line in (3, 5))),
         confusion={"labels": labels, "counts": counts} if task == "labels" else None,
         answers=tuple(
-            {"file": "test.jsonl", "line": number + 1, "prompt": (prompts or expected)[number], "expected": right,
-             "answers": {model.name: model.answers[number] for model in models}}
+            {"file": "test.jsonl", "line": number + 1, "group": number, "prompt": (prompts or expected)[number],
+             "expected": right, "answers": {model.name: model.answers[number] for model in models}}
             for number, right in enumerate(expected)
         ),
     )  # fmt: skip

@@ -115,7 +115,7 @@ class VerbClauses(Harness):
         for _ in range(2):  # again after its end, as a person may: deploy, remove, deploy, remove
             made = client.deploy(plan)
             assert (made.backend, made.scope, made.model, made.state) == (backend.name, model.scope, model.id, "ready")
-            assert job.deploy().id == made.id
+            assert job.deploy().id == made.id == plan.name  # by which the ledger finds its time to live
             standing = [one for one in client.deployments(backend=backend.name) if one.model == model.id]
             assert [one.id for one in standing] == [made.id]
             assert len(list(job.generate(["What is 2 plus 3?"], GenerateOptions(max_tokens=8)))) == 1

@@ -93,3 +93,23 @@ def test_sizes_that_are_missing_or_invalid_give_no_estimate() -> None:
     for name in sizes:
         for bad in (None, 0, -1, True, "8", 1 << 60, 1.5):
             assert dimensions(sizes | {name: bad}) == {}, (name, bad)
+
+
+def whole(method: str) -> dict[str, Any]:
+    hyper = {"batch_size": 4, "max_length": 64, "packing": False, "gradient_accumulation_steps": 1}
+    return {"method": method, "adapter": FULL, "hyperparameters": hyper | {"gradient_checkpointing": False}}
+
+
+def test_a_row_of_two_texts_needs_twice_the_activations() -> None:
+    model = {"dimensions": dimensions(BERT | {"vocab_size": 512})}
+    one, two = (estimate(model, whole(method)) for method in ("classification", "embedding"))
+    assert one is not None
+    assert two is not None
+    assert two.activations == 2 * one.activations
+
+
+def test_an_encoder_with_a_decoder_has_no_estimate() -> None:
+    model = {"dimensions": dimensions(BERT | {"vocab_size": 512})}
+    assert estimate(model, whole("classification")) is not None
+    assert estimate(model | {"is_encoder_decoder": True}, whole("classification")) is None
+    assert estimate(model, whole("seq2seq")) is None

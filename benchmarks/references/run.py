@@ -108,9 +108,8 @@ def main() -> None:
         found = run(name)
         results.store(name, found)
         low, high = found["interval"]
-        verdict = "reached" if found["value"] >= found["mark"] else "missed"
         print(f"{name}: {found['metric']} {found['value']:.3f} [{low:.3f}, {high:.3f}], mark {found['mark']:.3f} "
-              f"({found['mark_source']}): {verdict}; {found['seconds']} s")  # fmt: skip
+              f"({found['mark_source']}): {results.verdict(found)}; {found['seconds']} s")  # fmt: skip
 
 
 if __name__ == "__main__":

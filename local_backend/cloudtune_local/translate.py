@@ -183,10 +183,9 @@ def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) ->
 def _range_problems(request: PlanRequest) -> Iterator[Problem]:
     """Why the spec has no learning-rate range test."""
     method, layers = request.spec.method.name, request.spec.layers
-    field = f"overrides.{NAME}.learning_rate_range"
     if METHODS[method].task == "policy_optimization":
         message = f"the loss of {method} does not show whether the model learns"
-        yield Problem(code="no_range_test", field=field, message=message, fix="compare the rewards of short jobs")
+        yield Problem(code="no_range_test", field="method", message=message, fix="compare the rewards of short jobs")
     if layers is not None and layers.unfreeze is not None:
-        message = "a range test has no stages of gradual unfreezing"
-        yield Problem(code="no_range_test", field=field, message=message, fix="remove layers.unfreeze for the test")
+        message, fix = "a range test has no stages of gradual unfreezing", "remove it for the test: set it to null"
+        yield Problem(code="no_range_test", field="layers.unfreeze", message=message, fix=fix)

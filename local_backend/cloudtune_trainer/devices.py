@@ -206,8 +206,11 @@ def _pick(wish: str) -> str:
 
 def _compute_type(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
-        good = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and _cpu_has_bf16()
-        return torch.bfloat16 if good else torch.float32
+        if device.type == "cuda":
+            is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            is_native = device.type == "cpu" and _cpu_has_bf16()
+        return torch.bfloat16 if is_native else torch.float32
     if precision == "fp16" and device.type != "cuda":
         raise TrainingProblem("bad_spec", f"training in fp16 is not supported on {device.type}", "Use fp32 or bf16.")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -167,11 +167,21 @@ def _made(
     job: Job, samples: Samples, chosen: Sequence[int], *, step: int | None, clock: Clock | None = None
 ) -> Samples:
     """The samples that the task makes with the current model. With a clock, it checks for requests."""
-    assert isinstance(job.task, OnlineTask)
-    return job.task.make_samples(
-        job.model, samples, chosen, step=step, devices=job.devices,
-        check=lambda: None if clock is None else _give_way(job, clock),
-    )  # fmt: skip
+    task = job.task
+    assert isinstance(task, OnlineTask)
+
+    def make() -> Samples:
+        task.at_once = at_once(job)
+        return task.make_samples(
+            job.model, samples, chosen, step=step, devices=job.devices,
+            check=lambda: None if clock is None else _give_way(job, clock),
+        )  # fmt: skip
+
+    if job.devices.world > 1:  # all processes must make the same samples together
+        return make()
+    while (made := attempt(job, at_once(job), make)) is None:
+        pass
+    return made
 
 
 def _give_way(job: Job, clock: Clock) -> None:

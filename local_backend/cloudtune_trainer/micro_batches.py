@@ -15,7 +15,7 @@ import torch
 from cloudtune_trainer.batches import parts_of
 from cloudtune_trainer.meters import added
 from cloudtune_trainer.problems import TrainingProblem, recognized
-from cloudtune_trainer.tasks.task import ComparesRows, UsesStepMean
+from cloudtune_trainer.tasks.task import ComparesRows, OnlineTask, UsesStepMean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -96,6 +96,8 @@ def at_once(job: Job) -> int:
     """The largest number of sequences that one process computes at once."""
     hyper = job.spec.hyperparameters
     usual = max(1, hyper.batch_size // hyper.gradient_accumulation_steps)
+    if isinstance(job.task, OnlineTask):
+        usual = job.task.at_once
     return min(usual, job.progress.sequences_at_once or usual)
 
 

@@ -75,7 +75,7 @@ TOKENS = (
     _token(r"\b[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}", "Q~"),
     # JSON web tokens, also after a prefix such as `token-`. Each run of their characters is searched for `eyJ` once.
     _token(
-        r"(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?(?<![A-Za-z0-9_])eyJ)"
+        r"(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?(?<![A-Za-z0-9])eyJ)"
         r"[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}",
         "eyJ",
     ),

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
+from cloudtune.learning_rates import RateSuggestion
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "lr_find.md").read_text(encoding="utf-8")
 
@@ -44,3 +45,13 @@ def test_the_page_shows_what_the_command_prints(tmp_path: Path, monkeypatch: pyt
     assert found["points"][0]["loss"] == pytest.approx(float(first.group(1)), rel=1e-3)
     assert list((tmp_path / "temporary").iterdir()) == []
     assert not (tmp_path / "home").exists()
+
+
+def test_a_loss_that_is_never_finite_gives_no_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "job.yaml").write_text("model: m\ndata: {train: rows.jsonl}\n")
+    found = RateSuggestion((), None, 1e-7, None)
+    monkeypatch.setattr("cloudtune.learning_rates.range_test", lambda *_, **__: found)
+    done = CliRunner().invoke(cli, ["lr-find", str(tmp_path / "job.yaml")], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("no suggestion: the loss is not a finite number")

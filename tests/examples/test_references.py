@@ -44,6 +44,15 @@ def test_a_result_of_fewer_rows_replaces_no_full_one(tmp_path: Path) -> None:
     assert {name: result["value"] for name, result in results.items()} == {"topics": 0.75, "topics (quick)": 0.25}
 
 
+def test_a_verdict_says_whether_the_interval_leaves_it_open() -> None:
+    verdict = runpy.run_path(str(REFERENCES / "results.py"))["verdict"]
+    for value, interval, expected in (
+        (0.9, (0.85, 0.95), "reached"), (0.81, (0.75, 0.87), "reached, but the interval includes the mark"),
+        (0.79, (0.7, 0.88), "missed, but the interval includes the mark"), (0.7, (0.6, 0.79), "missed"),
+    ):  # fmt: skip
+        assert verdict({"value": value, "mark": 0.8, "interval": list(interval)}) == expected
+
+
 def test_articles_have_topics_and_no_licence(sources: ModuleType) -> None:
     assert {topic for _, _, topic in sources.articles()} == {"business", "sports", "tech"}
     for first in (0, 3, 6):

@@ -50,6 +50,7 @@ SHAPES: dict[str, tuple[str, str]] = {
     "header without a scheme": ("Authorization=abcdef-0123456789", "abcdef-0123"),
     "json web token": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN", "dozjgNryP4"),
     "json web token after a prefix": ("token-eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN", "dozjgNryP4"),
+    "json web token after a name": ("session_eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN", "dozjgNryP4"),
     "json web token after a letter": ("éeyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN", "dozjgNryP4"),
     "github": ("ghp_" + "a1" * 18, "a1a1a1"),
     "github fine grained": ("github_pat_11ABCDEFG0abcdefghijkl_mnop", "11ABCDEFG0"),

@@ -1,7 +1,7 @@
 """The memory that a training run needs, estimated from the model's sizes. Pure.
 
 The coefficients are the tensors that PyTorch's autograd keeps for each token and layer, in transformers 5.23 with its
-sdpa attention. The estimate assumes rows of full length, so shorter rows need less.
+sdpa attention. The estimate assumes fp32 and rows of full length. Shorter rows, and bf16 on a GPU, need less.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Memory(NamedTuple):
     def basis(self) -> str:
         """The parts, for people."""
         parts = (f"{name} {_size(getattr(self, name))}" for name in self._fields[:-1] if getattr(self, name))
-        return "estimate of the peak, without the process itself: " + ", ".join(parts)
+        return "estimate of the peak in fp32, without the process itself: " + ", ".join(parts)
 
 
 def dimensions(config: Mapping[str, Any]) -> dict[str, float]:
@@ -84,10 +84,12 @@ def estimate(model: Mapping[str, Any], document: Mapping[str, Any], *, longest_c
     """The memory of one process that runs this ``spec.json``; None if the model's sizes are unknown.
 
     ``model`` has the properties of the base model, and ``longest_chars`` the length of the longest row, if known.
-    Methods that write completions while they train, and distillation, have no estimate.
+    Methods that write completions while they train, distillation, and models with an encoder and a decoder have no
+    estimate.
     """
     sizes, method = model.get("dimensions") or {}, METHODS[document["method"]]
-    if not sizes or method.task in ("policy_optimization", "distillation"):
+    has_two_stacks = method.task == "seq2seq" or model.get("is_encoder_decoder")
+    if not sizes or has_two_stacks or method.task in ("policy_optimization", "distillation"):
         return None
     if modules := model.get("modules"):
         sizes = sizes | {"is_gated": any(name.endswith(("gate_proj", "wi_0")) for name in modules)}
@@ -101,7 +103,8 @@ def estimate(model: Mapping[str, Any], document: Mapping[str, Any], *, longest_c
     length = hyper["max_length"]
     if longest_chars and not hyper["packing"]:
         length = min(length, longest_chars // _CHARS_PER_TOKEN + _TEMPLATE)
-    tokens = at_once * length * (2 if method.pairs else 1)
+    texts = 2 if method.pairs or method.task == "text_embedding" else 1  # of a row; negatives are more
+    tokens = at_once * length * texts
     layer = tokens * _per_token(sizes, length, hyper, is_whole=is_whole) * _FLOAT
     activations = layer * sizes["layers"]
     if adapter["type"] == "head_only":
@@ -109,7 +112,7 @@ def estimate(model: Mapping[str, Any], document: Mapping[str, Any], *, longest_c
     elif hyper["gradient_checkpointing"]:
         activations = tokens * sizes["width"] * sizes["layers"] * _FLOAT + layer
     logits = 0
-    if method.task in ("causal_lm", "preference", "unpaired_preference", "seq2seq"):
+    if method.task in ("causal_lm", "preference", "unpaired_preference"):
         cells = tokens * sizes["vocab"]
         logits = int(2 * _FLOAT * cells + 2 * _FLOAT * min(cells, _LOSS_CHUNK))
     gradients, optimizer = trained * _FLOAT, 2 * trained * _FLOAT

@@ -63,6 +63,8 @@ class PolicyOptimization:
         assert terms is not None  # `read_spec` checks it
         self.spec = spec
         self._terms = terms
+        hyper = spec.hyperparameters
+        self.at_once = max(1, hyper.batch_size // hyper.gradient_accumulation_steps) * terms.num_generations
         self._by_sequence = spec.method == "rloo"
         self.steps_per_batch = terms.steps_per_batch
         self._needs_old = self.steps_per_batch > 1 or (self._by_sequence and terms.beta > 0)
@@ -71,8 +73,8 @@ class PolicyOptimization:
 
     @property
     def _token_budget(self) -> int:
-        """Tokens that are computed at once without gradients: as many as in a part of a training step."""
-        return self.spec.hyperparameters.token_budget * self._terms.num_generations
+        """Tokens that are computed at once without gradients."""
+        return self.spec.hyperparameters.max_length * self.at_once
 
     # -- before the first step
 

@@ -106,6 +106,9 @@ class OnlineTask(Protocol):
     """How many consecutive optimizer steps use the same samples."""
     head: torch.nn.Module | None
     """Weights that are trained beside the model, and that the result does not need."""
+    at_once: int
+    """How many sequences `make_samples` computes at once: as many as a part of a training step has. The loop lowers it
+    after an out-of-memory error."""
 
     def make_samples(
         self, model: Any, samples: Any, chosen: Sequence[int], *, step: int | None, devices: Devices,

@@ -59,6 +59,9 @@ def _show(session: Session, found: RateSuggestion) -> None:
     from cloudtune.cli.render import figure, table
     from cloudtune.cli.render_plot import curves
 
+    if not found.points:
+        session.put("no suggestion: the loss is not a finite number at the lowest rate; try lower rates with --min")
+        return
     count = len(found.points)
     shown = [found.points[round(i * (count - 1) / (ROWS - 1))] for i in range(ROWS)] if count > ROWS else found.points
     columns = ["LEARNING RATE", "LOSS", "SMOOTHED"]

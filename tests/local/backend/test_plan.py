@@ -286,6 +286,17 @@ def test_a_layer_schedule_that_does_not_fit_the_model_is_refused(tmp_path, layer
         LocalBackend(Options(root=tmp_path)).plan(with_weights(request(tmp_path, adapter="full", layers=layers)))
 
 
+@pytest.mark.parametrize(("changes", "field"), [
+    ({"layers": {"unfreeze": [{"layers": 1, "share": 0.2}]}, "adapter": "full"}, "layers.unfreeze"),
+    ({"method": {"name": "rloo", "reward": "rewards.py:score"}}, "method"),
+])  # fmt: skip
+def test_a_range_test_names_the_field_that_prevents_it(tmp_path, changes, field):
+    test = {"local": {"learning_rate_range": {"first": 1e-5, "last": 1.0}}}
+    with pytest.raises(SpecError) as caught:
+        LocalBackend(Options(root=tmp_path)).plan(with_weights(request(tmp_path, overrides=test, **changes)))
+    assert field in [problem.field for problem in caught.value.problems if problem.code == "no_range_test"]
+
+
 @pytest.mark.parametrize("prefix", ["", "encoder."])
 def test_names_without_a_prefix_are_left_to_the_trainer(tmp_path, prefix):
     """GPT-2's files lack the start ``transformer.``, which the loaded model has."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cloudtune_trainer.devices import _compute_type
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -126,6 +127,13 @@ def test_the_chosen_precision_is_reported(runs: Runs, monkeypatch: pytest.Monkey
     run = runs.make(adapter=LORA, hyperparameters={"max_steps": 1, "precision": "auto"})
     runs.train(run)
     assert said in [event["message"] for event in events(run, "message")]
+
+
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        found = lambda including_emulation=True, native=is_native: native or including_emulation  # noqa: E731
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", found)
+        assert _compute_type("auto", torch.device("cuda")) == expected
 
 
 def test_early_stopping_keeps_the_best(runs: Runs) -> None:

@@ -19,6 +19,7 @@ from cloudtune_trainer.policy_spec import Policy, Reward
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rollouts import Sampler, Settings, _Draw, encode_prompts
 from cloudtune_trainer.run_spec import Adapter, DataFiles, Hyperparameters, ModelSource, RunSpec
+from cloudtune_trainer.tasks import policy_optimization
 from cloudtune_trainer.tasks.policy_optimization import PolicyOptimization
 from cloudtune_trainer.tasks.table import task_for
 
@@ -361,6 +362,45 @@ def test_the_reward_rises_and_a_shuffled_one_does_not(runs: Runs, rewards: Path,
         rise[function] = np.mean(measured[-3:]) - np.mean(measured[:3])
     assert rise["letters"] > 0.5
     assert abs(rise["shuffled"]) < 0.1
+
+
+@pytest.mark.parametrize("failing", ["sample", "measure"])
+def test_completions_are_made_in_smaller_parts(
+    runs: Runs, rewards: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Each completion has random numbers of its own, so the completions stay the same."""
+    terms = spec_of(rewards, {"type": "lora", "rank": 4}, max_steps=2, batch_size=4)
+    whole = runs.make("whole", rows=items(4), held_out=items(2), **terms)
+    runs.train(whole)
+    sizes: list[int] = []
+
+    def limited(budget: int) -> None:
+        sizes.append(budget // 96)
+        if budget > 96 * 4:
+            raise MemoryError
+
+    sample, by_token = Sampler.sample, policy_optimization.by_token
+
+    def sampled(self: Any, network: Any, prompts: Any, chosen: Any, settings: Any, *more: Any) -> Any:
+        limited(settings.token_budget)
+        return sample(self, network, prompts, chosen, settings, *more)
+
+    def measured(made: Any, devices: Any, figures: Any, budget: int) -> Any:
+        limited(budget)
+        return by_token(made, devices, figures, budget)
+
+    if failing == "sample":
+        monkeypatch.setattr(Sampler, "sample", sampled)
+    else:
+        monkeypatch.setattr(policy_optimization, "by_token", measured)
+    split = runs.make("split", rows=items(4), held_out=items(2), **terms)
+    assert runs.train(split) == "succeeded"
+    assert sizes[:3] == [16, 8, 4]
+    assert set(sizes[3:]) == {4}
+    for name in ("train", "validation"):
+        for one, other in zip(metrics(whole, name), metrics(split, name), strict=True):
+            assert other["values"]["reward"] == pytest.approx(one["values"]["reward"], abs=1e-6)
+            assert other["values"]["loss"] == pytest.approx(one["values"]["loss"], abs=1e-5)
 
 
 def test_the_best_validation_reward_is_kept(runs: Runs, rewards: Path) -> None:

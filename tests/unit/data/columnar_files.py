@@ -140,8 +140,8 @@ def _hostile_tables() -> Iterator[tuple[str, Any]]:
                 kind = wrap(kind)
             yield f"depth {depth}", pa.table({"text": pa.nulls(2, kind)})
     yield "columns", pa.table({f"c{i}": ["a"] for i in range(10_500)})
-    for name in ("\x1b]0;x\x07", "", "a\0b", "\u202e", "a" * 1_000_000):
-        yield f"column {name[:9]!r}", pa.table({name: ["a"]})
+    for column in ("\x1b]0;x\x07", "", "a\0b", "\u202e", "a" * 1_000_000):
+        yield f"column {column[:9]!r}", pa.table({column: ["a"]})
     yield "twice in a struct", pa.table({"text": pa.StructArray.from_arrays([["a"], ["b"]], ["x", "x"])})
     yield "runs", pa.table({"text": pa.array(["a"] * 300_000).dictionary_encode()})
     yield "one long text", pa.table({"text": ["a" * 70_000_000]})

@@ -208,7 +208,7 @@ def test_patterns_match_the_files_that_glob_matches(pattern: str, tmp_path: Path
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = {Path(os.path.normpath(name)) for name in glob.glob(f"{tmp_path}/{pattern}", recursive=True)}
-    assert [Path(os.path.normpath(path)) for path in matching_files(f"{tmp_path}/{pattern}")] == sorted(
+    assert [Path(os.path.normpath(path)) for path in matching_files(f"{tmp_path}/{pattern}").files] == sorted(
         path for path in found if path.is_file()
     )
 
@@ -222,7 +222,33 @@ def test_each_folder_is_visited_once() -> None:
         for name in ("b", "c"):
             Path(top, name).symlink_to(top)
         for pattern in ("**/a/" * 6, "**/", "**/*/" * 6, "*/" * 40 + "**/"):
-            assert len(matching_files(f"{top}/{pattern}*.jsonl")) <= 1
+            assert len(matching_files(f"{top}/{pattern}*.jsonl").files) <= 1
+
+
+def test_links_below_a_pattern_are_named_and_links_in_it_followed(tmp_path: Path) -> None:
+    rows, store = tmp_path / "rows", tmp_path / "store"
+    for folder in (rows / "own", store / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "x.jsonl").write_bytes(ROW)
+    (rows / "linked").symlink_to(store)
+    (rows / "again").symlink_to(rows / "own")
+    found = check(f"{rows}/**/*.jsonl", workers=0)
+    assert found.rows == 1
+    assert [(one.code, one.file) for one in found.problems if one.code == "link_not_followed"] == [
+        ("link_not_followed", str(rows / "linked"))
+    ]
+    for pattern in ("linked/**/*.jsonl", "*/deep/*.jsonl", "linked/deep/*.jsonl", "**/linked/deep/*.jsonl"):
+        found = check(f"{rows}/{pattern}", workers=0)
+        assert found.rows == 1, pattern
+        assert "link_not_followed" not in [one.code for one in found.problems], pattern
+
+
+def test_the_name_of_a_folder_with_two_names_is_always_the_same(tmp_path: Path) -> None:
+    (tmp_path / "m" / "sub").mkdir(parents=True)
+    (tmp_path / "m" / "sub" / "x.jsonl").write_bytes(ROW)
+    for name in "abyz":
+        (tmp_path / name).symlink_to(tmp_path / "m" / "sub")
+    assert matching_files(f"{tmp_path}/*/**/*.jsonl").files == [tmp_path / "a" / "x.jsonl"]
 
 
 def test_patterns_of_objects_are_matched_in_linear_time() -> None:

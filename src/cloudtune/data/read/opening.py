@@ -68,10 +68,14 @@ def files_of(source: Source, faults: Faults) -> list[File]:
 def _matching(pattern: str, faults: Faults) -> list[Path]:
     """The files that the pattern matches, sorted."""
     try:
-        return matching_files(pattern)
+        matches = matching_files(pattern)
     except (re.error, RecursionError, OSError) as error:
         faults.error("bad_path", f"not a valid pattern: {error}", file=pattern, fix="fix the pattern")
         return []
+    for link in matches.unfollowed:
+        message = "the files in this folder are not read: `**` does not follow links"
+        faults.warn("link_not_followed", message, file=str(link), fix="name the folder itself in another path")
+    return matches.files
 
 
 def _remote(name: str, faults: Faults) -> list[RemoteFile]:

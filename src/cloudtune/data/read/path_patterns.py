@@ -5,10 +5,23 @@ from __future__ import annotations
 import glob
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
-def matching_files(pattern: str) -> list[Path]:
-    """The files that the pattern matches, each once, sorted.
+class Matches(NamedTuple):
+    """What a pattern matches."""
+
+    files: list[Path]
+    """Each once, sorted."""
+    unfollowed: list[Path]
+    """Links to folders below ``**`` whose files are not among them, sorted."""
+
+
+def matching_files(pattern: str) -> Matches:
+    """The files that the pattern matches.
 
     The patterns are those of `glob.glob`, which returns a path once for each way to match it. Here every folder is
     visited once for each part of the pattern, and ``**`` does not follow links to folders, which can form loops.
@@ -18,10 +31,15 @@ def matching_files(pattern: str) -> list[Path]:
     if parts[-1] == "**":
         parts.append("*")
     folders, last = [Path(path.anchor)], parts.pop()
+    links: list[Path] = []
+    visited: set[str] = set()
     for part in parts:
-        found = _below(folders) if part == "**" else _named(part, folders)
-        folders = list({os.path.realpath(one): one for one in found if one.is_dir()}.values())
-    return sorted(path for path in _named(last, folders) if path.is_file())
+        found = _below(folders, links) if part == "**" else _named(part, folders)
+        by_place = _by_place(one for one in sorted(found) if one.is_dir())
+        folders = list(by_place.values())
+        visited |= by_place.keys()
+    unfollowed = sorted(link for place, link in _by_place(sorted(links)).items() if place not in visited)
+    return Matches(sorted(path for path in _named(last, folders) if path.is_file()), unfollowed)
 
 
 def _named(part: str, folders: list[Path]) -> list[Path]:
@@ -30,8 +48,16 @@ def _named(part: str, folders: list[Path]) -> list[Path]:
     return [folder / part for folder in folders]
 
 
-def _below(folders: list[Path]) -> set[Path]:
-    """These folders and all folders below them, except hidden ones."""
+def _by_place(paths: Iterable[Path]) -> dict[str, Path]:
+    """The first path of each place that links can lead to."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        found.setdefault(os.path.realpath(path), path)
+    return found
+
+
+def _below(folders: list[Path], links: list[Path]) -> set[Path]:
+    """These folders and all folders below them, except hidden ones. Adds the links to folders to ``links``."""
     found: set[Path] = set()
     for top in sorted(folders):
         if top in found:
@@ -39,4 +65,6 @@ def _below(folders: list[Path]) -> set[Path]:
         for folder, names, _ in os.walk(top):
             found.add(Path(folder))
             names[:] = [name for name in names if not name.startswith(".")]
+            paths = [Path(folder, name) for name in names]
+            links += [path for path in paths if os.path.islink(path)]  # noqa: PTH114 - Path's raises where it may not look
     return found

@@ -15,8 +15,8 @@ EDITABLE := $(PIP) --no-build-isolation -c constraints.txt
 # What is compiled when cloudtune is installed.
 COMPILED := hatch_build.py src/cloudtune/data/_conversations.c
 PYTEST := $(BIN)/python -m pytest
-# One more than a small machine has cores: many tests wait for a process or a port.
-WORKERS ?= 3
+# Two more than a small machine has cores: many tests wait for a process or a port.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test soak bench references lint types format lock audit clean

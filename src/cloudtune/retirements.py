@@ -9,7 +9,7 @@ from cloudtune.catalog import load, vendors
 from cloudtune.state import JobState, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from cloudtune.catalog import Catalog, Model, Notice
     from cloudtune.ledger.costs import JobCost
@@ -42,9 +42,14 @@ def of_catalogs(names: Iterable[str] | None = None) -> Iterator[Retirement]:
             yield from _of_model(catalog, model, "model", model.id)
 
 
-def of_jobs(jobs: Iterable[JobCost]) -> Iterator[Retirement]:
-    """When the tuned models of jobs stop working. Jobs that are recorded as failed or cancelled have none."""
+def of_jobs(jobs: Iterable[JobCost], *, elsewhere: Container[tuple[str, str]] = ()) -> Iterator[Retirement]:
+    """When the tuned models of jobs stop working. Jobs that are recorded as failed or cancelled have none.
+
+    ``elsewhere``: back ends, with the scope of their jobs, that are set to another service than their vendor's.
+    """
     for job in jobs:
+        if job.attempt.ref is not None and (job.attempt.backend, job.attempt.ref.scope) in elsewhere:
+            continue
         if job.actual is not None and job.actual.state in (JobState.FAILED, JobState.CANCELLED):
             continue
         made = job.attempt

@@ -135,6 +135,23 @@ def test_jobs_that_failed_have_no_tuned_model() -> None:
         cost = None if state is None else ActualCost(usd=None, usage=Usage(), basis="", state=state, ended_at="")
         found = list(of_jobs([JobCost(attempt=made, actual=cost)]))
         assert bool(found) == (state not in ("failed", "cancelled")), state
+    assert list(of_jobs([JobCost(attempt=made, actual=None)], elsewhere={("openai", "other")}))
+    assert not list(of_jobs([JobCost(attempt=made, actual=None)], elsewhere={("openai", "s")}))
+
+
+def test_the_dates_of_openai_are_not_those_of_other_services(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(memory_path)
+    monkeypatch.setenv("CLOUDTUNE_HOME", str(memory_path))
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__OPENAI__SERVICE", "nebius")
+    Path("job.yaml").write_text("backend: openai\nmodel: gpt-4.1-mini-2025-04-14\ndata: {train: rows.jsonl}\n")
+    answer = CliRunner().invoke(cli, ["retirements", "job.yaml", "--json"])
+    assert json.loads(answer.stdout)["retirements"] == []
+    answer = CliRunner().invoke(cli, ["models", "--backend", "openai", "--json"])
+    assert json.loads(answer.stdout)["models"] == []
+    answer = CliRunner().invoke(cli, ["models", "--backend", "openai"])
+    assert "openai is set to Nebius Token Factory" in answer.stderr
 
 
 def test_the_command_lists_by_date(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

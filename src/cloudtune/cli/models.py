@@ -37,8 +37,9 @@ def models(session: Session, method: str | None, everything: bool, as_csv: bool)
     if method is not None and method not in METHODS:
         raise InputError(f"unknown method {method!r}", hint=f"known: {', '.join(METHODS)}")
     names = backend_names() if session.backend is None else [session.backend]
-    known = [name for name in names if name in vendors()]
-    if not known:
+    services = {name: found.title for name in names if (found := session.service_of(name)) is not None}
+    known = [name for name in names if name in vendors() and name not in services]
+    if not known and not services:
         load(names[0])  # reports that there is no catalog
     today = session.client.clock.now().date()
     found = [one for name in known for one in tunable(load(name), today, method) if everything or one.open]
@@ -53,7 +54,9 @@ def models(session: Session, method: str | None, everything: bool, as_csv: bool)
         table(list(_COLUMNS.values()), [[_cell(row, name) for name in _COLUMNS] for row in rows])
     else:
         session.say("no model accepts new jobs with that method; --all lists the others")
-    if others := [name for name in names if name not in known]:
+    for name, title in services.items():
+        session.say(f"{name} is set to {title}, which is not in the catalog; its profile has its models")
+    if others := [name for name in names if name not in known and name not in services]:
         session.say(f"without a catalog: {', '.join(others)}; `cloudtune backends NAME` shows what they train")
     if old := dict.fromkeys(one.backend for one in found if one.stale):
         session.say(f"old figures of {', '.join(old)}: run `cloudtune catalog refresh`")

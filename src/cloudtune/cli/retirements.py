@@ -29,11 +29,14 @@ def retirements(session: Session, specs: tuple[str, ...], everything: bool, with
 
     client, today = session.client, session.client.clock.now().date()
     jobs = job_costs(client.ledger, backend=session.backend)
-    found = list(of_jobs(jobs))
+    names = {job.attempt.backend for job in jobs}
+    elsewhere = {(name, service.scope) for name in names if (service := session.service_of(name)) is not None}
+    found = list(of_jobs(jobs, elsewhere=elsewhere))
     for path in specs:
         spec = session.open_spec(path, (), None).spec
         backend = session.config.insisted_backend or spec.backend or session.config.backend
-        found += of_spec(path, backend, spec.model_for(backend) or "", spec.method.name)
+        if session.service_of(backend) is None:
+            found += of_spec(path, backend, spec.model_for(backend) or "", spec.method.name)
     if everything:
         found += of_catalogs([session.backend] if session.backend else None)
     shown = sorted(

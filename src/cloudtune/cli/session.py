@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune.cli.terminal import escaped, json_escaped, write, write_raw
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 """Version of the JSON that the commands print."""
+
+
+class Service(NamedTuple):
+    """A service that is compatible with a vendor's."""
+
+    scope: str
+    title: str
 
 
 class Session:
@@ -72,6 +80,17 @@ class Session:
         from cloudtune.document.specfile import open_spec
 
         return open_spec(path, (*sets, *((f"unsupported={unsupported}",) if unsupported else ())))
+
+    def service_of(self, backend: str) -> Service | None:
+        """Return the service to which a back end is set, if it is not its vendor's: no catalog is about it."""
+        from cloudtune.errors import CloudtuneError
+        from cloudtune.optional import Generator
+
+        with suppress(CloudtuneError):
+            opened = self.client.backend(backend)
+            if opened.capabilities.title and isinstance(opened, Generator):
+                return Service(opened.scope(), opened.capabilities.title)
+        return None
 
     def job(self, ref: str) -> Job:
         """Return the job that the user named. Rejects an empty string, which an unset shell variable produces."""

@@ -78,6 +78,8 @@ def tuned(study: Study, evaluator: Callable[[], Evaluator]) -> TuneResult:
         if asked is None:
             problem = "tune.seeds is 0" if not study.tune.seeds else "the spec has neither data.test nor evaluation"
         else:
+            problem = _why_silent(study, best, evaluator, asked)
+        if asked is not None and not problem:
             reruns = study.rerun([best.number, 0])
             if study.stopped:
                 notes.append(f"{len(reruns)} of {2 * seeds} final trainings: {study.stopped}")
@@ -103,6 +105,23 @@ def best_spec(spec: JobSpec, best: Trial) -> JobSpec:
     """The spec with the parameters of a trial."""
     found = with_parameters(spec, best.parameters)
     return found.model_copy(update={"evaluation": spec.evaluation})
+
+
+def _why_silent(
+    study: Study, best: Trial, evaluator: Callable[[], Evaluator], asked: tuple[Source | Data, EvaluateOptions]
+) -> str:
+    """Why the best model does not answer, for example because it must be deployed first; empty if it does.
+
+    Asked before the final trainings, which cost money and are of no use then.
+    """
+    asking = evaluator()
+    test = prepare(*asked, study.spec, trusted=asking.trust_reward)
+    one_row = test._replace(rows=test.rows[:1], expected=test.expected[:1])
+    try:
+        asking.answered({BEST: [study.job(best)]}, one_row, asked[1])
+    except (InputError, BackendError, PolicyRefused) as error:
+        return error.message
+    return ""
 
 
 def _measured(

@@ -135,8 +135,10 @@ def test_the_cost_limit_of_the_evaluation_holds(scene: Scene) -> None:
     assert spec.evaluation is not None
     limited = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"max_cost_usd": 0.01})})
     found = scene.client().tune(limited)
-    assert found.measured is None
     assert "the limit of 0.01 USD cannot be kept" in found.notes[0]
+    assert found.measured is None
+    assert not found.reruns, "final trainings that cannot be measured are of no use"
+    assert scene.vendor.calls("generate") == 0
 
 
 @pytest.mark.parametrize(
@@ -183,18 +185,6 @@ def spent(client: Client) -> float:
     """What the ledger has recorded for all jobs."""
     costs = [one.actual.usd for one in client.costs() if one.actual is not None]
     return sum(cost for cost in costs if cost is not None)
-
-
-def test_the_limit_of_the_evaluation_also_holds_for_a_search(scene: Scene) -> None:
-    spec = scene.spec()
-    test = Path(spec.data.train.paths[0])
-    limited = JobSpec.model_validate(spec.model_dump(exclude_none=True) | {
-        "evaluation": {"data": str(test), "max_cost_usd": 1.0}
-    })  # fmt: skip
-    found = scene.client().tune(limited)
-    assert found.measured is None
-    assert "the limit of 1 USD cannot be kept" in found.notes[-1]
-    assert scene.vendor.calls("generate") == 0
 
 
 def test_a_search_stops_before_it_exceeds_its_cost(scene: Scene) -> None:

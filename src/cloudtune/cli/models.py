@@ -37,7 +37,7 @@ def models(session: Session, method: str | None, everything: bool, as_csv: bool)
     if method is not None and method not in METHODS:
         raise InputError(f"unknown method {method!r}", hint=f"known: {', '.join(METHODS)}")
     names = backend_names() if session.backend is None else [session.backend]
-    services = {name: found.title for name in names if (found := session.service_of(name)) is not None}
+    services = {name: service.title for name in names if (service := session.service_of(name)) is not None}
     known = [name for name in names if name in vendors() and name not in services]
     if not known and not services:
         load(names[0])  # reports that there is no catalog

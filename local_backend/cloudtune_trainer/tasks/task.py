@@ -56,8 +56,8 @@ class Task(Protocol):
 
     spec: RunSpec
     """The run's settings. Loading adjusts them to the model."""
-    peft_task_type: str
-    """peft's task type."""
+    peft_task_type: str | None
+    """peft's task type; None for a model that does not read tokens."""
     random_weights: tuple[str, ...]
     """The names of the weights that are not in the base model's files, if any; loading sets them."""
     can_pack: bool

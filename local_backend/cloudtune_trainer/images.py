@@ -58,7 +58,7 @@ def decoded(path: str) -> Any:
             if image.width * image.height > MOST_PIXELS:
                 raise _refused(path, f"it has {image.width} x {image.height} pixels", "Reduce it.")
             if getattr(image, "n_frames", 1) > 1:
-                raise _refused(path, f"it is animated, with {image.n_frames} frames", "Use one of its frames.")
+                raise _refused(path, "it is animated", "Use one of its frames.")
             image.load()
             upright = ImageOps.exif_transpose(image)
             if upright.mode in _SIXTEEN_BITS:  # Pillow would cut values above 255

@@ -229,6 +229,7 @@ def add_adapter(
     if adapter.path is not None:
         return _given_adapter(model, adapter, task_type)
     if kind.config is None:
+        assert task_type is not None, "bottlenecks are for language models"
         return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
     by_default = has_targets and adapter.targets == "all-linear"
@@ -319,7 +320,9 @@ def _given_adapter(model: Any, adapter: Adapter, task_type: str | None) -> Any:
         raise TrainingProblem("base_changed", what, "Put the original adapter back, or submit the job again.")
     tuned = read_tuned(folder) if (folder / TUNED).is_file() else None
     trained_for = read_object(folder / ADAPTER_CONFIG).get("task_type")
-    if trained_for != task_type and (trained_for or "CAUSAL_LM") != task_type:
+    if task_type is not None:
+        trained_for = trained_for or "CAUSAL_LM"
+    if trained_for != task_type:
         of = [name or "a model that reads no text" for name in (trained_for, task_type)]
         what = f"adapter.path: {folder} was trained for {of[0]}, and this job trains {of[1]}"
         raise TrainingProblem("bad_spec", what, "Use an adapter of the same task.")

@@ -10,7 +10,6 @@ from cloudtune_trainer.images import ImageReader
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.sequences import Batch
 from cloudtune_trainer.tasks.media import MediaSamples, checked_rows, media_samples, path_of
-from cloudtune_trainer.tasks.predictor import Prediction
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
-    from cloudtune_trainer.tasks.predictor import Input
+    from cloudtune_trainer.tasks.predictor import Input, Prediction
 
 
 class ImageClassification(SequenceClassification):

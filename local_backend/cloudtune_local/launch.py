@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.data.media.addressing import FOLDER, media_folder
 from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
 from cloudtune.files.private_files import copy_private, open_private, private_folder
 from cloudtune.processes.environment import child_environment
@@ -120,7 +121,24 @@ def _bring(aside: Run, split: str, path: str | None) -> str | None:
         raise
     except OSError:  # another disk, or a file system without links
         copy_private(path, target)
+    _bring_media(aside.data, Path(path))
     return f"data/{split}.jsonl"
+
+
+def _bring_media(data: Path, rows: Path) -> None:
+    """Put the files that rows name into the run, under the names of their content."""
+    source = media_folder(rows)
+    if not source.is_dir():
+        return
+    private_folder(data / FOLDER)
+    for file in source.iterdir():
+        target = data / FOLDER / file.name
+        if target.exists():  # another split has it
+            continue
+        try:
+            os.link(file, target)
+        except OSError:
+            copy_private(file, target)
 
 
 def start(run: Run) -> bool:

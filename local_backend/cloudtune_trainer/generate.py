@@ -326,9 +326,11 @@ def _head_of(folder: Path, tuned: dict[str, Any]) -> Head | None:
     task = TASKS.get(tuned["method"], "")
     if task not in HEADS:
         return None
-    tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
+    padding = 0
+    if HEADS[task].reads == "text":
+        padding = padding_of(models.load_tokenizer(models.BaseModel(str(folder)))) or 0
     labels = tuple(tuned.get("labels", ()))
-    return Head(task, padding_of(tokenizer) or 0, labels, tuned.get("problem") or "single_label")
+    return Head(task, padding, labels, tuned.get("problem") or "single_label")
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

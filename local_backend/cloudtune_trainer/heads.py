@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -22,6 +22,8 @@ class HeadType(NamedTuple):
     """Its weights are not in a pretrained model."""
     bare: bool = False
     """The base model alone: its outputs are token vectors."""
+    reads: Literal["text", "image", "audio"] = "text"
+    """Its input."""
 
 
 HEADS: dict[str, HeadType] = {
@@ -31,10 +33,15 @@ HEADS: dict[str, HeadType] = {
     "question_answering": HeadType("AutoModelForQuestionAnswering", "an encoder, such as BERT"),
     "seq2seq": HeadType("AutoModelForSeq2SeqLM", "an encoder-decoder, such as T5, BART or Marian", starts_random=False),
     "text_embedding": HeadType("AutoModel", "an encoder or a decoder", starts_random=False, bare=True),
+    "image_classification": HeadType(
+        "AutoModelForImageClassification", "a vision model, such as ViT or ResNet", reads="image"
+    ),
 }
 """By task. All other tasks train a causal language model."""
 
 
+_IMAGE_SIZE = 224
+"""Of a model that reads images of any size."""
 _PROBLEMS = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
 """transformers' names of the problems with several outputs, which select its own losses."""
 
@@ -69,8 +76,10 @@ class Head:
         if self.labels:
             config.id2label = dict(enumerate(self.labels))
             config.label2id = {label: number for number, label in enumerate(self.labels)}
-        if HEADS[self.task].auto == "AutoModelForSequenceClassification":
+        if self.labels and self.task != "token_classification":
             config.problem_type = "regression" if len(self.labels) == 1 else _PROBLEMS[self.problem]
+        if HEADS[self.task].reads != "text":
+            return
         config.get_text_config().pad_token_id = config.pad_token_id = self.padding
         config.get_text_config().use_cache = config.use_cache = False
 
@@ -124,8 +133,22 @@ def head_outputs(out: Any) -> Tensor:
     return out.logits  # type: ignore[no-any-return]
 
 
-def probe_inputs(network: Any, ids: Tensor) -> dict[str, Tensor]:
-    """The arguments of a forward pass over these tokens: an encoder-decoder reads them on both sides."""
+def probe_inputs(network: Any, length: int) -> dict[str, Tensor]:
+    """The arguments of a short forward pass: that many tokens, or a random image.
+
+    An encoder-decoder reads the tokens on both sides.
+    """
+    import torch
+
+    random, config = torch.Generator().manual_seed(0), network.config
+    weight = next(network.parameters())
+    if network.main_input_name == "pixel_values":
+        size = getattr(config, "image_size", _IMAGE_SIZE)
+        height, width = (size, size) if isinstance(size, int) else size
+        pixels = torch.rand(1, config.num_channels, height, width, generator=random)
+        return {"pixel_values": pixels.to(weight.device, network.dtype)}
+    ids = torch.randint(0, network.get_input_embeddings().weight.shape[0], (1, length), generator=random)
+    ids = ids.to(network.get_input_embeddings().weight.device)
     if network.config.is_encoder_decoder and network.can_generate():
-        return {"input_ids": ids, "decoder_input_ids": ids}
-    return {"input_ids": ids}
+        return {"input_ids": ids, "decoder_input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -14,6 +14,7 @@ from cloudtune_trainer.fingerprint import base_fingerprint, check_fingerprint
 from cloudtune_trainer.generation_settings import end_where_answers_end
 from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.processors import load_processor, reads_of
 from cloudtune_trainer.records import read_records
 from cloudtune_trainer.tasks.table import task_for
 from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
@@ -50,6 +51,7 @@ class Loaded:
     fingerprint: str | None
     """Fingerprint of the base model at loading. None for a model of the hub, which has a revision."""
     tokenizer: Any
+    """For a model that reads no text, its processor."""
     model: Any
     """The trained model: the base model, or the peft model around it."""
     task: Task
@@ -70,9 +72,10 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     with ThreadPoolExecutor(1, "records") as reader:
         records = {name: reader.submit(read_records, path) for name, path in _data(run, spec).items()}
         base, fingerprint = _located(run, spec, records["train"].result)
-        tokenizer = models.load_tokenizer(base)
+        reads = reads_of(spec.method)
+        tokenizer = load_processor(base, reads)
         _stop_if(stopping)
-        if "strftime_now" in str(tokenizer.chat_template):
+        if reads == "text" and "strftime_now" in str(tokenizer.chat_template):
             report.warning("the chat template writes the current date: rows have other tokens on another day")
         report.state("loading", "weights")
         full = is_whole_model(spec.adapter.type)
@@ -89,7 +92,8 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
     _check_labels(start, task)
-    end_where_answers_end(network, tokenizer)
+    if reads == "text":
+        end_where_answers_end(network, tokenizer)
     network.to(devices.device)
     if task.peft_task_type == "CAUSAL_LM":
         check_causal(network)
@@ -104,7 +108,8 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     splits = {}
     for name, part in rows.items():
         splits[name] = _encoded(name, task, part, tokenizer, report)
-        _check_vocabulary(name, splits[name], network)
+        if reads == "text":
+            _check_vocabulary(name, splits[name], network)
     _stop_if(stopping)
     if task.needs_reference:
         splits = _measured(model, task, splits, spec, report, devices, stopping)

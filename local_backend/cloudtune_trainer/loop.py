@@ -130,7 +130,7 @@ def _measured(job: Job, samples: Samples, clock: Clock | None) -> dict[str, floa
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     groups, lengths = samples.groups, samples.lengths.tolist()
     sizes = [sum([lengths[i] for i in group]) for group in groups]
-    budget = job.spec.hyperparameters.max_length * at_once(job)
+    budget = samples.token_budget(job.spec.hyperparameters.max_length, at_once(job))
     chunks = [[i for place in chunk for i in groups[place]] for chunk in chunks_of(sizes, budget)]
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
 

@@ -27,8 +27,11 @@ TASKS = {
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
     "question_answering": "question_answering", "seq2seq": "seq2seq", "embedding": "text_embedding",
+    "image_classification": "image_classification",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
+CLASSIFYING = ("sequence_classification", "image_classification")
+"""Tasks that use `RunSpec.classification`."""
 SMOOTHED = ("causal_lm", "seq2seq", "token_classification")
 """Tasks that use `RunSpec.label_smoothing`."""
 WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
@@ -97,7 +100,7 @@ class Preference:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """Additional settings of text classification."""
+    """Additional settings of the classification of texts or images."""
 
     problem: Literal["single_label", "multi_label", "regression"] = "single_label"
     """What the label of a text is: one class, a list of classes, or a number."""
@@ -325,7 +328,7 @@ def _faults_of_classification(spec: RunSpec) -> list[str]:
     terms = spec.classification
     if terms == Classification():
         return []
-    if TASKS[spec.method] != "sequence_classification":
+    if TASKS[spec.method] not in CLASSIFYING:
         return [f"classification: the method {spec.method} does not use it"]
     found = []
     if terms.problem != "single_label" and (terms.class_weights is not None or terms.label_smoothing):

@@ -9,6 +9,7 @@ from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.distillation import Distillation
 from cloudtune_trainer.tasks.embedding import Embedder, TextEmbedding
+from cloudtune_trainer.tasks.image_classification import ImageClassification, ImageClassifier
 from cloudtune_trainer.tasks.ppo import policy_task
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
@@ -47,6 +48,7 @@ TASKS: dict[str, TaskEntry] = {
     "text_embedding": TaskEntry(TextEmbedding, Embedder),
     "question_answering": TaskEntry(QuestionAnswering, Answerer),
     "token_classification": TaskEntry(TokenClassification, Tagger),
+    "image_classification": TaskEntry(ImageClassification, ImageClassifier),
 }
 
 

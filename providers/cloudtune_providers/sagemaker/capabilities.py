@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
-from cloudtune.methods import methods_of
+from cloudtune.methods import METHODS, methods_of
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
@@ -34,6 +34,11 @@ _OTHER = {
             "seq2seq",
             "text_embedding",
         )
+    },
+    **{
+        f"method:{name}": "images and recordings are not uploaded to its containers: use the local back end"
+        for name, method in METHODS.items()
+        if method.media is not None
     },
     **dict.fromkeys(
         ("method.problem", "method.class_weights"),

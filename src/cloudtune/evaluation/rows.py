@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from cloudtune.data.media.addressing import MediaFiles, file_of
 from cloudtune.data.problem_list import KEPT, Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import (
@@ -18,6 +19,7 @@ from cloudtune.data.records import (
     Labelled,
     Message,
     Pair,
+    Picture,
     Question,
     Record,
     Tagged,
@@ -96,7 +98,7 @@ def read_rows(data: Source | Data, most: int | None = None, seed: int = 0) -> tu
         for line, record in zip(batch.lines, batch.records, strict=True):
             if side is not None and side(canonical(record)) != "test":
                 continue
-            found = prompt_and_answer(record)
+            found = prompt_and_answer(record, batch.file)
             if isinstance(found, Problem):
                 faults.add(batch.locate(found, line))
             else:
@@ -116,8 +118,8 @@ def _rank(record: Record, seed: int) -> int:
     return int.from_bytes(blake2b(canonical(record), digest_size=8, key=b"%d" % seed).digest(), "big")
 
 
-def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
-    """The prompt and the expected answer, or why there are none."""
+def prompt_and_answer(record: Record, file: str = "") -> tuple[Prompt | Input, str] | Problem:
+    """The prompt and the expected answer, or why there are none. ``file`` is where the record comes from."""
     match record:
         case Labelled():
             if isinstance(record.label, list):
@@ -127,6 +129,8 @@ def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
         case Question():
             given = {"question": record.question, "context": record.context}
             found = (given, compact(list(dict.fromkeys(record.answers.text))))
+        case Picture():
+            return _file_and_label(record, "image", file)
         case Tagged():
             found = ({"tokens": record.tokens}, compact([str(tag) for tag in record.tags]))
         case Text():
@@ -141,12 +145,28 @@ def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
         case _:
             message = f"rows of kind {kind_of(record)} have no expected answer that is text"
             return Problem(code="not_evaluated", message=message, fix="use rows with a prompt and an answer")
-    prompt, expected = found
+    return _unless_blank(*found)
+
+
+def _unless_blank(prompt: Prompt | Input, expected: str) -> tuple[Prompt | Input, str] | Problem:
     if not expected.strip():
         return Problem(code="blank", message="the expected answer is empty", fix="add it, or remove the row")
     if not text_of(prompt).strip():
         return Problem(code="blank", message="the prompt is empty", fix="add it, or remove the row")
     return prompt, expected
+
+
+def _file_and_label(record: Picture, field: str, file: str) -> tuple[Input, str] | Problem:
+    """The file of a record as an input, with the name of its content: stored answers are for that content."""
+    given = getattr(record, field)
+    addressed, problems = MediaFiles(None).addressed(record, file)
+    if addressed is None:
+        return problems[0]
+    place = file_of(given, file)
+    if not place.is_file():
+        message = "files in data URIs are not evaluated yet"
+        return Problem(code="not_evaluated", field=field, message=message, fix="write the path of a file")
+    return {field: str(place.absolute()), "content": getattr(addressed, field)}, str(record.label)
 
 
 def _prompt_of_chat(record: Chat) -> tuple[Prompt, str] | Problem:

@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
 from cloudtune.files.private_files import copy_private, open_private, private_folder
 from cloudtune.processes.environment import child_environment
-from cloudtune_local import devices, exit_cause
-from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run
 from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.run_folder import (
     DISK_FULL_ERRNOS,
@@ -25,6 +22,9 @@ from cloudtune_trainer.submit.run_folder import (
     sync_directory,
     write_json,
 )
+from cloudtune_trainer.worker import devices, exit_cause
+from cloudtune_trainer.worker.queue import Place, Queue
+from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -139,7 +139,7 @@ def _spawn(run: Run, lock: int) -> None:
     """Start the worker in a new session, pass it the lock, and wait until it reports that it is ready."""
     reader, writer = os.pipe()
     # No secret is on the command line: every user of the machine can read it.
-    argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]
+    argv = [sys.executable, "-P", "-m", "cloudtune_trainer.worker", str(run.path), str(lock), str(writer)]
     try:
         with translate_errors(run.path), open_private(run.log, "ab") as log:
             process = subprocess.Popen(

@@ -12,10 +12,10 @@ from cloudtune.methods import METHODS
 from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune.pricing import by_time
 from cloudtune_local.options import Options, Overrides
-from cloudtune_local.rundir import JOB_VERSION
 from cloudtune_trainer.submit import distillation, memory, policy, preference
 from cloudtune_trainer.submit.distributed import processes_of
 from cloudtune_trainer.submit.plan import FORMAT, Choices, model_problems, run_spec, warning
+from cloudtune_trainer.worker.run import JOB_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

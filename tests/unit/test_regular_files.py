@@ -21,6 +21,7 @@ MODULES = [
         "providers",
         "local_backend/cloudtune_local",
         "local_backend/cloudtune_trainer/submit",
+        "local_backend/cloudtune_trainer/worker",
     )
     for path in sorted((REPOSITORY / package).rglob("*.py"))
 ]
@@ -41,7 +42,7 @@ READ_THEIR_OWN = {
     "providers/cloudtune_providers/sagemaker/local_jobs.py": "folders of its own jobs",
     "providers/cloudtune_providers/sagemaker/storage.py": "its own store in place of S3",
     "providers/cloudtune_providers/sagemaker/training.py": "rows in the spool",
-    "local_backend/cloudtune_local/": "run folders and files of /proc",
+    "local_backend/cloudtune_trainer/worker/": "run folders and files of /proc",
     "local_backend/cloudtune_trainer/submit/bundle.py": "this package's code",
     "local_backend/cloudtune_trainer/submit/container.py": "folders of its own jobs",
     "local_backend/cloudtune_trainer/submit/container_service.py": "folders of its own jobs",

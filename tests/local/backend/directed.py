@@ -19,12 +19,12 @@ from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.world import Recipe
-from cloudtune_local import processes
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import STATES, read_json, write_json
 from cloudtune_trainer.tiny import write_tiny_model
+from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

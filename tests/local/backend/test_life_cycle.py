@@ -28,12 +28,13 @@ from cloudtune.errors import CloudtuneError, InvalidRequest, JobNotFound
 from cloudtune.job import Job
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState
-from cloudtune_local import launch, processes, trainer_process
+from cloudtune_local import launch
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.queue import Queue
-from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.worker import processes, trainer_process
+from cloudtune_trainer.worker.queue import Queue
+from cloudtune_trainer.worker.run import Run
 
 PATIENCE = 60.0
 MEMORY = Path("/dev/shm")

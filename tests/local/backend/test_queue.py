@@ -23,10 +23,10 @@ from tests.local.backend.submitting import (
 
 from cloudtune.backend import Absent, Done, Intent
 from cloudtune.state import JobRef
-from cloudtune_local import processes
-from cloudtune_local.queue import Place, Queue
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.submit.locks import take_lock
+from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker.queue import Place, Queue
 
 
 def spans(backend, refs):

@@ -16,11 +16,12 @@ from tests.local.backend.submitting import Notes, create_step, kill, request, ru
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.plan import filled
 from cloudtune.state import JobRef
-from cloudtune_local import launch, processes
-from cloudtune_local.worker import TAKEN
+from cloudtune_local import launch
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.folder import read_json, write_json
 from cloudtune_trainer.submit.locks import take_lock
+from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker.__main__ import TAKEN
 
 
 def trainer_of(ref):
@@ -140,7 +141,7 @@ def test_second_worker_on_the_same_folder_leaves(backend):
     wait_state(backend, ref, "running")
     worker = read_json(run_of(ref).worker)
     second = subprocess.run(
-        [sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id],
+        [sys.executable, "-m", "cloudtune_trainer.worker", ref.scope + "/" + ref.id],
         capture_output=True,
         text=True,
         check=False,
@@ -159,7 +160,7 @@ def test_worker_started_by_hand_on_an_ended_run_changes_nothing(backend):
     wait_state(backend, ref, "succeeded")
     before = (run_of(ref).status.read_text(), run_of(ref).events.read_text())
     wait_until(lambda: not processes.is_alive(read_json(run_of(ref).worker)))
-    done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
+    done = subprocess.run([sys.executable, "-m", "cloudtune_trainer.worker", ref.scope + "/" + ref.id], check=False)
     assert done.returncode == 0
     assert (run_of(ref).status.read_text(), run_of(ref).events.read_text()) == before
 
@@ -206,7 +207,7 @@ def test_the_verdict_written_later_is_the_one_that_was_shown(backend):
     kill(read_json(run_of(ref).worker)["pid"])
     wait_until(lambda: not processes.is_alive(trainer_of(ref)))
     shown, event = backend.get(ref), backend.events(ref)[-1]
-    done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
+    done = subprocess.run([sys.executable, "-m", "cloudtune_trainer.worker", ref.scope + "/" + ref.id], check=False)
     assert done.returncode == 0
     written = backend.get(ref)
     assert (written.state, written.problem, written.detail) == (shown.state, shown.problem, shown.detail)
@@ -351,7 +352,7 @@ def test_a_worker_whose_submitter_died_before_it_stood_goes_on(backend, monkeypa
     os.close(reader)
     lock = take_lock(run_of(ref).lock)
     subprocess.run(
-        [sys.executable, "-m", "cloudtune_local.worker", str(run_of(ref).path), str(lock), str(writer)],
+        [sys.executable, "-m", "cloudtune_trainer.worker", str(run_of(ref).path), str(lock), str(writer)],
         pass_fds=(lock, writer), check=True,
     )  # fmt: skip
     os.close(lock)

@@ -12,12 +12,12 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local import exit_cause
-from cloudtune_trainer.submit.run_folder import FINAL_STATES, read_json
+from cloudtune_trainer.folder import FINAL_STATES, read_json
+from cloudtune_trainer.worker import exit_cause
 
 if TYPE_CHECKING:
-    from cloudtune_local.rundir import Run
-    from cloudtune_local.trainer_process import Trainer
+    from cloudtune_trainer.worker.run import Run
+    from cloudtune_trainer.worker.trainer_process import Trainer
 
 POLL_S = 0.5
 RESERVE_S, RESERVE_SHARE = 120.0, 0.1

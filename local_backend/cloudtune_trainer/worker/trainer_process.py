@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cloudtune_trainer
-from cloudtune_local import processes as procs
-from cloudtune_trainer.submit.ports import hold_port
-from cloudtune_trainer.submit.run_folder import opener, read_json, write_json
+from cloudtune_trainer.folder import read_json, write_json
+from cloudtune_trainer.ports import hold_port
+from cloudtune_trainer.private_files import opener
+from cloudtune_trainer.worker import processes as procs
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from cloudtune_local.rundir import Run
+    from cloudtune_trainer.worker.run import Run
 
 _PR_SET_PDEATHSIG = 1
 _PARTING_S = 15.0

@@ -71,8 +71,6 @@ class Overrides(BaseModel):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """The device: ``auto`` uses a GPU if there is one."""
-    processes: PositiveInt = 1
-    """The number of processes for one model: one for each GPU. Each takes a slot; on the CPU they share one."""
     threads: PositiveInt | None = None
     """CPU threads of each process; by default torch's own choice."""
     log_every: PositiveInt = 1

@@ -1,4 +1,4 @@
-"""Starts one process for each GPU of this machine if there are several. The first process reports for all.
+"""Starts the processes of the spec, or one for each GPU of this machine. The first process reports for all.
 
 The processes find each other through the usual variables (RANK, WORLD_SIZE, MASTER_ADDR ...), so a cluster's own
 launcher can start them instead. Does not import torch.
@@ -35,6 +35,8 @@ def processes_for(spec: RunSpec) -> int:
         return 1
     if wish := os.environ.get("CLOUDTUNE_PROCESSES"):
         return max(1, int(wish))
+    if spec.distributed.processes is not None:
+        return spec.distributed.processes
     return max(1, gpus()) if spec.device in ("auto", "cuda") else 1
 
 

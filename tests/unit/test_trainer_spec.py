@@ -7,9 +7,10 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
+from cloudtune.spec_distributed import Distributed, StrategyName
 from cloudtune.spec_method import Reward
 from cloudtune.spec_trained import Adapter, AdapterName, Layers, Stage
-from cloudtune_trainer import policy_spec, run_spec, spec_trained
+from cloudtune_trainer import distributed_spec, policy_spec, run_spec, spec_trained
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import policy, preference
@@ -44,6 +45,11 @@ def test_methods_with_a_reference_are_the_trainers() -> None:
 def test_layers_are_the_specs() -> None:
     for ours, theirs in ((spec_trained.Layers, Layers), (spec_trained.Stage, Stage)):
         assert {field.name for field in dataclasses.fields(ours)} == set(theirs.model_fields)
+
+
+def test_groups_of_processes_are_the_specs() -> None:
+    assert {field.name for field in dataclasses.fields(distributed_spec.Distributed)} == set(Distributed.model_fields)
+    assert get_type_hints(distributed_spec.Distributed)["strategy"] == StrategyName
 
 
 def test_pairs_are_the_trainers() -> None:

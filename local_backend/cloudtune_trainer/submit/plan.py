@@ -18,7 +18,7 @@ from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.run_spec import SMOOTHED
 from cloudtune_trainer.spec_values import SMALLEST
-from cloudtune_trainer.submit import distillation, embedding, policy
+from cloudtune_trainer.submit import distillation, distributed, embedding, policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
 from cloudtune_trainer.submit.adapter_problems import DEFAULT_ADAPTER, adapter_problems
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
@@ -123,6 +123,7 @@ def run_spec(
         **distillation.terms(spec, choices, request.resolved.facts.get("teacher")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         **layer_settings(spec, choices, adapter["type"], model),
+        **distributed.settings(spec, choices),
         "validation": _validation(request, choices),
         "checkpoints": {
             "every": choices.pick("checkpoints.every", spec.checkpoints.every, "epoch"),
@@ -312,7 +313,7 @@ def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     found = [*adapter_problems(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
     found += media_problems(spec)
     found += [*policy.misused(spec, backend), *distillation.misused(spec, backend), *embedding.misused(spec)]
-    return [*found, *_of_validation(spec), *_of_batches(spec)]
+    return [*found, *_of_validation(spec), *_of_batches(spec), *distributed.group_problems(spec)]
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:

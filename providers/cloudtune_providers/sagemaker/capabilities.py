@@ -47,6 +47,9 @@ _OTHER = {
     **dict.fromkeys(
         ("method.loss", "method.pooling", "method.margin"), "it belongs to text embedding, which is not supported here"
     ),
+    "distributed.strategy": "each GPU has the whole model: its instances share no folder for sharded checkpoints",
+    "distributed.processes": "one process runs on each GPU of its instances",
+    "distributed.nodes": f"set overrides.{NAME}.instances",
     "adapter.path": "an adapter's files are not uploaded: train on the local back end, or resume the job",
     "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
     **dict.fromkeys(

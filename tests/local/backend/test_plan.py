@@ -147,10 +147,27 @@ def test_longer_than_the_context_is_refused_with_all_else(tmp_path):
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path):
-    changes = {"gpus": 2, "overrides": {"local": {"processes": 4}}}
+    changes = {"gpus": 2, "distributed": {"processes": 4}, "overrides": {"local": {"device": "auto"}}}
     with pytest.raises(SpecError, match="4 processes require as many GPUs"):
         planned(tmp_path, **changes)
     assert planned(tmp_path, **{**changes, "gpus": 0}).steps[-1].request["job"]["processes"] == 4
+
+
+def test_the_processes_are_shown_and_sent_to_the_trainer(tmp_path):
+    plan = planned(tmp_path, distributed={"processes": 2})
+    assert spec_json(plan)["distributed"] == {"strategy": "ddp", "processes": 2}
+    assert sources(plan)["distributed.processes"] == (2, "spec")
+    assert sources(plan)["distributed.strategy"] == ("ddp", "default of local")
+    assert plan.steps[-1].request["job"]["processes"] == 2
+    assert read_spec({**spec_json(plan), "data": {"train": "t"}}).distributed.processes == 2
+    assert "distributed" not in spec_json(planned(tmp_path))
+
+
+def test_more_processes_than_rows_in_a_batch_are_refused(tmp_path):
+    wrong = errors_of(tmp_path, distributed={"processes": 3}, hyperparameters={"batch_size": 2})
+    assert wrong["distributed.processes"].fix == "use at most 2"
+    with pytest.raises(ValueError, match="3 processes cannot be divided evenly over 2 nodes"):
+        request(tmp_path, distributed={"processes": 3, "nodes": 2})
 
 
 def test_warnings(tmp_path):

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from cloudtune_trainer import checkpoints
+from cloudtune_trainer.distributed_spec import Distributed
 from cloudtune_trainer.folder import RunFolder, read_json
 from cloudtune_trainer.launch import processes_for
 from cloudtune_trainer.ports import hold_port
@@ -175,6 +177,7 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         return RunSpec(version=1, model=source, data=DataFiles(train="t"), device=device)
 
     assert [processes_for(spec(device)) for device in ("auto", "cuda", "cpu", "mps")] == [3, 3, 1, 1]
+    assert processes_for(replace(spec("auto"), distributed=Distributed(processes=2))) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert processes_for(spec("auto")) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")

@@ -18,6 +18,7 @@ from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal
 from cloudtune.cost import Usage
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
 from cloudtune.files.private_files import private_folder
+from cloudtune.install_command import install_command
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.state import (
     Checkpoint,
@@ -118,12 +119,12 @@ class LocalBackend:
             if missing := inference.missing_here():
                 raise BackendNotInstalled(
                     f"the local back end requires {', '.join(missing)}, not installed for {sys.executable}",
-                    hint=f'run: {sys.executable} -m pip install "cloudtune[local]"',
+                    hint=f"run: {sys.executable} -m {install_command('local')}",
                 )
             if spec.adapter is not None and spec.adapter.type == "qlora" and find_spec("bitsandbytes") is None:
                 raise BackendNotInstalled(
                     f"adapter.type qlora requires bitsandbytes, not installed for {sys.executable}",
-                    hint=f'run: {sys.executable} -m pip install "cloudtune[qlora]"',
+                    hint=f"run: {sys.executable} -m {install_command('qlora')}",
                 )
             return sys.executable
         python = chosen.expanduser().absolute()

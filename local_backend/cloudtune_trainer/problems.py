@@ -82,5 +82,7 @@ def recognized(error: BaseException) -> TrainingProblem | None:
     if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EROFS):
         return TrainingProblem("no_permission", text, "Allow this user to read and write there.")
     if isinstance(error, ModuleNotFoundError):
-        return TrainingProblem("not_installed", text, 'Install the trainer: pip install "cloudtune[local]"')
+        return TrainingProblem(
+            "not_installed", text, "Install the trainer's packages: pip install torch transformers peft accelerate"
+        )
     return None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import BackendNotInstalled, CloudtuneError, ConfigError, Problem, UnknownBackend
+from cloudtune.install_command import install_command
 from cloudtune.plugins import entry_points
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backen
 
 def not_installed(info: BackendInfo, module: str) -> BackendNotInstalled:
     """The error with the package to install."""
-    line = f'pip install "cloudtune[{info.extra}]"' if info.extra else f"pip install {info.origin}"
+    line = install_command(info.extra) if info.extra else f"pip install {info.origin}"
     return BackendNotInstalled(
         f"the {info.name} back end requires {module}, which is not installed", hint=f"run: {line}"
     )

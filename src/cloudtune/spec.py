@@ -7,8 +7,9 @@ the plan shows that value with its source. ``specfile`` reads specs from files.
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -30,6 +31,10 @@ from cloudtune.spec_types import (
     as_sequence,
     short,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 SPEC_VERSION = 1
 MOST_EPOCHS = 10_000
@@ -324,6 +329,18 @@ class JobSpec(Part):
     """Settings per back end, which override the portable ones."""
     unsupported: Literal["refuse", "drop"] = "refuse"
     """What to do with a field that the back end does not support. The plan lists dropped fields."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, folder: Path | None = None) -> JobSpec:
+        """Create a spec from plain values, as they are in a file. Raises SpecError with all problems.
+
+        Args:
+            values: The fields, with the short forms of a file: ``{"method": "sft", "data": {"train": "rows.jsonl"}}``.
+            folder: What relative paths are relative to. Default: the working directory.
+        """
+        package: Any = import_module("cloudtune")  # the parser is in a layer above this one
+        spec: JobSpec = package.parse_spec(values, folder=folder)
+        return spec
 
     @model_validator(mode="after")
     def _has_rows_to_evaluate(self) -> Self:

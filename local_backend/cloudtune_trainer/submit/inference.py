@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
+from cloudtune.install_command import install_command
 from cloudtune.optional import GenerateOptions, check_generation
 from cloudtune.prompts import ToolPrompt
 from cloudtune.state import Generation, Likelihood, Prediction, Tag
@@ -140,7 +141,7 @@ def _need() -> None:
     if missing:
         raise BackendNotInstalled(
             f"running a local model requires {', '.join(missing)}, not installed for this interpreter",
-            hint='run: pip install "cloudtune[local]"',
+            hint=f"run: {install_command('local')}",
         )
 
 
@@ -155,7 +156,7 @@ def _translate_errors(folder: Path | None = None) -> Iterator[None]:
     except FileExistsError as error:
         raise InvalidRequest(str(error), hint="choose a folder that does not exist yet") from error
     except ImportError as error:
-        hint = 'run: pip install "cloudtune[local]"'
+        hint = f"run: {install_command('local')}"
         raise BackendNotInstalled(f"cannot import a package that local models require: {error}", hint=hint) from error
     except Exception as error:
         known = recognized(error)

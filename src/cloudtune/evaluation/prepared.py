@@ -14,6 +14,7 @@ from cloudtune.evaluation.models import Address, predicts, trained_with
 from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
+from cloudtune.install_command import install_command
 from cloudtune.optional import GenerateOptions
 from cloudtune.plan import PlannedEvaluation
 from cloudtune.prompts import ToolPrompt
@@ -147,7 +148,7 @@ def need_numpy() -> None:
     try:
         import numpy as np  # noqa: F401
     except ImportError as error:
-        raise InputError("an evaluation requires numpy", hint='run: pip install "cloudtune[evaluate]"') from error
+        raise InputError("an evaluation requires numpy", hint=f"run: {install_command('evaluate')}") from error
 
 
 def _limit(options: EvaluateOptions, expected: Sequence[str]) -> GenerateOptions:

@@ -25,6 +25,7 @@ from cloudtune.data.read.remote import RemoteFile, is_remote
 from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO
 from cloudtune.errors import CloudtuneError, DataError, Problem
 from cloudtune.files.regular_file import NotRegularFile, invalid_path, open_regular
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,7 +231,7 @@ def _unzstd(raw: IO[bytes], path: File) -> IO[bytes]:
     try:
         from pyarrow import input_stream
     except ImportError as error:
-        fix = 'pip install "cloudtune[data]"'
+        fix = install_command("data")
         problem = Problem(code="not_installed", message="reading .zst requires pyarrow", file=str(path), fix=fix)
         raise DataError([problem]) from error
     return cast("IO[bytes]", input_stream(raw, compression="zstd"))

@@ -51,9 +51,11 @@ def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterato
     with ColumnarReader() as columnar:
         for path in files_of(source, faults):
             rows = _rows(str(path), source, how, faults, items=items)
-            errors = faults.total("error")
+            errors, has_rows = faults.total("error"), False
             try:
                 for chunk in _chunks(path, source, faults, columnar):
+                    # The reader may decode the block later, after it has seen the next one.
+                    has_rows = has_rows or (isinstance(chunk, Block) and bool(chunk.data) and not chunk.data.isspace())
                     yield rows, chunk
                     if rows.hopeless or rows.is_given_up():
                         break
@@ -64,7 +66,7 @@ def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterato
             except (OSError, UnicodeError) as error:
                 _report(error, path, faults)
             how = rows.how  # all files of a source have the same kind of rows
-            if not rows.seen and faults.total("error") == errors:
+            if not (rows.seen or has_rows) and faults.total("error") == errors:
                 faults.error("empty_file", "this file has no rows", file=str(path), fix="write at least one")
 
 

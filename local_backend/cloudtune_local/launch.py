@@ -76,6 +76,9 @@ def _clear(folder: Path) -> None:
 def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
     """Reject a folder that belongs to another job."""
     job, wanted = run.recorded_job(), request["job"]
+    if not job:
+        message = f"{run.path} already exists, and its job.json is missing or damaged"
+        raise Conflict(message, hint="move the folder away, or restore the file")
     if (job.get("key"), job.get("attempt")) != (wanted["key"], wanted["attempt"]):
         raise Conflict(f"{run.path} already exists and belongs to another job", hint="move it, or use another root")
 

@@ -245,3 +245,11 @@ def test_a_fork_server_that_died_says_so() -> None:
             pipe.close()
         except BrokenPipeError:
             continue
+
+
+def test_a_worker_of_the_mutation_run_that_fails_is_an_error() -> None:
+    from tests.mutation import share
+
+    share([1, 2, 3], str, 2)
+    with pytest.raises(RuntimeError, match="1 of 2 workers failed"):
+        share(["1", "2", "x"], int, 2)

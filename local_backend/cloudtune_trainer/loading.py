@@ -97,10 +97,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     network.to(devices.device)
     if task.peft_task_type == "CAUSAL_LM":
         check_causal(network)
-    if start is None and task.random_weights:
-        report.event("message", f"these weights start from random values: {', '.join(task.random_weights)}")
-    for note in getattr(task, "notes", ()):
-        report.event("message", note)
+    _report_notes(task, report, is_new=start is None)
     task.spec = spec = _fitted(spec, network, report)
     model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
     _choose_packing(task, network, report)
@@ -127,6 +124,13 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         packing=spec.hyperparameters.packing and task.packed,
         start=start,
     )
+
+
+def _report_notes(task: Task, report: Report, *, is_new: bool) -> None:
+    if is_new and task.random_weights:
+        report.event("message", f"these weights start from random values: {', '.join(task.random_weights)}")
+    for note in getattr(task, "notes", ()):
+        report.event("message", note)
 
 
 def _choose_packing(task: Task, network: Any, report: Report) -> None:

@@ -38,6 +38,6 @@ def load_processor(base: BaseModel, reads: str) -> Any:
             from transformers import AutoImageProcessor
 
             return AutoImageProcessor.from_pretrained(base.path, backend="pil", **base.loading)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             what = f"{base.path} has no processor that reads an {reads}: {str(error).splitlines()[0]}"
             raise TrainingProblem("bad_spec", what, f"Use a model for {reads} input.") from error

@@ -53,7 +53,7 @@ class Spool:
                 expect_sha256=request["sha256"],
             )
             if media_folder(aside).is_dir():
-                # Before the rows: whoever sees them sees their files. Another process may have written the same ones.
+                # Before the rows, so that rows always have their files. Another process may have written the same ones.
                 with contextlib.suppress(OSError):
                     media_folder(aside).rename(media_folder(final))
             aside.replace(final)

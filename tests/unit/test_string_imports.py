@@ -24,6 +24,9 @@ SEAMS: dict[str, dict[str, str]] = {
     "src/cloudtune/cli/main.py": {"cloudtune.cli": "loads only the module of the command that is called"},
     "src/cloudtune/cli/data.py": {"cloudtune.cli": "loads only the module of the command that is called"},
     "src/cloudtune/cli/emulate.py": {"cloudtune_emulator": "the command works only where the extra is installed"},
+    "src/cloudtune/cli/serve.py": {
+        "cloudtune_emulator.model_server": "the command works only where the extra is installed"
+    },
     "src/cloudtune/data/__init__.py": {"cloudtune.data": "loads a public name when it is first used"},
     "src/cloudtune/data/checks/chat_template.py": {
         "cloudtune_trainer.template_sandbox": "templates are counted within the bounds that training gives them",

@@ -78,22 +78,18 @@ class Answering:
     ) -> Iterator[Generation]:
         with _translate_errors():
             opened = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code)
-            answers = opened.generate(
-                [_with_tools(prompt) if isinstance(prompt, ToolPrompt) else prompt for prompt in prompts],
-                max_tokens=options.max_tokens,
-                temperature=options.temperature,
-                top_p=options.top_p,
-                seed=options.seed,
-            )
+            asked = [_with_tools(prompt) if isinstance(prompt, ToolPrompt) else prompt for prompt in prompts]
+            how = {
+                "max_tokens": options.max_tokens, "temperature": options.temperature, "top_p": options.top_p,
+                "seed": options.seed,
+            }  # fmt: skip
+            name = model.base if options.base else model.id
+            if options.stream and hasattr(opened, "stream"):  # a classifier has only whole answers
+                answers = (part for prompt in asked for part in opened.stream(prompt, **how))
+            else:
+                answers = opened.generate(asked, **how)
             for answer in answers:
-                yield Generation(
-                    text=answer.text,
-                    finish_reason=answer.finish_reason,
-                    prompt_tokens=answer.prompt_tokens,
-                    completion_tokens=answer.completion_tokens,
-                    scores=answer.scores,
-                    model=model.base if options.base else model.id,
-                )
+                yield _generation(answer, name)
 
     def _opened(self, folder: Path, *, base: bool, trust_remote_code: bool) -> Any:
         from cloudtune_trainer.tasks.table import open_model
@@ -105,6 +101,16 @@ class Answering:
                 with quietly():
                     self._last = (key, open_model(folder, base=base, trust_remote_code=trust_remote_code))
             return self._last[1]
+
+
+def _generation(answer: Any, model: str) -> Generation:
+    """An answer of the trainer's model, or a part of one."""
+    if isinstance(answer, str):
+        return Generation(text=answer, partial=True, model=model)
+    return Generation(
+        text=answer.text, finish_reason=answer.finish_reason, prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens, scores=answer.scores, model=model,
+    )  # fmt: skip
 
 
 def _with_tools(prompt: ToolPrompt) -> dict[str, Any]:

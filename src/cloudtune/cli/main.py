@@ -38,6 +38,8 @@ COMMANDS: dict[str, str] = {
     "undeploy": "Delete a deployment.",
     "sweep": "Delete deployments that are past their time to live.",
     "generate": "Generate text with a tuned model.",
+    "chat": "Talk to a tuned model.",
+    "serve": "Serve a tuned model over HTTP, in OpenAI's dialect.",
     "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",
     "compare": "Compare jobs on held-out rows.",

@@ -69,7 +69,9 @@ def test_a_folder_of_images_becomes_a_model_that_predicts(
     assert [one.text for one in found] == ["green", "green"]
     run = tmp_path / "runs" / job.ref.id
     assert len(list((run / "data" / "media").iterdir())) == 72
-    tuned, always = client.evaluate(job).models
+    found = client.evaluate(job)
+    tuned, always = found.models
+    assert found.confusion is not None
     assert tuned.scores["accuracy"].value > 0.9 > always.scores["accuracy"].value
 
 

@@ -179,3 +179,29 @@ def _nobodys_home(
         monkeypatch.setenv(name, str(home / name.lower()))
     for name in ("CLOUDTUNE_BACKEND", "CLOUDTUNE_LEDGER", "CLOUDTUNE_PROFILE", "CLOUDTUNE_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real Slurm controller with two nodes, started once for all workers of the run."""
+    from tests.clusters import slurm
+
+    if reason := slurm.missing():
+        pytest.skip(reason)
+    base = tmp_path_factory.getbasetemp()
+    place = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with slurm.shared_cluster(place / "slurm") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ssh_machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real OpenSSH server on loopback, one for each worker of the run."""
+    from tests.clusters import sshd
+
+    if reason := sshd.missing():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="sshd-"))  # a socket's path must be short
+    with sshd.ssh_server(folder) as server:
+        yield server
+    shutil.rmtree(folder, ignore_errors=True)

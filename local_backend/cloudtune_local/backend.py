@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import signal
 import sys
 from importlib.util import find_spec
@@ -17,7 +15,6 @@ import msgspec
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.cost import Usage
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
-from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.state import (
     Checkpoint,
@@ -41,8 +38,7 @@ from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.submit.plan import row_limit
 from cloudtune_trainer.submit.policy import find_reward
 from cloudtune_trainer.submit.tuned_model import tuned_model
-from cloudtune_trainer.worker import devices, processes
-from cloudtune_trainer.worker.queue import Place, Queue
+from cloudtune_trainer.worker import creation, devices, processes
 from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, run_status_of
 
 if TYPE_CHECKING:
@@ -284,7 +280,7 @@ class LocalBackend:
         try:
             status = run.recorded_status()
             if is_waiting(status) or status["state"] == UNREADABLE:
-                _leave_queue(run)
+                creation.leave_queue(run)
                 act()
         finally:
             os.close(lock)
@@ -303,13 +299,7 @@ class LocalBackend:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with contextlib.suppress(JobNotFound), _change(run):
-            aside = run.path.parent / launch.ASIDE / f"{run.slug}{launch.DELETED}{secrets.token_hex(4)}"
-            private_folder(aside.parent)
-            _leave_queue(run)  # it may be there, if its worker was killed
-            run.path.rename(aside)  # removed from every list at once, even if the deletion takes long
-            while aside.exists():
-                with contextlib.suppress(FileNotFoundError):  # a worker that is ending removes its last file
-                    shutil.rmtree(aside)
+            creation.remove(run)
 
     def _others(self, ref: JobRef) -> Iterable[JobSnapshot]:
         return LocalBackend(options.Options(root=Path(ref.scope))).list()
@@ -351,11 +341,6 @@ class LocalBackend:
 def _folder(ref: JobRef) -> str:
     """The run's folder. The scope names the root, so that a reference to another root stays valid."""
     return f"{ref.scope}/{ref.id}"
-
-
-def _leave_queue(run: Run) -> None:
-    job = run.recorded_job()
-    Queue(run.path.parent).leave(job.get("pool", devices.CPU), Place(int(job.get("number", 0)), run.slug))
 
 
 @contextlib.contextmanager

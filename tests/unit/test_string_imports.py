@@ -44,7 +44,15 @@ SEAMS: dict[str, dict[str, str]] = {
         "cloudtune.testing.contract.children": "is called in another process",
     },
     "src/cloudtune/testing/scripted_world.py": {"cloudtune.testing.scripted_world": "is called in another process"},
-    "local_backend/cloudtune_local/launch.py": {"cloudtune_trainer.worker": "starts it as a program"},
+    "local_backend/cloudtune_trainer/worker/creation.py": {"cloudtune_trainer.worker": "starts it as a program"},
+    "local_backend/cloudtune_trainer/worker/batch.py": {"cloudtune_trainer.worker.batch": "its usage message"},
+    "providers/cloudtune_providers/run_folders/access.py": {
+        "cloudtune_trainer": "the packages whose modules travel to another machine",
+        "cloudtune_trainer.worker.access": "is run on another machine",
+    },
+    "providers/cloudtune_providers/slurm/script.py": {
+        "cloudtune_trainer.worker.batch": "the batch script starts it as a program",
+    },
     "local_backend/cloudtune_trainer/worker/__main__.py": {"cloudtune_trainer.worker": "its usage message"},
     "local_backend/cloudtune_trainer/worker/trainer_process.py": {
         "cloudtune_trainer": "starts the trainer as a program, in another interpreter too",

@@ -57,10 +57,13 @@ class SignalWaiter:
         return self.stop_signal is not None
 
 
-def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
-    """Wait for the trainer's end, and record the end if the trainer could not."""
+def supervise(run: Run, trainer: Trainer, bell: SignalWaiter, *, at_most_s: float = math.inf) -> None:
+    """Wait for the trainer's end, and record the end if the trainer could not.
+
+    The trainer is asked to save its model before the run time in ``job.json``, or ``at_most_s``, is over.
+    """
     job = read_json(run.job) or {}
-    limit = float(job.get("max_seconds", math.inf))
+    limit = min(float(job.get("max_seconds", math.inf)), at_most_s)
     end = time.monotonic() + limit
     save_at = end - min(RESERVE_S, limit * RESERVE_SHARE)
     kills = exit_cause.oom_kills()

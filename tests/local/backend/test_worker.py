@@ -16,11 +16,10 @@ from tests.local.backend.submitting import Notes, create_step, kill, request, ru
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.plan import filled
 from cloudtune.state import JobRef
-from cloudtune_local import launch
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.folder import read_json, write_json
 from cloudtune_trainer.submit.locks import take_lock
-from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker import creation, processes
 from cloudtune_trainer.worker.__main__ import TAKEN
 
 
@@ -310,7 +309,7 @@ def test_a_file_that_an_ending_worker_removes_does_not_stop_a_deletion(backend, 
     monkeypatch.setattr(shutil, "rmtree", remove_with_another)
     backend.delete(ref)
     assert len(calls) == 2
-    assert list((backend.root / launch.ASIDE).iterdir()) == []
+    assert list((backend.root / creation.ASIDE).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nothing", "../runs", ".queue", "..", "a/b"])
@@ -346,7 +345,7 @@ def test_a_parent_is_kept_while_a_child_needs_its_checkpoint(backend):
 
 def test_a_worker_whose_submitter_died_before_it_stood_goes_on(backend, monkeypatch):
     """The submitter is killed in the very moment in which the worker wants to tell it that it stands."""
-    monkeypatch.setattr(launch, "_spawn", lambda run, lock: os.close(lock))
+    monkeypatch.setattr(creation, "spawn", lambda run, lock, environment: os.close(lock))
     ref = submit(backend, "one", "steps 2 0.01")
     reader, writer = os.pipe()
     os.close(reader)
@@ -361,10 +360,10 @@ def test_a_worker_whose_submitter_died_before_it_stood_goes_on(backend, monkeypa
 
 
 def test_what_killed_submitters_left_half_made_is_cleared_away(backend):
-    left = backend.root / launch.ASIDE / "left.1234"
+    left = backend.root / creation.ASIDE / "left.1234"
     (left / "control").mkdir(parents=True)
     (left / "lock").touch()
-    in_work = backend.root / launch.ASIDE / "in-work.1234"
+    in_work = backend.root / creation.ASIDE / "in-work.1234"
     in_work.mkdir()
     held = take_lock(in_work / "lock")
     ref = submit(backend, "one")

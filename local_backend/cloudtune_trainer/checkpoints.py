@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MARKER = "checkpoint.json"
 ADAPTER = "adapter"
 MODEL = "model"
+SHARDS = "shards"
+"""Weights and optimizer of a sharded run, in parts: see `cloudtune_trainer.sharding`."""
+KIND = "kind.json"
+"""The type of a sharded run's adapter."""
 STATE = "trainer.safetensors"
 
 
@@ -66,10 +70,15 @@ class Saved:
     created_at: str | None = None
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether the weights are in parts."""
+        return (self.path / SHARDS).is_dir()
+
+    @property
     def weights(self) -> Path:
-        """The folder of the weights of the adapter, or of the whole model."""
+        """The folder of the weights: of the adapter, of the whole model, or of their parts."""
         adapter = self.path / ADAPTER
-        return adapter if adapter.is_dir() else self.path / MODEL
+        return self.path / SHARDS if self.is_sharded else adapter if adapter.is_dir() else self.path / MODEL
 
 
 def name_of(step: int) -> str:

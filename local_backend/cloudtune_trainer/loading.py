@@ -86,7 +86,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
             tokenizer,
             records["train"].result,
             dtype=devices.weight_type(frozen=not full),
-            weights=start.weights if start is not None and at_once else None,
+            weights=start.weights if start is not None and at_once and not start.is_sharded else None,
             dropout=spec.hyperparameters.dropout,
         )
         rows = {name: future.result() for name, future in records.items()}
@@ -99,7 +99,8 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         check_causal(network)
     _report_notes(task, report, is_new=start is None)
     task.spec = spec = _fitted(spec, network, report)
-    model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
+    whole = None if start is not None and start.is_sharded else start
+    model = models.make_trainable(network, spec, base, whole, task.peft_task_type, report)
     _choose_packing(task, network, report)
     report.state("loading", "tokens")
     splits = {}
@@ -195,6 +196,8 @@ def _check_labels(start: Saved | None, task: Task) -> None:
 
 def _adapter_of(saved: Saved) -> str:
     """peft's type of the checkpoint's adapter; empty for a whole model."""
+    if saved.is_sharded:
+        return str(read_object(saved.weights / checkpoints.KIND).get("peft_type"))
     if saved.weights.name == checkpoints.MODEL:
         return ""
     return str(read_object(saved.weights / ADAPTER_CONFIG).get("peft_type"))

@@ -132,10 +132,12 @@ def _measured(job: Job, samples: Samples, clock: Clock | None) -> dict[str, floa
     sizes = [sum([lengths[i] for i in group]) for group in groups]
     budget = samples.token_budget(job.spec.hyperparameters.max_length, at_once(job))
     chunks = [[i for place in chunk for i in groups[place]] for chunk in chunks_of(sizes, budget)]
+    own = job.devices.share(chunks)
+    idle = job.devices.rounds(len(own)) - len(own)
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
 
     def batches() -> Iterator[Any]:
-        for number, chosen in enumerate(job.devices.share(chunks)):
+        for number, chosen in enumerate([*own, *chunks[:1] * idle]):
             if clock is not None and number < common:
                 _give_way(job, clock)
             yield job.task.collate(samples, chosen).to(job.devices.device)
@@ -145,9 +147,11 @@ def _measured(job: Job, samples: Samples, clock: Clock | None) -> dict[str, floa
         with torch.no_grad():
             set_step_mean(job, batches())
             set_step_rows(job, batches(), alone=False)
-            for batch in batches():
+            for number, batch in enumerate(batches()):
                 with job.devices.autocast():
                     sums = job.task.forward(job.model, batch)
+                if number >= len(own):  # another process needed this one's part of the weights
+                    continue
                 loss += sums.loss.item()
                 metric_sums = added(metric_sums, sums.metric_sums.tolist())
                 count += sums.count
@@ -255,6 +259,8 @@ def _save(job: Job, clock: Clock, *, best: bool) -> int:
             checkpoints.only_best(folder, step)
         checkpoints.prune(folder, keep=job.spec.checkpoints.keep)
         job.report.event("checkpoint", f"checkpoint at step {step}", step=step, best=best)
+    elif job.devices.sharded:  # each process writes its own part
+        job.write(job.run.checkpoints / checkpoints.name_of(step), random_states)
     job.devices.barrier()
     return step
 

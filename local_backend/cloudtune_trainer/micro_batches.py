@@ -42,6 +42,7 @@ def step_gradients(job: Job, samples: Any, sequences: Sequence[tuple[int, ...]])
     own = devices.share(sequences)
     batches = _batches(job, samples, own)
     count = devices.total(sum(batch.count for batch in batches))
+    idle = devices.rounds(len(batches)) - len(batches)
     is_prepared = False
 
     def compute() -> tuple[float, list[float]]:
@@ -51,7 +52,10 @@ def step_gradients(job: Job, samples: Any, sequences: Sequence[tuple[int, ...]])
             set_step_rows(job, batches, alone=len(batches) == 1)
             # several processes prepare together, and the result does not depend on the parts
             is_prepared = devices.world > 1
-        return _sums(job, batches, count)
+        found = _sums(job, batches, count)
+        for _ in range(idle):  # the others need this process's part of the weights
+            _sums(job, _batches(job, samples, sequences[:1])[:1], count, weight=0.0)
+        return found
 
     while (sums := attempt(job, _largest(job, own), compute)) is None:
         job.optimizer.zero_grad(set_to_none=True)
@@ -115,14 +119,14 @@ def _largest(job: Job, own: Sequence[Any]) -> int:
     return max((len(part) for part in parts_of(own, _parts(job, own))), default=1)
 
 
-def _sums(job: Job, batches: Sequence[Any], count: int) -> tuple[float, list[float]]:
+def _sums(job: Job, batches: Sequence[Any], count: int, weight: float = 1.0) -> tuple[float, list[float]]:
     """The sums of the loss and of the metrics in this process; adds the gradients."""
     loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
     for batch in batches:
         with job.devices.autocast():
             sums = job.task.forward(job.model, batch.to(job.devices.device))
         # the mean is over all tokens, or pairs, of the step, so that its parts add up to one large batch
-        job.devices.backward(sums.loss / count)
+        job.devices.backward(sums.loss * (weight / count))
         loss += sums.loss.item()
         metric_sums = added(metric_sums, sums.metric_sums.tolist())
     return loss, metric_sums

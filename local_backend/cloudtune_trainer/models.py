@@ -352,18 +352,23 @@ _CARD = "---\nlibrary_name: peft\n---\n\nAn adapter that cloudtune trained.\n"
 """What PEFT adds the base model and its version to. Without it, PEFT fills a long template with placeholders."""
 
 
-def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
-    """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's."""
+def save_weights(folder: Path, model: Any, *, adapted: bool, state: Any = None) -> Path:
+    """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's. Returns their folder.
+
+    ``state`` has the weights if the model itself has only a part of them.
+    """
     if hasattr(model, "bottlenecks"):
         save_bottlenecks(model, folder / ADAPTER)
     elif adapted:
         (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
         (folder / ADAPTER / "README.md").write_text(_CARD, encoding="utf-8")
-        model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+        given = {} if state is None else {"state_dict": state}
+        model.save_pretrained(folder / ADAPTER, save_embedding_layers=False, **given)
         if _computes_prompts(model):
             save_file(model.prompt_encoder.state_dict(), folder / _ENCODER)
     else:
-        model.save_pretrained(folder / MODEL)
+        model.save_pretrained(folder / MODEL, state_dict=state)
+    return folder / (ADAPTER if adapted else MODEL)
 
 
 def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
-from cloudtune_trainer.distributed_spec import Distributed, distributed_faults
+from cloudtune_trainer.distributed_spec import Distributed, distributed_faults, sharding_faults
 from cloudtune_trainer.embedding_spec import Embedding, embedding_faults
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.heads import HEADS
@@ -270,7 +270,7 @@ def _faults(spec: RunSpec) -> list[str]:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
     found += faults_of_layers(spec.layers)
-    found += distributed_faults(spec.distributed)
+    found += distributed_faults(spec.distributed) + sharding_faults(spec, TASKS[spec.method])
     found += _faults_of_smoothing(spec) + _faults_of_range(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")

@@ -14,6 +14,7 @@ from cloudtune_local import backend
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer.run_spec import read_spec
+from cloudtune_trainer.submit import memory
 from cloudtune_trainer.submit.adapter_facts import find_adapter
 from cloudtune_trainer.submit.model_facts import _of_weights
 from cloudtune_trainer.submit.plan import _NOT_READ, _SELDOM_SHOWN
@@ -168,6 +169,28 @@ def test_more_processes_than_rows_in_a_batch_are_refused(tmp_path):
     assert wrong["distributed.processes"].fix == "use at most 2"
     with pytest.raises(ValueError, match="3 processes cannot be divided evenly over 2 nodes"):
         request(tmp_path, distributed={"processes": 3, "nodes": 2})
+
+
+def test_what_is_not_sharded_is_refused_at_once(tmp_path):
+    wrong = errors_of(
+        tmp_path, method="dpo", adapter="dora", layers={"decay": 0.9}, distributed={"strategy": "fsdp", "processes": 2},
+        hyperparameters={"precision": "fp16"},
+    )["distributed.strategy"]  # fmt: skip
+    assert "dpo, a dora adapter, a schedule of layers, fp16" in wrong.message
+    alone = errors_of(tmp_path, distributed="fsdp")["distributed.strategy"]
+    assert (alone.severity, alone.code) == ("warning", "no_effect")
+
+
+def test_sharding_divides_the_memory(tmp_path):
+    sizes = {"width": 64, "layers": 2, "heads": 2, "vocab": 1000, "attention_dropout": 0, "dropout": 0,
+             "is_python_gelu": False, "is_gated": True, "is_tied": True}  # fmt: skip
+    model = {**MODEL, "dimensions": sizes}
+    whole = memory.estimate(model, spec_json(planned(tmp_path, adapter="full")))
+    sharded = planned(tmp_path, adapter="full", distributed={"strategy": "fsdp", "processes": 2})
+    half = memory.estimate(model, spec_json(sharded))
+    for part in ("weights", "gradients", "optimizer"):
+        assert getattr(half, part) == getattr(whole, part) // 2
+    assert half.activations == whole.activations // 2, "each has half of the batch"
 
 
 def test_warnings(tmp_path):

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import torch
 
@@ -156,6 +157,23 @@ def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
     rest = trained("rest", 10, resume_from=str(checkpoints.newest_good(first.checkpoints).path))
     assert [m["step"] for m in metrics(rest)] == list(range(6, 11))
     assert same_bits(weights(unbroken.model), weights(rest.model))
+
+
+@pytest.mark.usefixtures("_two")
+def test_a_killed_process_is_the_cause_and_not_the_lost_connection(runs: Runs) -> None:
+    run = runs.make(hyperparameters={"max_steps": 100_000})
+    process = runs.start(run)
+    limit = time.monotonic() + LIMIT_S
+    while len(metrics(run)) < 3:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    of_run = (one for one in psutil.process_iter() if str(run.path) in one.cmdline())
+    second = next(one for one in of_run if one.environ().get("RANK") == "1")
+    second.kill()
+    assert process.wait(LIMIT_S) == 1
+    problem = read_json(run.status)["problem"]
+    assert problem["code"] == "killed"
+    assert "-9" in problem["message"]
 
 
 @pytest.mark.usefixtures("_two")

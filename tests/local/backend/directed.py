@@ -147,19 +147,23 @@ class LocalWorld:
         elif state in ORDERS and backend.get(ref).state is not state:
             self._order(ref, f"{ORDERS[state]} {message}".strip())
         if state is not JobState.QUEUED:
-            wait_state(backend, ref, state.value)
+            wait_state(self.near(), ref, state.value)
         if state.is_terminal:
             worker = read_json(run.worker)
             wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
 
     def settle(self, ref: JobRef) -> None:
-        backend, run = self.backend(), self._run(ref)
+        backend, run = self.near(), self._run(ref)
         if run.requested("cancel"):
             wait_until(lambda: backend.get(ref).state.is_terminal, what="the cancelled job's end")
             wait_until(lambda: not processes.is_alive(read_json(run.worker)), what="the worker's end")
         else:
             paused = run.requested("pause")
             wait_until(lambda: (backend.get(ref).state is JobState.PAUSED) is paused, what="what was asked for")
+
+    def near(self) -> Backend:
+        """The back end by which the world itself waits."""
+        return self.backend()
 
     def _run(self, ref: JobRef) -> Run:
         return Run(self.runs / ref.id)

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from mkdocs.structure.files import File
 
 from cloudtune import errors
 from cloudtune.cli.main import EPILOG, cli
 from cloudtune.cli.schema import job_schema
-from cloudtune.data.rule_list import list_rules
+from cloudtune.data.rule_list import ListedRule, list_rules
 from cloudtune.methods import METHODS
 from cloudtune.registry import BUILT_IN, backend_class
 
@@ -33,6 +32,8 @@ WIDTH = 100
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages. MkDocs calls this."""
+    from mkdocs.structure.files import File
+
     for name, text in pages().items():
         files.append(File.generated(config, f"reference/{name}", content=text))
     return files
@@ -69,8 +70,8 @@ def spec_page() -> str:
          for name, method in METHODS.items()),
     )  # fmt: skip
     parts = [
-        "# Job spec\n\nA spec is a YAML, JSON or TOML file. Fields that are left out use the back end's defaults; the plan shows "
-        "them. `cloudtune schema` prints the JSON Schema for editors.\n",
+        "# Job spec\n\nA spec is a YAML, JSON or TOML file. Fields that are left out use the back end's defaults.",
+        "The plan shows them. `cloudtune schema` prints the JSON Schema for editors.\n",
         *_object("Spec", schema, schema.get("$defs", {}), 2),
         f"## Methods\n\n{methods}",
     ]
@@ -83,8 +84,8 @@ def spec_page() -> str:
 def settings_page() -> str:
     """The settings of every back end."""
     parts = [
-        "# Settings of back ends\n\nSet them under `[backends.NAME]` in `cloudtune.toml`, or with environment variables such as "
-        "`CLOUDTUNE_BACKENDS__OPENAI__TIMEOUT`. See [Configuration](../howto/configuration.md).\n"
+        "# Settings of back ends\n\nSet them under `[backends.NAME]` in `cloudtune.toml`, or with environment",
+        "variables such as `CLOUDTUNE_BACKENDS__OPENAI__TIMEOUT`. See [Configuration](../howto/configuration.md).\n",
     ]
     for name in sorted(BUILT_IN):
         own = backend_class(name).Options.model_json_schema()
@@ -173,7 +174,7 @@ def cli_page() -> str:
     for name, command in _commands(cli, "cloudtune"):
         with click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH) as context:
             text = command.get_help(context).rstrip()
-        parts.append(f"{'#' if name == 'cloudtune' else '##'}# {name}\n\n```text\n{text}\n```\n")
+        parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 
@@ -199,7 +200,7 @@ def errors_page() -> str:
     rows = ((f"`{one.__name__}`", str(one.exit_code), _flat(one.__doc__ or "")) for one in classes)
     drawn = "\n".join(line.removeprefix("    ") for line in tree[1].splitlines())
     return (
-        "# Errors\n\nAll errors are subclasses of `cloudtune.CloudtuneError`. `error.hint` is the recommended action, and "
+        "# Errors\n\nAll errors are subclasses of `cloudtune.CloudtuneError`. `error.hint` is the recommended action. "
         "`InputError.problems` has every problem with its [code](problem_codes.md).\n\n"
         f"```text\n{drawn}\n```\n\n{table(('error', 'exit code', 'meaning'), rows)}"
     )
@@ -228,8 +229,8 @@ def problem_codes_page() -> str:
         fixes = list(dict.fromkeys(fix for _, fix in known if fix))[:3]
         rows.append((f"`{code}`", "; ".join(messages) or "see the message", "; ".join(fixes) or "see the message"))
     return (
-        "# Problem codes\n\nEach problem has a stable code: in brackets in the output of `cloudtune data check`, and as "
-        "`code` with `--json`. `…` stands for the values of your case. The rules of each vendor are in "
+        "# Problem codes\n\nEach problem has a stable code: in brackets in the output of `cloudtune data check`, "
+        "and as `code` with `--json`. `…` stands for the values of your case. The rules of each vendor are in "
         f"[Data rules](data_rules.md).\n\n{table(('code', 'message', 'remedy'), rows)}"
     )
 
@@ -293,8 +294,8 @@ def rules_page() -> str:
     """The rules of every back end for rows."""
     shared = [rule for rule in list_rules("local") if rule.source is None and rule.code != "loss"]
     parts = [
-        "# Data rules\n\nWhat a row must satisfy, with the problem code of each rule. `cloudtune data check FILE --for BACKEND` "
-        "applies them; `cloudtune data rules --for BACKEND --model MODEL` lists those of one model.\n",
+        "# Data rules\n\nWhat a row must satisfy, with each rule's problem code. `cloudtune data check --for BACKEND`",
+        "applies them, and `cloudtune data rules --for BACKEND --model MODEL` lists those of one model.\n",
         "## For every back end\n",
         table(("code", "rule"), ((f"`{rule.code}`", _escaped(rule.rule)) for rule in shared)),
     ]
@@ -303,9 +304,13 @@ def rules_page() -> str:
         own = [rule for rule in list_rules(name) if (rule.code, rule.rule) not in known]
         rows = (
             (f"`{rule.code}`" + ("" if rule.severity == "error" else f" ({rule.severity})"), rule.method or "all",
-             _escaped(rule.rule), f"[{rule.seen or 'source'}]({rule.source})" if (rule.source or "").startswith("http") else
-             _escaped(rule.source or ""))
+             _escaped(rule.rule), _source(rule))
             for rule in own
         )  # fmt: skip
         parts += [f"## {name}\n", table(("code", "method", "rule", "source, seen"), rows) if own else "No others.\n"]
     return "\n".join(parts)
+
+
+def _source(rule: ListedRule) -> str:
+    source = rule.source or ""
+    return f"[{rule.seen or 'source'}]({source})" if source.startswith("http") else _escaped(source)

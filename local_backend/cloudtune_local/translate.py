@@ -123,6 +123,8 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
             source = "override" if name in own.model_fields_set else f"default of {NAME}"
             choices.settings.append(Setting(field=f"overrides.{NAME}.{name}", value=value, source=source))
     found = {name: getattr(own, name) for name in ("device", "threads", "log_every", "trust_remote_code")}
+    if own.group_by_length:
+        found["group_by_length"] = True
     if own.learning_rate_range is not None:
         found["learning_rate_range"] = own.learning_rate_range.model_dump()
     return found
@@ -167,6 +169,10 @@ def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) ->
         found.append(Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16"))
     if own.learning_rate_range is not None:
         found += _range_problems(request)
+    if own.group_by_length and document["hyperparameters"]["packing"]:
+        message = "packed rows are not padded, so their lengths do not matter"
+        field, fix = f"overrides.{NAME}.group_by_length", "set hyperparameters.packing: false"
+        found.append(Problem(code="needless", field=field, message=message, fix=fix))
     gpus = facts["gpus"]
     if own.processes > 1 and own.device in ("auto", "cuda") and 0 < gpus < own.processes:
         message = f"{own.processes} processes require as many GPUs, and this machine has {gpus}"

@@ -75,6 +75,8 @@ class Overrides(BaseModel):
     """CPU threads of each process; by default torch's own choice."""
     log_every: PositiveInt = 1
     """Steps between metrics."""
+    group_by_length: bool = False
+    """Train on rows of similar length together, which need less padding. For rows that are not packed."""
     learning_rate_range: RateRange | None = None
     """Instead of training, measure the loss at learning rates from ``first`` to ``last``. No model is written; see
     `cloudtune lr-find`."""

@@ -125,6 +125,8 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
             source = "override" if name in own.model_fields_set else f"default of {NAME}"
             choices.settings.append(Setting(field=f"overrides.{NAME}.{name}", value=value, source=source))
     found = {name: getattr(own, name) for name in ("device", "threads", "log_every", "trust_remote_code")}
+    if own.group_by_length:
+        found["group_by_length"] = True
     if own.learning_rate_range is not None:
         found["learning_rate_range"] = own.learning_rate_range.model_dump()
     return found
@@ -174,6 +176,10 @@ def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) ->
         message = f"{count} processes require as many GPUs, and this machine has {gpus}"
         fix = f"use at most {gpus}, or `overrides.{NAME}.device: cpu`"
         found.append(Problem(code="range", field="distributed.processes", message=message, fix=fix))
+    if own.group_by_length and document["hyperparameters"]["packing"]:
+        message = "packed rows are not padded, so their lengths do not matter"
+        field, fix = f"overrides.{NAME}.group_by_length", "set hyperparameters.packing: false"
+        found.append(Problem(code="needless", field=field, message=message, fix=fix))
     if own.device == "cuda" and not gpus:
         message = "no NVIDIA GPU was found on this machine"
         found.append(warning("no_gpu", f"overrides.{NAME}.device", message, "set it to `auto`, or install the driver"))

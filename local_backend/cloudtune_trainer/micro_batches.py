@@ -7,6 +7,7 @@ because a part's loss is a sum that is divided by the count of the whole step.
 from __future__ import annotations
 
 import gc
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,12 +58,23 @@ def step_gradients(job: Job, samples: Any, sequences: Sequence[tuple[int, ...]])
             _sums(job, _batches(job, samples, sequences[:1])[:1], count, weight=0.0)
         return found
 
+    before = job.progress.sequences_at_once
     while (sums := attempt(job, _largest(job, own), compute)) is None:
         job.optimizer.zero_grad(set_to_none=True)
         batches = _batches(job, samples, own)
     loss, metric_sums = sums
-    loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
+    figures = (loss, sum(batch.tokens for batch in batches), job.progress.sequences_at_once != before)
+    loss, tokens, smaller, *metric_sums = devices.totals(*figures, *metric_sums)
+    if smaller:
+        _agree_on_parts(job)
     return StepSums(loss, metric_sums, count, int(tokens))
+
+
+def _agree_on_parts(job: Job) -> None:
+    """Use the smallest limit of any process in all of them: they divide the rows of an evaluation by it."""
+    if job.devices.world > 1:
+        own = torch.tensor([[job.progress.sequences_at_once or math.inf]], dtype=torch.float64)
+        job.progress = replace(job.progress, sequences_at_once=int(job.devices.rows(own).min()))
 
 
 def attempt(job: Job, largest: int, compute: Callable[[], T]) -> T | None:

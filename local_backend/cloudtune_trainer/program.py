@@ -107,6 +107,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         max_steps=hyper.max_steps,
         seed=spec.seed,
         repeats=loaded.task.steps_per_batch if isinstance(loaded.task, OnlineTask) else 1,
+        group_by_length=spec.group_by_length,
     )
     if (hyper.warmup_steps or 0) >= schedule.total_steps:
         report.warning(

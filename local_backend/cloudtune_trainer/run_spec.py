@@ -205,6 +205,8 @@ class RunSpec:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = None
     log_every: int = 1
+    group_by_length: bool = False
+    """Whether the rows of a step have similar lengths. Only rows that are not packed are padded."""
     resume_from: str | None = None
     """A checkpoint folder of another run from which this one starts."""
     trust_remote_code: bool = False
@@ -274,6 +276,8 @@ def _faults(spec: RunSpec) -> list[str]:
     found += _faults_of_smoothing(spec) + _faults_of_range(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
+    if spec.group_by_length and spec.hyperparameters.packing:
+        found.append("group_by_length: packed rows are not padded, so their lengths do not matter")
     if spec.log_every < 1:
         found.append("log_every must be at least 1")
     if isinstance(spec.validation.every, int) and spec.validation.every < 1:

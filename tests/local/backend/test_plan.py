@@ -463,3 +463,14 @@ def test_weights_are_grouped_by_layer(tmp_path):
     made = with_weights(request(tmp_path, adapter="full", layers={"freeze_depth": 4}), hybrid)
     with pytest.raises(SpecError, match="no weight is left"):
         LocalBackend(Options(root=tmp_path)).plan(made)
+
+
+def test_rows_are_grouped_by_length_only_if_they_are_padded(tmp_path):
+    grouped = {"local": {"group_by_length": True}}
+    made = planned(tmp_path, overrides=grouped, hyperparameters={"packing": False})
+    assert spec_json(made)["group_by_length"] is True
+    assert "group_by_length" not in spec_json(planned(tmp_path))
+    assert read_spec({**spec_json(made), "data": {"train": "t"}}).group_by_length
+    with pytest.raises(SpecError) as caught:
+        planned(tmp_path, overrides=grouped, hyperparameters={"packing": True})
+    assert [problem.field for problem in caught.value.problems] == ["overrides.local.group_by_length"]

@@ -143,6 +143,60 @@ def test_the_first_process_leaves_last() -> None:
     assert left >= late
 
 
+_RUNS_OUT = """
+import sys
+from cloudtune_trainer import __main__ as program
+from cloudtune_trainer.tasks import causal_lm
+import os
+
+forward = causal_lm.CausalLM.forward
+
+def limited(task, model, batch):
+    rows = int((batch.inputs["position_ids"] == 0).sum())
+    if model.training and os.environ["RANK"] == "1" and rows > 1:
+        raise MemoryError
+    return forward(task, model, batch)
+
+causal_lm.CausalLM.forward = limited
+status = program.main(sys.argv[1:])
+sys.stdout.flush()
+os._exit(status)
+"""
+
+
+@pytest.mark.soak
+def test_processes_agree_on_smaller_parts(runs: Runs) -> None:
+    """One process runs out of memory in a step. Both then divide the rows of the evaluation in the same way."""
+    hyper = {"batch_size": 6, "max_steps": 3, "packing": False}
+    spec = {"rows": sums(6) + texts(6), "held_out": sums(7, seed=8) + texts(6), "adapter": {"type": "full"},
+            "hyperparameters": hyper, "validation": {"every": 1}}  # fmt: skip
+    one, group = runs.make("one", **spec), runs.make("group", **spec)
+    assert runs.train(one) == "succeeded"
+    with hold_port() as held:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1])}
+        path = os.pathsep.join(sys.path)
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _RUNS_OUT, str(group.path)],
+                env={**os.environ, **shared, "PYTHONPATH": path, "RANK": str(rank), "LOCAL_RANK": str(rank),
+                     "LOCAL_WORLD_SIZE": "2"},
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        try:
+            assert [process.wait(LIMIT_S) for process in processes] == [0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    for split in ("train", "validation"):
+        expected, found = ([m["values"]["loss"] for m in metrics(run, split)] for run in (one, group))
+        assert found == pytest.approx(expected, rel=1e-4), split
+    saved = checkpoints.newest_good(group.checkpoints)
+    assert saved is not None
+    assert saved.progress.sequences_at_once == 1
+
+
 @pytest.mark.usefixtures("_two")
 def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
     """Each process draws numbers of its own, and gets its own back."""

@@ -19,7 +19,7 @@ from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.recordings import AudioReader
 from cloudtune_trainer.samples import Cuts
 from cloudtune_trainer.sequences import PADDED, Batch
-from cloudtune_trainer.tasks.causal_lm import token_metrics
+from cloudtune_trainer.tasks.causal_lm import token_entropy, token_metrics
 from cloudtune_trainer.tasks.edits import edits
 from cloudtune_trainer.tasks.media import checked_rows, path_of, speech_samples
 from cloudtune_trainer.tasks.padded import filled, load_with_head
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.samples import Samples
     from cloudtune_trainer.tasks.media import SpeechSamples
 
 _HEARD = 8
 """Recordings in which the language is detected."""
+_BLANK = 0.999
 _SHORTEST = 400
 """Samples of the shortest recording: the window of the first layers of wav2vec 2.0, 25 ms."""
 
@@ -47,12 +49,12 @@ _SHORTEST = 400
 class SpeechRecognition:
     """See the module.
 
-    The metric sums: for CTC the edits and the length of the transcripts, in words and in characters; else the tokens
-    that are the most likely ones.
+    The metric sums: for CTC the edits and the length of the transcripts, in words and in characters, and in training
+    the frames of the blank and all frames; else the tokens that are the most likely ones.
     """
 
     best_metric = BestMetric("loss", higher_is_better=False)
-    metric_sums = 4
+    metric_sums = 6
     peft_task_type = None
     labels: tuple[str, ...] = ()
     can_pack = False
@@ -127,7 +129,7 @@ class SpeechRecognition:
         given = decoder_inputs(model, batch.labels)
         logits = model(**_model_inputs(batch.inputs), decoder_input_ids=given, use_cache=False).logits[kept]
         loss, correct = summed_cross_entropy(logits, batch.labels[kept], 0.0)
-        return Sums(loss, F.pad(correct[None], (0, 3)), batch.count)
+        return Sums(loss, F.pad(correct[None], (0, 5)), batch.count)
 
     def _aligned(self, model: Any, batch: Batch) -> Sums:
         """The loss of CTC, and in an evaluation the errors of the most likely transcripts."""
@@ -139,22 +141,36 @@ class SpeechRecognition:
                 logits.log_softmax(-1).transpose(0, 1), batch.labels[kept], frames, kept.sum(1),
                 blank=model.config.pad_token_id, reduction="sum",
             )  # fmt: skip
-        sums = loss.new_zeros(4)
-        if not model.training:
+        sums = loss.new_zeros(6)
+        if model.training:
+            with torch.no_grad():
+                inside = torch.arange(logits.shape[1], device=logits.device)[None] < frames[:, None]
+                sums[4] = (logits.argmax(-1) == model.config.pad_token_id)[inside].sum()
+                sums[5] = inside.sum()
+        else:
             found = _transcripts(self._processor, logits, frames)
             labels = [row[row != PADDED].tolist() for row in batch.labels]
             right = [self._processor.tokenizer.decode(row, group_tokens=False) for row in labels]
             counts = [edits(answer, expected) for answer, expected in zip(found, right, strict=True)]
-            sums = torch.tensor(counts, dtype=torch.float32, device=loss.device).sum(0)
+            sums[:4] = torch.tensor(counts, dtype=torch.float32, device=loss.device).sum(0)
         return Sums(loss, sums, batch.count)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`. Word and character error rates are for evaluations of CTC models."""
         if not is_ctc(self._network.config):
             return token_metrics(loss, metric_sums[0], count)
-        word_edits, words, character_edits, characters = metric_sums
+        word_edits, words, character_edits, characters, *_ = metric_sums
         rates = {"wer": word_edits / max(1, words), "cer": character_edits / max(1, characters)} if characters else {}
         return {"loss": loss / max(1, count), **rates}
+
+    def constant_loss(self, samples: Samples) -> float | None:
+        """See `Monitored.constant_loss`. That of CTC is unknown."""
+        return None if is_ctc(self._network.config) else token_entropy(samples)
+
+    def collapsed(self, metric_sums: Sequence[float]) -> str | None:
+        """See `Monitored.collapsed`: the blank in every frame."""
+        *_, blanks, frames = metric_sums
+        return "no character (the blank of CTC)" if frames and blanks >= _BLANK * frames else None
 
 
 class Transcriber(Predictor):

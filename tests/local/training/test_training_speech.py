@@ -133,6 +133,7 @@ def test_a_trained_model_reads_new_recordings_and_an_untrained_one_does_not(tmp_
         run = runs.make(name, rows=rows, held_out=held_out, method="speech_recognition", adapter={"type": "full"},
                         hyperparameters=hyper)  # fmt: skip
         assert runs.train(run) == "succeeded"
+        assert not events(run, "warning")
         found[name] = min(one["values"]["cer"] for one in metrics(run, "validation"))
     assert found["trained"] < 0.2
     assert found["control"] > 0.8

@@ -26,7 +26,7 @@ RULES: dict[str, str] = {
     "clipped_recording": "The loudest samples of a recording are not cut off.",
     "another_script": "Transcripts are written in one script.",
 }
-"""Problem code -> the rule. The rules after the first three are warnings, except for recordings of more than an hour."""
+"""Problem code -> the rule. The rules after the first three are warnings, except for more than an hour."""
 _SUFFIXES = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac", "OGG": ".ogg", "MP3": ".mp3"}
 _STREAMED = (0, 0xFFFFFFFF)
 """Sizes in the head of a WAV file that was written to a pipe."""

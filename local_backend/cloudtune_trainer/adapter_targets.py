@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cloudtune_trainer.heads import probe_inputs
+from cloudtune_trainer.heads import ends_of, probe_inputs
 from cloudtune_trainer.weights import head_weights
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def choose_targets(network: Any, *, not_stacked: str | None = None) -> Targets:
 
     linear = {name: m for name, m in network.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
     heads = {name.rpartition(".")[0] for name in head_weights(network)}
-    output = network.get_output_embeddings()
+    output = ends_of(network)[1]
     uses = Counter(id(parameter) for _, parameter in network.named_parameters(remove_duplicate=False))
     outputs = _outputs_of(network, linear)
     targets = Targets()

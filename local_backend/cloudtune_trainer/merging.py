@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cloudtune_trainer.heads import head_outputs, probe_inputs
+from cloudtune_trainer.heads import ends_of, head_outputs, probe_inputs
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.weights import cast_parameters, load_checked
 
@@ -79,7 +79,7 @@ def _untie(network: Any) -> None:
     """Untie the adapted one of the embeddings and the output layer."""
     model = network.get_base_model()
     shared = adapted_shared_layers(network)
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    ends = ends_of(model)
     if not all(module in ends for module in shared):
         raise _refusal("several layers share a weight that the adapter changes")
     for module in shared:

@@ -30,7 +30,7 @@ from cloudtune_trainer.bottleneck import (
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.fingerprint import check_same_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
-from cloudtune_trainer.heads import Head, auto_model, renamed_weights
+from cloudtune_trainer.heads import Head, auto_model, ends_of, renamed_weights
 from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
 from cloudtune_trainer.model_config import check_kernels, set_dropout
@@ -258,7 +258,7 @@ def add_adapter(
         config.init_lora_weights = True  # it affects new adapters only
     if report is not None and has_targets:
         report_coverage(report, tuned, targets.skipped)
-        ends = (tuned.get_input_embeddings(), tuned.get_output_embeddings())
+        ends = ends_of(tuned)
         if any(layer in ends for layer in adapted_shared_layers(tuned)):
             text = "the embeddings and the output layer share a weight that the adapter changes in one of them"
             report.warning(f"{text}: a merged export stores both and is larger")
@@ -300,7 +300,7 @@ def _against_stacked(adapter: Adapter) -> str | None:
 
 def _train_head(model: Any) -> None:
     """Train everything after the last layer: the norm and the head."""
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    inputs, outputs = ends_of(model)
     if not head_weights(model) or (outputs is not None and outputs.weight is inputs.weight):
         what = f"adapter.type head_only: {type(model).__name__} has no head of its own"
         hint = "Its output layer is the embeddings' weight. Use layers.freeze_depth, or a classification method."

@@ -35,9 +35,15 @@ def load_processor(base: BaseModel, reads: str) -> Any:
     with found(base):
         check_model_folder(Path(base.path))
         try:
-            from transformers import AutoImageProcessor
+            from transformers import AutoImageProcessor, AutoProcessor
 
-            return AutoImageProcessor.from_pretrained(base.path, backend="pil", **base.loading)
+            if reads == "image":
+                return AutoImageProcessor.from_pretrained(base.path, backend="pil", **base.loading)
+            processor = AutoProcessor.from_pretrained(base.path, **base.loading)
         except (OSError, ValueError) as error:
             what = f"{base.path} has no processor that reads an {reads}: {str(error).splitlines()[0]}"
             raise TrainingProblem("bad_spec", what, f"Use a model for {reads} input.") from error
+    if not (hasattr(processor, "feature_extractor") and hasattr(processor, "tokenizer")):
+        what = f"{base.path} has no tokenizer for transcripts, or no feature extractor for recordings"
+        raise TrainingProblem("bad_spec", what, "Use a model of speech recognition, such as Whisper.")
+    return processor

@@ -24,6 +24,7 @@ _SIDES = ("chosen", "rejected")
 _ANSWERS = (*_SIDES, "completion")
 _TEXTS = (
     "text", "question", "context", "source", "target", "anchor", "positive", "sentence1", "sentence2",
+    "transcript",
 )  # fmt: skip
 _MEDIA = ("image", "audio")
 """Keys of files. Their paths are relative to the folder of the records."""

@@ -28,7 +28,7 @@ TASKS = {
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
     "question_answering": "question_answering", "seq2seq": "seq2seq", "embedding": "text_embedding",
-    "image_classification": "image_classification",
+    "image_classification": "image_classification", "speech_recognition": "speech_recognition",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
 CLASSIFYING = ("sequence_classification", "image_classification")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.quiet import quietly
 from cloudtune_trainer.tiny_media import write_vision_model
+from cloudtune_trainer.tiny_speech import TINY, write_speech_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,13 +99,16 @@ def write_tiny_model(
 def write_model_from_config(path: Path | str, folder: Path | str, *, vocab_texts: Iterable[str], seed: int) -> Path:
     """Write the model that a JSON file describes: ``{"model": {...}, "tokenizer": {"vocab_size": 512}}``.
 
-    A model of images has ``processor`` in place of ``tokenizer``.
+    A model of images or speech has ``processor`` in place of ``tokenizer``.
     """
     document = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(document, dict) or not set(document) <= DESCRIPTION:
         raise ValueError(f'{path}: a model configuration must be an object like {{"model": {{}}, "tokenizer": {{}}}}')
     if "processor" in document:
-        return write_vision_model(folder, seed=seed, model=document.get("model"), processor=document["processor"])
+        model, processor = document.get("model") or {}, document["processor"]
+        if model.get("model_type") in TINY:
+            return write_speech_model(folder, vocab_texts=vocab_texts, seed=seed, model=model, processor=processor)
+        return write_vision_model(folder, seed=seed, model=model, processor=processor)
     settings = document.get("tokenizer", {})
     return write_tiny_model(
         folder,

@@ -78,7 +78,9 @@ METHODS: dict[str, TrainingMethod] = {
     "image_classification": TrainingMethod(
         "image_classification", ("image_label",), labels=True, media="image", predict_input="IMAGE.png"
     ),
-    "speech_recognition": TrainingMethod("speech_recognition", ("speech",), media="audio"),
+    "speech_recognition": TrainingMethod(
+        "speech_recognition", ("speech",), media="audio", predict_input="RECORDING.wav"
+    ),
 }
 CLASSIFYING: tuple[TaskName, ...] = ("sequence_classification", "image_classification")
 """Tasks that learn labels of rows."""
@@ -86,7 +88,7 @@ DEFAULT_METHOD: MethodName = "sft"
 TRAINER_TASKS: tuple[TaskName, ...] = (
     "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "distillation",
     "sequence_classification", "token_classification", "question_answering", "seq2seq", "text_embedding",
-    "image_classification",
+    "image_classification", "speech_recognition",
 )  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 

@@ -65,6 +65,6 @@ def test_rewards_are_the_trainers() -> None:
 
 def test_what_is_untaught_has_a_reason_each() -> None:
     reasons = core.unsupported_features()
-    assert "method:speech_recognition" in reasons
+    assert "method:rft" in reasons
     assert not {f"method:{name}" for name in core.TRAINED} & reasons.keys()
     assert all(len(reason) > 10 for reason in reasons.values())

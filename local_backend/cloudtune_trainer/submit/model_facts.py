@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cloudtune.files.model_files import Tensor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_PREPROCESSOR = "preprocessor_config.json"
+_PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "thoughts": ("reasoning_content",),
@@ -137,13 +137,13 @@ def _folder(path: Path) -> ModelFacts:
 
 def _reads(path: Path) -> str:
     """The input of the model: its processor's, if it has one, else text."""
-    if not (path / _PREPROCESSOR).exists():
+    file = next((path / name for name in _PREPROCESSORS if (path / name).exists()), None)
+    if file is None:
         return "text"
-    processor = _json(path / _PREPROCESSOR)
-    if "image_processor_type" in processor:
-        return "image"
-    rate = processor.get("sampling_rate")  # feature extractors of images have none
-    return "image" if rate is None else "audio"
+    processor = _json(file)
+    processor = processor.get("feature_extractor") or processor.get("image_processor") or processor
+    is_sound = isinstance(processor, dict) and "sampling_rate" in processor
+    return "audio" if is_sound else "image"
 
 
 def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
@@ -238,6 +238,7 @@ def _gguf(path: Path) -> ModelFacts:
 def _description(path: Path) -> ModelFacts:
     document = _json(path)
     from cloudtune_trainer.tiny import DESCRIPTION, TINY_LLAMA
+    from cloudtune_trainer.tiny_speech import TINY
 
     if not set(document) <= DESCRIPTION:
         fix = 'describe a model to build as {"model": {...}, "tokenizer": {"vocab_size": 512}}'
@@ -246,7 +247,8 @@ def _description(path: Path) -> ModelFacts:
         if not isinstance(document.get(name, {}), dict):
             raise _unknown(f"{path}: {name} is not a JSON object", 'write "model": {...}, "tokenizer": {...}')
     if "processor" in document:
-        return ModelFacts(source="config", path=str(path), fingerprint=fingerprint([path]), reads="image")
+        reads = "audio" if document.get("model", {}).get("model_type") in TINY else "image"
+        return ModelFacts(source="config", path=str(path), fingerprint=fingerprint([path]), reads=reads)
     fields = {**TINY_LLAMA, **document.get("model", {})}
     tokenizer = document.get("tokenizer", {})
     return ModelFacts(

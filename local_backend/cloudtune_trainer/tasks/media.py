@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.samples import Cuts, Samples
+from cloudtune_trainer.samples import Cuts, Samples, starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -55,3 +55,23 @@ def path_of(given: Any, field: str) -> str:
     if not isinstance(path, str) or not path:
         raise TrainingProblem("bad_data", f'the input is neither a path nor a row with "{field}"')
     return path
+
+
+@dataclass(frozen=True)
+class SpeechSamples(Samples):
+    """Recordings, and the tokens of the transcript of each."""
+
+    paths: tuple[str, ...]
+
+    def token_budget(self, max_length: int, rows: int) -> int:
+        """See `Samples.token_budget`."""
+        return rows * int(self.lengths.max())
+
+
+def speech_samples(paths: Sequence[str], targets: Sequence[Sequence[int]], cuts: Cuts) -> SpeechSamples:
+    """Samples of these recordings. Raises ``bad_data`` if there is none."""
+    if not paths:
+        reasons = "; ".join(f"{len(rows)} rows are {reason}" for reason, rows in cuts.unshown.items())
+        raise TrainingProblem("bad_data", f"no row is left to train on: {reasons}", "Correct the rows.")
+    ids = np.concatenate([np.asarray(row, dtype=np.int32) for row in targets])
+    return SpeechSamples(ids, np.ones(len(ids), dtype=np.bool_), starts_of(targets), cuts, tuple(paths))

@@ -111,6 +111,14 @@ class SequenceClassification:
         """See `Task.metrics`."""
         return {"loss": loss / max(1, count), **self._problem.metrics(metric_sums, count)}
 
+    def constant_loss(self, samples: Samples) -> float | None:
+        """See `Monitored.constant_loss`."""
+        return self._problem.constant_loss(samples.labels)  # type: ignore[attr-defined]
+
+    def collapsed(self, metric_sums: Sequence[float]) -> str | None:
+        """See `Monitored.collapsed`."""
+        return self._problem.collapsed(metric_sums)
+
     def _logits(self, model: Any, batch: Batch) -> Tensor:
         return logits_by_length(model, batch.inputs)
 

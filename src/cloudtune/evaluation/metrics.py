@@ -337,6 +337,8 @@ def task_of(kind: str, expected: Sequence[str], *, regression: bool = False, too
     """
     if tools:
         return "tools"
+    if kind == "speech":
+        return "text"
     if kind == "image_label":
         return "labels"
     if kind == "text_label":

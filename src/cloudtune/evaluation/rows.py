@@ -22,6 +22,7 @@ from cloudtune.data.records import (
     Picture,
     Question,
     Record,
+    Speech,
     Tagged,
     Text,
     canonical,
@@ -133,6 +134,8 @@ def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
             found = (given, compact(list(dict.fromkeys(record.answers.text))))
         case Picture():
             found = ({"image": record.image}, str(record.label))
+        case Speech():
+            found = ({"audio": record.audio}, record.transcript)
         case Tagged():
             found = ({"tokens": record.tokens}, compact([str(tag) for tag in record.tags]))
         case Text():

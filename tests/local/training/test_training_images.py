@@ -108,6 +108,8 @@ def test_a_trained_model_tells_shapes_apart_and_an_untrained_one_does_not(
         run = runs.make(name, **shapes, method=METHOD, adapter={"type": "full"}, hyperparameters=hyper)
         assert runs.train(run) == "succeeded"
         found[name] = max(one["values"]["accuracy"] for one in metrics(run, "validation"))
+        warnings = [event["message"] for event in events(run, "warning")]
+        assert any(text.startswith("not learning: ") for text in warnings) is (name == "control"), warnings
     assert found["trained"] >= 0.95
     assert found["control"] < 0.7
 

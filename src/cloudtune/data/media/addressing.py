@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.data.media import images
-from cloudtune.data.records import Picture
+from cloudtune.data.media import images, recordings
+from cloudtune.data.records import Picture, Speech
 from cloudtune.errors import Problem
 from cloudtune.files.private_files import private_folder, write_private
 from cloudtune.files.regular_file import open_regular
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from cloudtune.data.media.images import Checked
     from cloudtune.data.records import Record
 
-FIELDS: dict[type[Record], str] = {Picture: "image"}
+FIELDS: dict[type[Record], str] = {Picture: "image", Speech: "audio"}
 """The key of the file, by the type of the record."""
-_CHECKS: dict[str, Callable[[bytes, str], Checked]] = {"image": images.check}
+_CHECKS: dict[str, Callable[[bytes, str], Checked]] = {"image": images.check, "audio": recordings.check}
 FOLDER = "media"
 """In an addressed record, the folder of its file."""
 _LARGEST = 512 << 20
@@ -50,6 +50,7 @@ class MediaFiles:
 
     def __init__(self, folder: str | None) -> None:
         self._folder = None if folder is None else Path(folder)
+        self._scripts = recordings.Scripts()
 
     def addressed(self, record: Record, rows: str) -> tuple[Record | None, Sequence[Problem]]:
         """The record with the name of its file's content, and the file's problems; no record if they have an error.
@@ -65,6 +66,8 @@ class MediaFiles:
         found = [msgspec.structs.replace(problem, field=field) for problem in checked.problems]
         if any(problem.severity == "error" for problem in found):
             return None, found
+        if isinstance(record, Speech) and (problem := self._scripts.check(record.transcript)) is not None:
+            found.append(msgspec.structs.replace(problem, field="transcript"))
         # Not in hexadecimal: long runs of digits would look like card numbers.
         digest = base64.b32encode(hashlib.sha256(content).digest()).decode().rstrip("=").lower()
         name = f"{digest}{checked.suffix}"

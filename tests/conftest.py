@@ -20,6 +20,10 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("cloudtune.testing.contract")
 
+# A busy machine is no failure: pytest-timeout alone limits the time of a test.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
+
 
 # A shell that starts the tests in the background lets them, and all their children, ignore these two signals; then no
 # test of Ctrl-C could work. A handler here is the default in every child.
@@ -39,6 +43,23 @@ sys.dont_write_bytecode = False
 # A busy machine draws an example slowly. That says nothing about a test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH_MEMORY = 4 << 30
+
+
+def _is_for_temporary_files(memory: Path) -> bool:
+    """Whether the folder in memory has space for all tests, and programs in it may be started."""
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        return False
+    found = os.statvfs(memory)
+    return found.f_bavail * found.f_frsize > _ENOUGH_MEMORY and not found.f_flag & os.ST_NOEXEC
+
+
+# What tests ask is what survives the death of a process, not of the machine, so they need not wait for a disk.
+if "TMPDIR" not in os.environ and _is_for_temporary_files(_MEMORY):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,7 +7,7 @@ import wave
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.property_tests import examples
 
@@ -93,7 +93,7 @@ def bounds_of(lines: bytes, rows: int = 1) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None)
 @given(record=RECORDS)
 def test_bounds_contain_the_exact_count(encoding: str, record: Any) -> None:
     (count,) = COUNTERS[encoding].count([record])

@@ -57,6 +57,7 @@ class RayCluster:
             process = self._launch(name, words)
             while process.poll() is None:
                 if self._alive() >= alive:
+                    process.returncode = 0  # from now on `kill` ends it, perhaps in another process
                     return
                 time.sleep(0.5)
             self.kill(name)

@@ -13,6 +13,7 @@ from tests.local.backend.directed import MANY, LocalWorld
 
 from cloudtune.clock import SystemClock
 from cloudtune.testing.world import Recipe
+from cloudtune_providers.run_folders.access import Folders
 from cloudtune_providers.slurm.backend import SlurmBackend
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.ssh.backend import SshBackend
@@ -114,6 +115,13 @@ class SshWorld(LocalWorld):
     def recipe(self) -> Recipe:
         arguments = {"root": str(self.root), "config": self.server.config}
         return Recipe(target="tests.clusters.worlds:open_ssh", arguments=arguments)
+
+    def near(self) -> Backend:
+        """Waits without ssh, which costs a process for each look."""
+        backend = self.backend()
+        assert isinstance(backend, SshBackend)
+        backend.jobs.folders = lambda _: Folders(str(self.runs), None, "")  # type: ignore[method-assign]
+        return backend
 
     def uploads(self) -> Sequence[str]:
         return sorted(str(path) for path in self.runs.glob(".files/rows/*"))

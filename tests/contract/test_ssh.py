@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from tests.clusters.sshd import SshServer
 
-pytestmark = pytest.mark.starts_trainer
+# Each look at the machine is a process there: all clauses take minutes. `make test` has those of the Slurm back end,
+# which reads and plans with the same code, and tests/clusters/test_ssh_details.py.
+pytestmark = [pytest.mark.starts_trainer, pytest.mark.soak, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

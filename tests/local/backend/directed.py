@@ -147,7 +147,7 @@ class LocalWorld:
         elif state in ORDERS and backend.get(ref).state is not state:
             self._order(ref, f"{ORDERS[state]} {message}".strip())
         if state is not JobState.QUEUED:
-            wait_state(backend, ref, state.value)
+            wait_state(self.near(), ref, state.value)
         if state.is_terminal:
             self._wait_for_end(run)
 
@@ -160,13 +160,17 @@ class LocalWorld:
         wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
 
     def settle(self, ref: JobRef) -> None:
-        backend, run = self.backend(), self._run(ref)
+        backend, run = self.near(), self._run(ref)
         if run.requested("cancel"):
             wait_until(lambda: backend.get(ref).state.is_terminal, what="the cancelled job's end")
             self._wait_for_end(run)
         else:
             paused = run.requested("pause")
             wait_until(lambda: (backend.get(ref).state is JobState.PAUSED) is paused, what="what was asked for")
+
+    def near(self) -> Backend:
+        """The back end by which the world itself waits."""
+        return self.backend()
 
     def _run(self, ref: JobRef) -> Run:
         return Run(self.runs / ref.id)

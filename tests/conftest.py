@@ -220,6 +220,19 @@ def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real Ray cluster with two nodes, started once for all workers of the run."""
+    from tests.clusters import ray
+
+    if reason := ray.missing():
+        pytest.skip(reason)
+    base = tmp_path_factory.getbasetemp()
+    place = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with ray.shared_cluster(place / "ray") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
 def ssh_machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A real OpenSSH server on loopback, one for each worker of the run."""
     from tests.clusters import sshd

@@ -143,6 +143,8 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
     if request.run_seconds is not None:
         passed = {"max_seconds": request.run_seconds}
         choices.note("max_seconds", request.run_seconds, "derived: limits.max_cost_usd")
+    if own.max_restarts:
+        passed |= {"max_restarts": own.max_restarts}
     if options.pass_env:
         passed |= {"pass_env": list(options.pass_env)}
         choices.settings.append(Setting(field=f"backends.{NAME}.pass_env", value=passed["pass_env"], source="settings"))

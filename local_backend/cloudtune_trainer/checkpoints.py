@@ -134,6 +134,12 @@ def newest_good(folder: Path) -> Saved | None:
     return next((saved for saved in reversed(saved_in(folder)) if whole(saved)), None)
 
 
+def damaged_after(folder: Path, good: Saved | None) -> list[str]:
+    """The names of checkpoints that are newer than that one, the newest that is complete and matches its hashes."""
+    last = "" if good is None else good.path.name
+    return sorted(path.name for path in folder.glob("step-*") if path.name > last)
+
+
 def read(path: Path) -> Saved | None:
     """The checkpoint in that folder, or None if its marker is missing or damaged."""
     try:

@@ -152,6 +152,8 @@ def _data(run: RunFolder, spec: RunSpec) -> dict[str, Path]:
 def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | None:
     """The newest valid checkpoint of this run, else the one in the spec."""
     saved = checkpoints.newest_good(run.checkpoints)
+    for name in checkpoints.damaged_after(run.checkpoints, saved):
+        report.warning(f"{name} is incomplete or damaged, and is skipped", checkpoint=name)
     if saved is None and spec.resume_from is not None:
         saved = checkpoints.read(Path(spec.resume_from))
         if saved is None or not checkpoints.whole(saved):

@@ -60,6 +60,10 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
         loaded = load(run, spec, report, devices, lambda: stopping() or run.requested("cancel"))
     except Cancelled:
         return ("cancelled", "") if run.requested("cancel") else _interrupted(run, "before the first step")
+    if devices.sharded:
+        from cloudtune_trainer.sharding import shard
+
+        shard(loaded.model, devices)
     job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout starts from here, independent of loading; each process of a group has its own state
     torch.manual_seed(spec.seed + devices.rank)
@@ -116,10 +120,6 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         )
     if hyper.neftune_alpha is not None:
         add_embedding_noise(loaded.model, hyper.neftune_alpha)
-    if loaded.devices.sharded:
-        from cloudtune_trainer.sharding import shard
-
-        shard(loaded.model, loaded.devices)
     layers = LayerSchedule(loaded.model, spec.layers, hyper.learning_rate, schedule, head=head)
     report.event(
         "message",

@@ -103,6 +103,13 @@ BUILT_IN: dict[str, BackendInfo] = {
             needs=("boto3",),
         ),
         BackendInfo(
+            name="ray",
+            target="cloudtune_providers.ray.backend:RayBackend",
+            summary="jobs of a Ray cluster that run the local back end's trainer",
+            extra="ray",
+            needs=("ray",),
+        ),
+        BackendInfo(
             name="slurm",
             target="cloudtune_providers.slurm.backend:SlurmBackend",
             summary="batch jobs of a Slurm cluster that run the local back end's trainer",

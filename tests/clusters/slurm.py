@@ -50,7 +50,6 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-AuthInfo=cred_expire=2
 MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=10

@@ -53,10 +53,18 @@ def batch_job(world: SlurmWorld, job: Job) -> str:
     return world.cluster.command("squeue", "--noheader", "--states=all", f"--name={job.ref.id}", "--format=%i").strip()
 
 
+def start_now(world: SlurmWorld, number: str) -> None:
+    """Slurm starts a requeued job after two minutes at the earliest, when its credential has expired."""
+    listed = ("squeue", "--noheader", f"--jobs={number}", "--format=%T")
+    wait_until(lambda: world.cluster.command(*listed).strip() == "PENDING", 60, "the requeued job")
+    world.cluster.command("scontrol", "update", f"JobId={number}", "StartTime=now")
+
+
 def test_a_requeued_job_continues_and_never_looks_ended(world: SlurmWorld, client: Client) -> None:
     job = client.submit(world.spec())
     world.reach(job.ref, JobState.RUNNING)
     world.cluster.command("scontrol", "requeue", batch_job(world, job))
+    start_now(world, batch_job(world, job))
     seen: list[str] = []
 
     def restarted() -> bool:
@@ -88,6 +96,7 @@ def test_a_node_without_the_folder_is_found_before_training(world: SlurmWorld, c
     wait_until(lambda: world.cluster.command(*listed).strip() == "PENDING", 60)
     world.runs.rename(moved)
     world.cluster.command("scontrol", "release", number)
+    start_now(world, number)
     wait_until(lambda: world.cluster.command(*listed).strip() not in ("PENDING", "RUNNING", "COMPLETING"), 120)
     moved.rename(world.runs)
     assert job.state is JobState.FAILED

@@ -53,6 +53,9 @@ SEAMS: dict[str, dict[str, str]] = {
         "cloudtune_trainer": "the packages whose modules travel to another machine",
         "cloudtune_trainer.worker.access": "is run on another machine",
     },
+    "providers/cloudtune_providers/ray/translate.py": {"cloudtune_trainer.ray": "a Ray job starts it as a program"},
+    "local_backend/cloudtune_trainer/ray/__main__.py": {"cloudtune_trainer.ray": "its usage message"},
+    "local_backend/cloudtune_trainer/ray/member.py": {"cloudtune_trainer": "starts the trainer as a program"},
     "providers/cloudtune_providers/slurm/script.py": {
         "cloudtune_trainer.worker.batch": "the batch script starts it as a program",
     },

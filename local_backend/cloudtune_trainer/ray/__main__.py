@@ -26,7 +26,7 @@ _LOOK_S = 0.5
 _PARTING_S = 15.0
 """Once a process has failed, the others get this long to notice."""
 _SMALLER_S = 60.0
-"""After a loss, the group waits this long for its full size before it goes on with fewer processes."""
+"""After a loss, the group waits this long for its full size before it continues with fewer processes."""
 
 
 class Stopped(Exception):
@@ -66,7 +66,7 @@ class Driver:
             self._run.try_note(message, level="warning", kind="warning", restarts=restarts)
 
     def _reserve(self, shape: Shape, smallest: int) -> Reservation:
-        """Wait for the resources. After a loss, fewer processes go on if the full size does not come back."""
+        """Wait for the resources. After a loss, fewer processes continue if the full size does not return."""
         self._run.tell("queued", f"waiting for the cluster: {shape}")
         wished = shape
         since = time.monotonic()
@@ -77,7 +77,7 @@ class Driver:
                 self._look()
                 if reservation.is_ready(_LOOK_S):
                     if shape != wished:
-                        self._run.try_note(f"going on with {shape.processes} of {wished.processes} processes")
+                        self._run.try_note(f"continuing with {shape.processes} of {wished.processes} processes")
                     self._run.tell("starting", "starting the trainer", started_at=now())
                     return reservation
             reservation.give_back()

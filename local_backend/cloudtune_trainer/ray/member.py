@@ -75,7 +75,7 @@ class Member:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                preexec_fn=dies_with_parent(),  # noqa: PLW1509 - if Ray kills this actor, the trainer must not go on
+                preexec_fn=dies_with_parent(),  # noqa: PLW1509 - if Ray kills this actor, the trainer must end too
             )
 
     def poll(self) -> int | None:

@@ -47,10 +47,11 @@ def install(root: str, python: str, packages: Sequence[str]) -> dict[str, Any]:
             '"$folder/bin/python" -m pip install --disable-pip-version-check --no-input "$@"; touch "$folder/ready"'
         )
         with open(folder.with_suffix(".log"), "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 ["/bin/sh", "-c", script, "sh", python or sys.executable, str(folder), *packages],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock,), start_new_session=True,
             )  # fmt: skip
+        process.returncode = 0  # it outlives this process, which does not wait for it
     finally:
         os.close(lock)  # the shell holds its copy until it ends
     return {}

@@ -80,7 +80,7 @@ class Trainer:
         for step in range(1, STEP + 1):
             line = {"time": now(), "step": step, "epoch": step / 10, "split": "train", "values": {"loss": 1 / step}}
             append_line(self.run.metrics, line)
-        shutil.copytree(self.trained / "checkpoints", self.run.checkpoints)
+        shutil.copytree(self.trained / "checkpoints", self.run.checkpoints, dirs_exist_ok=True)
         self.tell("training", step=STEP, total_steps=10, epoch=STEP / 10)
 
 

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := data,plot,local
-ALL := $(RUN),postgres,openai,openai-tokens,azure,aws,emulator,evaluate,tune,docs,dev
+ALL := $(RUN),audio,images,postgres,openai,openai-tokens,azure,aws,ray,emulator,evaluate,tune,docs,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every distribution is checked against the hashes in requirements/. torch is pinned by its version alone, because its
 # builds (CPU, CUDA) come from several indexes; cloudtune itself has no hash.

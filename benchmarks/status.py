@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import now, write_json
+from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

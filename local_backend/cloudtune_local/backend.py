@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import signal
 import sys
 from importlib.util import find_spec
@@ -17,7 +15,6 @@ import msgspec
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.cost import Usage
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
-from cloudtune.files.private_files import private_folder
 from cloudtune.install_command import install_command
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.state import (
@@ -31,20 +28,19 @@ from cloudtune.state import (
     Prediction,
     TunedModel,
 )
-from cloudtune_local import capabilities, devices, launch, options, processes, snapshots
-from cloudtune_local.queue import Place, Queue
+from cloudtune_local import capabilities, launch, options
 from cloudtune_local.queue_lines import QueueLines
-from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, estimate, to_plan
-from cloudtune_local.tuned_model import tuned_model
-from cloudtune_trainer.submit import inference, rows
+from cloudtune_trainer.submit import inference, rows, run_reading, snapshots
 from cloudtune_trainer.submit.adapter_facts import find_adapter
 from cloudtune_trainer.submit.distillation import find_teacher
 from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.submit.plan import row_limit
 from cloudtune_trainer.submit.policy import find_reward
-from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lines
+from cloudtune_trainer.submit.tuned_model import tuned_model
+from cloudtune_trainer.worker import creation, devices, processes
+from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, run_status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -153,7 +149,8 @@ class LocalBackend:
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """Create the run and start its worker; or find the checkpoint from which it starts."""
         if step.id == FIND_CHECKPOINT:
-            return self._find_checkpoint(JobRef.parse(step.request["newest_checkpoint_of"]))
+            parent = JobRef.parse(step.request["newest_checkpoint_of"])
+            return run_reading.starting_checkpoint(self._run(parent), parent)
         if step.id != CREATE:
             raise InvalidRequest(f"the local back end has no step {step.id!r}")
         run = launch.create(step.request)
@@ -174,19 +171,6 @@ class LocalBackend:
     def probe(self, step: Step) -> Probe:
         """No step needs waiting while submitting."""
         return Probe(state="failed", message=f"the local back end has no step {step.id!r} to wait for")
-
-    def _find_checkpoint(self, parent: JobRef) -> dict[str, Any]:
-        run = self._run(parent)
-        found = checkpoints.newest_good(run.checkpoints)
-        if found is not None:
-            return {"path": str(found.path), "step": found.step}
-        before = run.recorded_spec().get("resume_from")  # it died before it had a checkpoint of its own
-        saved = checkpoints.read(Path(before)) if before else None
-        if saved is not None and checkpoints.whole(saved):
-            return {"path": str(saved.path), "step": saved.step}
-        raise InvalidRequest(
-            f"{parent} left no valid checkpoint to start from", hint="start a new attempt: `cloudtune submit --again`"
-        )
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -232,26 +216,16 @@ class LocalBackend:
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """The events after that line."""
-        run, line = self._run(ref), snapshots.to_line(after)
-        run_status = run.run_status()  # before the events, so that the end is either among them or derived
-        events = snapshots.to_events(read_lines(run.events, line))
-        if run_status.derived and run_status.is_final:
-            last = run.event_lines()
-            if line <= last:
-                events.append(snapshots.observed_end(run_status, last + 1))
-        return events
+        run = self._run(ref)
+        return run_reading.events(run, run.run_status(), after)
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
         """The metrics after that line."""
-        return snapshots.to_metrics(read_lines(self._run(ref).metrics, snapshots.to_line(after)))
+        return run_reading.metrics(self._run(ref), after)
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
         """Complete checkpoints, oldest first."""
-        found = checkpoints.saved_in(self._run(ref).checkpoints)
-        markers = [read_json(saved.path / checkpoints.MARKER) or {} for saved in found]
-        return snapshots.to_checkpoints(
-            [(saved, marker.get("created_at")) for saved, marker in zip(found, markers, strict=True)]
-        )
+        return run_reading.saved_checkpoints(self._run(ref))
 
     # -- control -----------------------------------------------------------------------------------------------------
 
@@ -307,7 +281,7 @@ class LocalBackend:
         try:
             status = run.recorded_status()
             if is_waiting(status) or status["state"] == UNREADABLE:
-                _leave_queue(run)
+                creation.leave_queue(run)
                 act()
         finally:
             os.close(lock)
@@ -326,13 +300,7 @@ class LocalBackend:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with contextlib.suppress(JobNotFound), _change(run):
-            aside = run.path.parent / launch.ASIDE / f"{run.slug}{launch.DELETED}{secrets.token_hex(4)}"
-            private_folder(aside.parent)
-            _leave_queue(run)  # it may be there, if its worker was killed
-            run.path.rename(aside)  # removed from every list at once, even if the deletion takes long
-            while aside.exists():
-                with contextlib.suppress(FileNotFoundError):  # a worker that is ending removes its last file
-                    shutil.rmtree(aside)
+            creation.remove(run)
 
     def _others(self, ref: JobRef) -> Iterable[JobSnapshot]:
         return LocalBackend(options.Options(root=Path(ref.scope))).list()
@@ -374,11 +342,6 @@ class LocalBackend:
 def _folder(ref: JobRef) -> str:
     """The run's folder. The scope names the root, so that a reference to another root stays valid."""
     return f"{ref.scope}/{ref.id}"
-
-
-def _leave_queue(run: Run) -> None:
-    job = run.recorded_job()
-    Queue(run.path.parent).leave(job.get("pool", devices.CPU), Place(int(job.get("number", 0)), run.slug))
 
 
 @contextlib.contextmanager

@@ -4,166 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import select
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
-from cloudtune.files.private_files import copy_private, open_private, private_folder
 from cloudtune.processes.environment import child_environment
-from cloudtune_local import devices, exit_cause
-from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run
-from cloudtune_trainer.submit.locks import is_held, take_lock
-from cloudtune_trainer.submit.run_folder import (
-    DISK_FULL_ERRNOS,
-    now,
-    sync_directory,
-    write_json,
-)
+from cloudtune_trainer.submit.run_folder import DISK_FULL_ERRNOS
+from cloudtune_trainer.worker import creation
+from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ASIDE = ".new"
-DELETED = ".deleted."
-"""In the names of folders that are being deleted."""
-START_LIMIT_S = 60.0
-
 
 def create(request: Mapping[str, Any]) -> Run:
-    """Create the run of that request and start its worker. An existing run is not changed.
-
-    The folder is built under a temporary name and renamed, so that of two concurrent calls one wins, and no reader sees
-    an incomplete folder.
-    """
+    """Create the run of that request and start its worker. An existing run is not changed."""
     root = Path(request["root"])
     run = Run(root / request["run"])
     with translate_errors(root):
-        if run.exists():
-            _must_be_ours(run, request)
-            start(run)
-            return run
-        _clear(root / ASIDE)
-        aside = root / ASIDE / f"{run.slug}.{secrets.token_hex(4)}"
-        private_folder(root)
-        private_folder(aside)
-        try:
-            lock = _publish(Run(aside), run, request)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        lock = creation.create(run, request["spec"], request["job"])
     if lock is None:
-        _must_be_ours(run, request)
         start(run)
     else:
-        _spawn(run, lock)
+        with translate_errors(run.path):
+            creation.spawn(run, lock, _environment(run))
     return run
-
-
-def _clear(folder: Path) -> None:
-    """Remove what killed processes left: incomplete folders, whose locks are free, and incompletely deleted ones."""
-    for left in folder.iterdir() if folder.is_dir() else ():
-        lock = left / "lock"
-        if DELETED in left.name or (lock.exists() and not is_held(lock)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
-    """Reject a folder that belongs to another job."""
-    job, wanted = run.recorded_job(), request["job"]
-    if (job.get("key"), job.get("attempt")) != (wanted["key"], wanted["attempt"]):
-        raise Conflict(f"{run.path} already exists and belongs to another job", hint="move it, or use another root")
-
-
-def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
-    """Fill the folder, assign its number, rename it. Returns its lock, held; None if another process was first."""
-    # The lock is held from before the run is visible until its worker ends: the run never looks abandoned.
-    taken = aside.path / ".lock"
-    lock = take_lock(taken)
-    assert lock is not None, "nobody else knows this folder"
-    try:
-        taken.rename(aside.lock)  # under this name the lock is always held: see _clear
-        document = dict(request["spec"])
-        private_folder(aside.control)
-        document["data"] = {split: _bring(aside, split, path) for split, path in document["data"].items()}
-        write_json(aside.spec, document)
-        aside.keep_reserve()
-        aside.tell("queued", "waiting for a free slot", problem=None)
-        queue, pool = Queue(run.path.parent), devices.pool_of(document["device"])
-        with queue.next_number() as number:
-            aside.note(f"queued at position {number}", kind="state", state="queued")
-            write_json(aside.job, {**request["job"], "created_at": now(), "pool": pool, "number": number})
-            aside.path.rename(run.path)
-            queue.join(pool, Place(number, run.slug))
-    except BaseException as error:
-        os.close(lock)
-        if isinstance(error, OSError) and run.exists():
-            return None
-        raise
-    sync_directory(run.path.parent)
-    return lock
-
-
-def _bring(aside: Run, split: str, path: str | None) -> str | None:
-    """Put a split's rows into the run; returns their path in it. A hard link if the file system supports it."""
-    if path is None:
-        return None
-    private_folder(aside.data)
-    target = aside.data / f"{split}.jsonl"
-    try:
-        os.link(path, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another disk, or a file system without links
-        copy_private(path, target)
-    return f"data/{split}.jsonl"
 
 
 def start(run: Run) -> bool:
     """Start a worker for an existing run, unless it has one. Returns whether one was started."""
-    lock = take_lock(run.lock)
-    if lock is None:
-        return False
-    if run.orphaned(run.recorded_status()).is_final:
-        os.close(lock)
-        return False
-    _spawn(run, lock)
-    return True
-
-
-def _spawn(run: Run, lock: int) -> None:
-    """Start the worker in a new session, pass it the lock, and wait until it reports that it is ready."""
-    reader, writer = os.pipe()
-    # No secret is on the command line: every user of the machine can read it.
-    argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]
-    try:
-        with translate_errors(run.path), open_private(run.log, "ab") as log:
-            process = subprocess.Popen(
-                argv, cwd=run.path, env=_environment(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=(lock, writer), start_new_session=True,
-            )  # fmt: skip
-    except BaseException:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-        os.close(lock)
-    try:
-        ready, _, _ = select.select([reader], [], [], START_LIMIT_S)
-        answer = os.read(reader, 16) if ready else b""
-    finally:
-        os.close(reader)
-    if answer:
-        process.wait()  # the first process exits at once, so that the worker, its child, never becomes a zombie here
-        return
-    process.kill()
-    process.wait()
-    words = exit_cause.tail(run.log).strip() or "its log is empty"
-    raise BackendError(f"the worker of {run.slug} did not start: {words}", hint=f"see {run.log}")
+    with translate_errors(run.path):
+        return creation.start(run, _environment(run))
 
 
 def _environment(run: Run) -> dict[str, str]:
@@ -188,6 +59,11 @@ def translate_errors(folder: Path) -> Iterator[None]:
     """Convert an error of the operating system."""
     try:
         yield
+    except creation.ForeignRun as error:
+        raise Conflict(str(error), hint="move it away, restore its job.json, or use another root") from error
+    except creation.WorkerNotStarted as error:
+        message = f"the worker of {folder.name} did not start: {error}"
+        raise BackendError(message, hint=f"see {folder / 'log.txt'}") from error
     except PermissionError as error:
         message = f"no permission to write to {folder}: {error}"
         raise PermissionDenied(

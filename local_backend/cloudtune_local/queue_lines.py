@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudtune_local import devices
-from cloudtune_local.queue import Queue
+from cloudtune_trainer.worker import devices
+from cloudtune_trainer.worker.queue import Queue
 
 if TYPE_CHECKING:
     from cloudtune.state import JobRef
-    from cloudtune_local.rundir import RunStatus
+    from cloudtune_trainer.worker.run import RunStatus
 
 
 class QueueLines:

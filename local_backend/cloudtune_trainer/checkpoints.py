@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MARKER = "checkpoint.json"
 ADAPTER = "adapter"
 MODEL = "model"
+SHARDS = "shards"
+"""Weights and optimizer of a sharded run, in parts: see `cloudtune_trainer.sharding`."""
+KIND = "kind.json"
+"""The type of a sharded run's adapter."""
 STATE = "trainer.safetensors"
 
 
@@ -63,12 +67,18 @@ class Saved:
     metrics: dict[str, float]
     progress: Progress
     files: dict[str, str]
+    created_at: str | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the weights are in parts."""
+        return (self.path / SHARDS).is_dir()
 
     @property
     def weights(self) -> Path:
-        """The folder of the weights of the adapter, or of the whole model."""
+        """The folder of the weights: of the adapter, of the whole model, or of their parts."""
         adapter = self.path / ADAPTER
-        return adapter if adapter.is_dir() else self.path / MODEL
+        return self.path / SHARDS if self.is_sharded else adapter if adapter.is_dir() else self.path / MODEL
 
 
 def name_of(step: int) -> str:
@@ -108,6 +118,17 @@ def saved_in(folder: Path) -> list[Saved]:
     return [saved for saved in found if saved is not None]
 
 
+def described(folder: Path) -> list[dict[str, Any]]:
+    """The complete checkpoints of that folder as JSON documents, oldest first."""
+    return [
+        {
+            "name": saved.path.name, "path": str(saved.path), "step": saved.step, "epoch": saved.epoch,
+            "best": saved.best, "metrics": saved.metrics, "created_at": saved.created_at,
+        }
+        for saved in saved_in(folder)
+    ]  # fmt: skip
+
+
 def newest_good(folder: Path) -> Saved | None:
     """The newest checkpoint whose files all match their hashes."""
     return next((saved for saved in reversed(saved_in(folder)) if whole(saved)), None)
@@ -127,6 +148,7 @@ def read(path: Path) -> Saved | None:
             metrics={str(k): float(v) for k, v in document["metrics"].items()},
             progress=Progress(**document["progress"]),
             files={str(k): str(v) for k, v in document["files"].items()},
+            created_at=document.get("created_at"),
         )
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
         return None

@@ -16,6 +16,8 @@ from typing import Any
 
 from cloudtune_trainer.private_files import opener, private_folder
 
+TUNED = "tuned.json"
+"""Describes the model, in the model's folder."""
 SPEC_VERSION = 2
 STATES = (
     "queued", "starting", "loading", "training", "evaluating", "saving", "paused", "cancelling",

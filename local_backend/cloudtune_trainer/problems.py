@@ -31,6 +31,10 @@ class TrainingProblem(Exception):
         self.hint = hint
 
 
+LOST_PROCESS = "lost_process"
+"""The code for an error of a group's communication: another process has ended, and its launcher knows why."""
+_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection was likely closed",
+         "nccl communicator was aborted")  # fmt: skip
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -74,6 +78,9 @@ def recognized(error: BaseException) -> TrainingProblem | None:
         and (kind == "OutOfMemoryError" or any(words in low for words in _OUT_OF_MEMORY))
     ):
         return TrainingProblem("out_of_memory", f"out of memory: {text or kind}", _MEMORY_HINT)
+    if isinstance(error, RuntimeError) and any(words in low for words in _LOST):
+        what = "the connection to another process of the group was lost"
+        return TrainingProblem(LOST_PROCESS, what, RESUME_HINT, interrupted=True)
     number = getattr(error, "errno", None)
     # safetensors, written in Rust, has the error number in the message only
     full = [f"(os error {code})" for code in DISK_FULL_ERRNOS]

@@ -10,6 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_trainer import folder
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem
@@ -17,7 +18,7 @@ from cloudtune_trainer.problems import TrainingProblem
 if TYPE_CHECKING:
     from pathlib import Path
 
-TUNED = "tuned.json"
+TUNED = folder.TUNED
 CONFIG = "config.json"
 LABEL_PROBLEMS = ("single_label", "multi_label", "regression")
 """What the label of a text can be: see ``tasks.label_problems``."""

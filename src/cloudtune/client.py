@@ -468,7 +468,7 @@ class Client:
                     continue
                 self.remove(one)
             except CloudtuneError as error:
-                found.failed[one.id] = error.message
+                found.failed[one.backend, one.scope, one.id] = error.message
         return found
 
     def undeployed(self, deployments: Deployments, *, backend: str | None = None) -> list[TunedModel]:

@@ -102,6 +102,18 @@ BUILT_IN: dict[str, BackendInfo] = {
             extra="aws",
             needs=("boto3",),
         ),
+        BackendInfo(
+            name="slurm",
+            target="cloudtune_providers.slurm.backend:SlurmBackend",
+            summary="batch jobs of a Slurm cluster that run the local back end's trainer",
+            extra="local",
+        ),
+        BackendInfo(
+            name="ssh",
+            target="cloudtune_providers.ssh.backend:SshBackend",
+            summary="jobs on a machine that OpenSSH reaches, with the local back end's trainer",
+            extra="local",
+        ),
     )
 }
 

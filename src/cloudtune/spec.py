@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from pydantic_core import PydanticKnownError
 
 from cloudtune.methods import METHODS, MethodName
+from cloudtune.spec_distributed import Distributed, StrategyName
 from cloudtune.spec_method import Method
 from cloudtune.spec_trained import Adapter, AdapterName, Layers
 from cloudtune.spec_tune import Tune
@@ -310,6 +311,11 @@ class JobSpec(Part):
     adapter: Annotated[Adapter, short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
     layers: Annotated[Layers | None, BeforeValidator(lambda value: value or None)] = None
+    distributed: Annotated[
+        Distributed | None,
+        BeforeValidator(lambda value: value or None),
+        short("strategy", Distributed | StrategyName | None),
+    ] = None
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -371,6 +377,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "adapter": ("type",),
     "hyperparameters": (),
     "layers": (),
+    "distributed": (),
     "validation": (),
     "checkpoints": (),
     "limits": ("stall_after", "max_cost_usd"),  # core handles both, on any back end
@@ -382,7 +389,8 @@ def spec_features() -> tuple[str, ...]:
     """Return every feature name that a spec can use. A back end declares each as supported, or why not."""
     parts: dict[str, type[Part]] = {
         "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "layers": Layers,
-        "validation": Validation, "checkpoints": Checkpoints, "limits": Limits, "data": Data,
+        "distributed": Distributed, "validation": Validation, "checkpoints": Checkpoints, "limits": Limits,
+        "data": Data,
     }  # fmt: skip
     names = [f"method:{name}" for name in METHODS]
     names += [f"adapter:{name}" for name in AdapterName.__args__]  # type: ignore[attr-defined]

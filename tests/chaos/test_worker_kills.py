@@ -7,9 +7,9 @@ import pytest
 from tests.chaos.scene import seeds
 from tests.local.backend.submitting import kill, kill_all, run_of, scripted_backend, submit
 
-from cloudtune_local import processes
-from cloudtune_local.queue import Queue
 from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker.queue import Queue
 
 DEAD = {"pid": 0, "start_time": "", "boot_id": ""}
 MOST_KILLS = 12

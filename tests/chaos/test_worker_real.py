@@ -11,11 +11,11 @@ from tests.local.backend.submitting import kill, kill_all, run_of, wait_until
 
 from cloudtune.client import Client
 from cloudtune.spec import JobSpec
-from cloudtune_local import processes
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer.folder import read_json, read_lines
 from cloudtune_trainer.tiny import write_tiny_model
+from cloudtune_trainer.worker import processes
 
 pytestmark = pytest.mark.starts_trainer
 

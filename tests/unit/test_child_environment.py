@@ -19,9 +19,9 @@ from cloudtune.data.checks.worker_pool import Pool
 from cloudtune.data.scanned import Task
 from cloudtune.processes.environment import child_environment
 from cloudtune_emulator.sagemaker.containers import Containers
-from cloudtune_local.rundir import Run
 from cloudtune_providers.sagemaker.local_jobs import LocalJobs
 from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.worker.run import Run
 
 MARK = "marked-secret-3b9f"
 SECRETS = (
@@ -30,12 +30,15 @@ SECRETS = (
 )  # fmt: skip
 INHERITS = {
     "src/cloudtune/testing/fork_server.py": "the contract suite's own processes act as the user",
-    "local_backend/cloudtune_local/processes.py": "asks ps and sysctl on macOS",
+    "local_backend/cloudtune_trainer/worker/processes.py": "asks ps and sysctl on macOS",
+    "local_backend/cloudtune_trainer/worker/environment.py": "pip on a machine of the user, as the user",
     "local_backend/cloudtune_trainer/sagemaker/installing.py": "pip in a container, with the job's environment only",
 }
 """Module -> why what it starts inherits its environment."""
 PASSES_ON = {
-    "local_backend/cloudtune_local/trainer_process.py": "the worker's environment, which `launch` chose",
+    "local_backend/cloudtune_trainer/worker/trainer_process.py": "the worker's environment, which `launch` chose",
+    "local_backend/cloudtune_trainer/worker/access.py": "the variables that the request names",
+    "local_backend/cloudtune_trainer/worker/creation.py": "the environment that the back end chose",
     "local_backend/cloudtune_trainer/launch.py": "the trainer's environment, which the worker passed on",
     "local_backend/cloudtune_trainer/sagemaker/container_group.py": "the container's environment",
     "local_backend/cloudtune_trainer/submit/container.py": "its own, shorter list",

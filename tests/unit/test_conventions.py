@@ -35,7 +35,9 @@ LONGER_FUNCTIONS: dict[str, tuple[int, str]] = {
 }
 """``path:name`` -> the lines it may have, and why."""
 
-SHARED_BY_PROVIDERS = ("cloudtune_providers.aws", "cloudtune_providers.openai_dialect")
+SHARED_BY_PROVIDERS = (
+    "cloudtune_providers.aws", "cloudtune_providers.openai_dialect", "cloudtune_providers.run_folders",
+)  # fmt: skip
 
 EMPTY_NAMES = ("util", "utils", "helper", "helpers", "common", "misc", "manager", "handler")
 

@@ -21,6 +21,7 @@ MODULES = [
         "providers",
         "local_backend/cloudtune_local",
         "local_backend/cloudtune_trainer/submit",
+        "local_backend/cloudtune_trainer/worker",
     )
     for path in sorted((REPOSITORY / package).rglob("*.py"))
 ]
@@ -39,10 +40,12 @@ READ_THEIR_OWN = {
     "providers/cloudtune_providers/aws/s3.py": "rows in the spool",
     "providers/cloudtune_providers/azure_openai/ml_workspace/storage.py": "rows in the spool",
     "providers/cloudtune_providers/openai_dialect/files.py": "rows in the spool",
+    "providers/cloudtune_providers/run_folders/access.py": "this package's code",
+    "providers/cloudtune_providers/run_folders/jobs.py": "rows in the spool, and files of a model that a plan has read",
     "providers/cloudtune_providers/sagemaker/local_jobs.py": "folders of its own jobs",
     "providers/cloudtune_providers/sagemaker/storage.py": "its own store in place of S3",
     "providers/cloudtune_providers/sagemaker/training.py": "rows in the spool",
-    "local_backend/cloudtune_local/": "run folders and files of /proc",
+    "local_backend/cloudtune_trainer/worker/": "run folders and files of /proc",
     "local_backend/cloudtune_trainer/submit/bundle.py": "this package's code",
     "local_backend/cloudtune_trainer/submit/container.py": "folders of its own jobs",
     "local_backend/cloudtune_trainer/submit/container_service.py": "folders of its own jobs",

@@ -47,9 +47,17 @@ SEAMS: dict[str, dict[str, str]] = {
         "cloudtune.testing.contract.children": "is called in another process",
     },
     "src/cloudtune/testing/scripted_world.py": {"cloudtune.testing.scripted_world": "is called in another process"},
-    "local_backend/cloudtune_local/launch.py": {"cloudtune_local.worker": "starts it as a program"},
-    "local_backend/cloudtune_local/worker.py": {"cloudtune_local.worker": "its usage message"},
-    "local_backend/cloudtune_local/trainer_process.py": {
+    "local_backend/cloudtune_trainer/worker/creation.py": {"cloudtune_trainer.worker": "starts it as a program"},
+    "local_backend/cloudtune_trainer/worker/batch.py": {"cloudtune_trainer.worker.batch": "its usage message"},
+    "providers/cloudtune_providers/run_folders/access.py": {
+        "cloudtune_trainer": "the packages whose modules travel to another machine",
+        "cloudtune_trainer.worker.access": "is run on another machine",
+    },
+    "providers/cloudtune_providers/slurm/script.py": {
+        "cloudtune_trainer.worker.batch": "the batch script starts it as a program",
+    },
+    "local_backend/cloudtune_trainer/worker/__main__.py": {"cloudtune_trainer.worker": "its usage message"},
+    "local_backend/cloudtune_trainer/worker/trainer_process.py": {
         "cloudtune_trainer": "starts the trainer as a program, in another interpreter too",
         "cloudtune_trainer.__main__": "starts the trainer as a program, in another interpreter too",
     },
@@ -127,8 +135,8 @@ def test_every_named_module_exists() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        'RESULTS = "cloudtune_local.rundir"',
-        'RESULTS = "cloudtune_local.rundir:Run"',
+        'RESULTS = "cloudtune_trainer.worker.run"',
+        'RESULTS = "cloudtune_trainer.worker.run:Run"',
         'RESULTS = "cloudtune_local.no_such_module"',
         'importlib.import_module("cloudtune_trainer.submit.plan")',
         'importlib.import_module(f"cloudtune_providers.{name}.backend")',
@@ -144,8 +152,8 @@ def test_a_planted_module_name_is_found(source: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        '"""See cloudtune_local.rundir."""',
-        "from cloudtune_local.rundir import Run",
+        '"""See cloudtune_trainer.worker.run."""',
+        "from cloudtune_trainer.worker.run import Run",
         'FILE = "cloudtune.toml"',
         'GROUP = "cloudtune.backends"',
         'FIX = "pip install cloudtune[local]"',

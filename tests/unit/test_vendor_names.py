@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "cli/options.py": ("openai", "an example in a help text"),
     "data/read/dialects.py": ("gpt", "speakers in ShareGPT's conversations, which no vendor owns"),
     "data/read/kinds_chat.py": ("gpt", "speakers in ShareGPT's conversations, which no vendor owns"),
+    "ledger/sqlite.py": ("ssh", "the name of a file system"),
     "testing/contract/plan_clauses.py": ("s3", "the address of rows that no plan may read"),
     "data/write/formats_table.py": ("gpt", "a speaker in ShareGPT's conversations, which no vendor owns"),
 }

@@ -13,6 +13,8 @@ PROGRAMS = ("cloudtune_trainer", "cloudtune_trainer.sagemaker")
 
 With PYTHON_WARM_ALL set, scripts and the command line run warm, too. What they start does not inherit that.
 """
+COLD = ("cloudtune_trainer.worker",)
+"""Packages beside these that import the standard library only."""
 WORKER = "import sys;exec(eval(sys.stdin.readline()))"
 """execnet starts a worker of pytest-xdist with ``python -u -c`` and this."""
 SETTINGS = ("OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "HUGGINGFACE_")
@@ -35,7 +37,7 @@ def _program() -> tuple[str, str] | None:
     everything = bool(os.environ.get("PYTHON_WARM_ALL"))
     if words[0] == "-m" and len(words) > 1:
         programs = (*PROGRAMS, "cloudtune") if everything else PROGRAMS
-        is_warm = words[1] in programs or words[1].rpartition(".")[0] in PROGRAMS
+        is_warm = words[1] not in COLD and (words[1] in programs or words[1].rpartition(".")[0] in PROGRAMS)
         return (words[1], "module") if is_warm else None
     return (words[0], "script") if everything and not words[0].startswith("-") else None
 
@@ -47,7 +49,7 @@ def facts() -> dict[str, object]:
     import resource
 
     found = {name: importlib.util.find_spec(name) for name in LIBRARIES}
-    limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    limits = [name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_FSIZE"]
     return {
         "python": sys.executable,
         "libraries": {name: spec and spec.origin for name, spec in found.items()},
@@ -65,6 +67,7 @@ def _hand_over(program: str, kind: str) -> None:
     import fcntl
     import json
     import os
+    import resource
     import signal
     import socket
     from pathlib import Path
@@ -87,6 +90,7 @@ def _hand_over(program: str, kind: str) -> None:
     order = {
         "facts": facts(), "program": program, "kind": kind, "argv": sys.argv[1:], "path": sys.path,
         "safe": sys.flags.safe_path, "cwd": str(Path.cwd()), "env": environment, "umask": mask, "fds": open_ones,
+        "file_size": resource.getrlimit(resource.RLIMIT_FSIZE),
         "ignored": [number for number in handled if signal.getsignal(number) is signal.SIG_IGN],
     }  # fmt: skip
     for number in handled:

@@ -50,11 +50,21 @@ def bundle() -> Bundle:
 
 def files() -> dict[str, bytes]:
     """Every file of the archive, by its name."""
+    requirements = Path(__file__).parents[1] / "sagemaker" / REQUIREMENTS
+    return {ENTRY: _START.encode(), REQUIREMENTS: requirements.read_bytes(), **package()}
+
+
+@cache
+def package_bundle() -> Bundle:
+    """Pack the installed trainer without an entry point, for machines whose Python starts it as a module."""
+    content = pack(package())
+    return Bundle(content, hashlib.sha256(content).hexdigest())
+
+
+def package() -> dict[str, bytes]:
+    """Every file of the trainer's package, by its name in the archive."""
     trainer = Path(__file__).parents[1]
-    found = {
-        ENTRY: _START.encode(),
-        REQUIREMENTS: (trainer / "sagemaker" / REQUIREMENTS).read_bytes(),
-    }
+    found = {}
     for path in sorted(trainer.rglob("*.py")):
         name = path.relative_to(trainer)
         if name.parts[0] != _LEFT_OUT:

@@ -128,7 +128,7 @@ def prepare(
         raise InputError(f"{what} cannot have examples in the prompt", hint="leave out the examples")
     task = task_of(kind, expected, regression=is_regression(spec, rows), tools=tools)
     labels = len(labels_of(expected)) if task == "labels" else 0
-    default = ("accuracy",) if labels > MOST_LABELS else ()
+    default = ("wer", "cer") if kind == "speech" else ("accuracy",) if labels > MOST_LABELS else ()
     metrics = chosen_metrics(options.metrics or default, task, load=load)
     for metric in metrics if load else ():
         if not (metric.of_scores or metric.of_likelihoods):

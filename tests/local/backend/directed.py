@@ -19,12 +19,12 @@ from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.world import Recipe
-from cloudtune_local import processes
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import STATES, read_json, write_json
 from cloudtune_trainer.tiny import write_tiny_model
+from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +125,7 @@ class LocalWorld:
             },
         }
         if METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].teacher:
-            document["overrides"] = {"local": {"teacher": str(self.root / "tiny")}}
+            document["overrides"] = {self.backend().name: {"teacher": str(self.root / "tiny")}}
         return JobSpec.model_validate(document | changes)
 
     def _rows(self, name: str, rows: list[dict[str, Any]]) -> str:
@@ -138,7 +138,7 @@ class LocalWorld:
         return self.spec(data={"train": self._rows("long", rows)}), 7
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
-        backend, run = self.backend(), Run(Path(ref.scope) / ref.id)
+        backend, run = self.backend(), self._run(ref)
         wait_until(lambda: "trainer" in (read_json(run.worker) or {}) and self._done(ref) is not None)
         if state is JobState.CANCELLED:
             backend.cancel(ref)
@@ -147,19 +147,26 @@ class LocalWorld:
         elif state in ORDERS and backend.get(ref).state is not state:
             self._order(ref, f"{ORDERS[state]} {message}".strip())
         if state is not JobState.QUEUED:
-            wait_state(backend, ref, state.value)
+            wait_state(self.near(), ref, state.value)
         if state.is_terminal:
             worker = read_json(run.worker)
             wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
 
     def settle(self, ref: JobRef) -> None:
-        backend, run = self.backend(), Run(Path(ref.scope) / ref.id)
+        backend, run = self.near(), self._run(ref)
         if run.requested("cancel"):
             wait_until(lambda: backend.get(ref).state.is_terminal, what="the cancelled job's end")
             wait_until(lambda: not processes.is_alive(read_json(run.worker)), what="the worker's end")
         else:
             paused = run.requested("pause")
             wait_until(lambda: (backend.get(ref).state is JobState.PAUSED) is paused, what="what was asked for")
+
+    def near(self) -> Backend:
+        """The back end by which the world itself waits."""
+        return self.backend()
+
+    def _run(self, ref: JobRef) -> Run:
+        return Run(self.runs / ref.id)
 
     def _done(self, ref: JobRef) -> int | None:
         path = self.stage / f"{ref.id}.done"
@@ -179,7 +186,7 @@ class LocalWorld:
         return path.exists() and order in path.read_text().splitlines()
 
     def show(self, ref: JobRef, word: str) -> None:
-        run = Run(Path(ref.scope) / ref.id)
+        run = self._run(ref)
         write_json(run.status, {**read_json(run.status), "state": word})
 
     def fail(self, call: str, fault: object) -> None:

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cloudtune_local import worker
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.checkpoints import Progress
 from cloudtune_trainer.folder import FINAL_STATES, RunFolder, append_line, now, read_json, write_json
+from cloudtune_trainer.worker import __main__ as worker
 
+PROGRAM = "cloudtune_trainer.worker"
 ORDERS = "orders"
 INTERRUPTED = {"code": "killed", "message": "received a signal", "hint": "resume it", "interrupted": True}
 POLL_S = 0.01
@@ -51,8 +52,8 @@ class ForkedProcess:
                 os.setpgid(0, process_group)
             if preexec_fn is not None:
                 preexec_fn()
-            if worker.__name__ in argv:
-                return worker.main(argv[argv.index(worker.__name__) + 1 :])
+            if PROGRAM in argv:
+                return worker.main(argv[argv.index(PROGRAM) + 1 :])
             return Trainer(RunFolder(argv[-1])).act()
 
         self.pid = fork(become)

@@ -14,7 +14,7 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobSnapshot
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.rundir import Run
+from cloudtune_trainer.worker.run import Run
 
 SCRIPTED = Path(__file__).parent / "scripted_trainer.py"
 
@@ -114,7 +114,7 @@ def kill_all(root: Path) -> None:
     import contextlib
     import json
 
-    from cloudtune_local import processes
+    from cloudtune_trainer.worker import processes
 
     for file in root.glob("*/worker.json"):
         with contextlib.suppress(ValueError, OSError):

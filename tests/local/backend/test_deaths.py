@@ -19,8 +19,8 @@ from tests.local.backend.submitting import (
 )
 
 from cloudtune.errors import PermissionDenied, QuotaExceeded
-from cloudtune_local.exit_cause import ProcessExit, cause
 from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.worker.exit_cause import ProcessExit, cause
 
 GIB = 2**30
 

@@ -28,12 +28,12 @@ from cloudtune.errors import CloudtuneError, InvalidRequest, JobNotFound
 from cloudtune.job import Job
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState
-from cloudtune_local import launch, processes, trainer_process
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.queue import Queue
-from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.worker import creation, processes, trainer_process
+from cloudtune_trainer.worker.queue import Queue
+from cloudtune_trainer.worker.run import Run
 
 PATIENCE = 60.0
 MEMORY = Path("/dev/shm")
@@ -255,7 +255,7 @@ def checkpoints_of(ref: JobRef) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _fork_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (launch, trainer_process):
+    for module in (creation, trainer_process):
         monkeypatch.setattr(module, "subprocess", Starts)
 
 
@@ -398,7 +398,7 @@ def test_two_processes_can_delete_at_once(life: LifeCycle, monkeypatch: pytest.M
     wait_until(lambda: job.snapshot().native_state == "loading", PATIENCE)
     life.order(job, "fail")
     run, backend = life.run_of(job), LocalBackend(Options(root=life.folder / "runs"))
-    left = run.path.parent / launch.ASIDE / "gone.deleted.0"
+    left = run.path.parent / creation.ASIDE / "gone.deleted.0"
     left.mkdir()
     (left / "weights").touch()
     others = backend._others

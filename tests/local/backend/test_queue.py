@@ -22,11 +22,12 @@ from tests.local.backend.submitting import (
 )
 
 from cloudtune.backend import Absent, Done, Intent
+from cloudtune.errors import Conflict
 from cloudtune.state import JobRef
-from cloudtune_local import processes
-from cloudtune_local.queue import Place, Queue
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.submit.locks import take_lock
+from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker.queue import Place, Queue
 
 
 def spans(backend, refs):
@@ -188,15 +189,15 @@ def test_numbers_are_never_given_twice(root, tmp_path):
 
 
 def test_a_crash_before_the_worker_starts_is_found_and_mended(backend, monkeypatch):
-    from cloudtune_local import launch
+    from cloudtune_trainer.worker import creation
 
     step = create_step(backend, "one", "steps 2 0.01", backend.root.parent / "rows.jsonl")
 
-    def dies(run, lock):
+    def dies(run, lock, environment):
         os.close(lock)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launch, "_spawn", dies)
+    monkeypatch.setattr(creation, "spawn", dies)
     with pytest.raises(KeyboardInterrupt):
         backend.do(step, Notes())
     monkeypatch.undo()
@@ -222,12 +223,12 @@ def test_do_is_harmless_when_repeated_and_when_two_do_it_at_once(backend):
 
 def test_a_jump_of_the_clock_changes_no_order(backend, monkeypatch):
     """The wall clock is only ever written down: an hour back and a year ahead, the order stays that of submission."""
-    from cloudtune_local import launch
+    from cloudtune_trainer.worker import creation
 
     first = submit(backend, "first", "steps 20 0.02")
-    monkeypatch.setattr(launch, "now", lambda: "2001-01-01T00:00:00.000+00:00")
+    monkeypatch.setattr(creation, "now", lambda: "2001-01-01T00:00:00.000+00:00")
     second = submit(backend, "second", "steps 2 0.01")
-    monkeypatch.setattr(launch, "now", lambda: "2031-01-01T00:00:00.000+00:00")
+    monkeypatch.setattr(creation, "now", lambda: "2031-01-01T00:00:00.000+00:00")
     third = submit(backend, "third", "steps 2 0.01")
     for ref in (first, second, third):
         wait_state(backend, ref, "succeeded")
@@ -260,3 +261,14 @@ def test_a_lock_outlasts_those_who_look(tmp_path):
 
 def test_request_names_the_run_after_the_job(backend):
     assert request(backend, "one").slug.startswith("one-")
+
+
+def test_a_folder_whose_job_is_damaged_is_named(tmp_path):
+    from cloudtune_local import launch
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "spec.json").write_bytes(b"{}")
+    (tmp_path / "mine" / "job.json").write_bytes(b'{"key": "a')
+    asked = {"root": str(tmp_path), "run": "mine", "job": {"key": "a", "attempt": 1}}
+    with pytest.raises(Conflict, match=r"its job\.json is missing or damaged"):
+        launch.create(asked)

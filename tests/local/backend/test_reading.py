@@ -10,10 +10,10 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.rundir import Run
-from cloudtune_local.snapshots import STATES, to_state
 from cloudtune_trainer import folder
 from cloudtune_trainer.folder import append_line, write_json
+from cloudtune_trainer.submit.snapshots import STATES, to_state
+from cloudtune_trainer.worker.run import Run
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_resolving_and_reading_import_no_torch(root):
     program = (
         "import sys; from cloudtune_local.backend import LocalBackend; from cloudtune_local.options import Options;"
         "from pathlib import Path; b = LocalBackend(Options(root=Path(sys.argv[1]))); list(b.list()); b.capabilities;"
-        "import cloudtune_local.worker;"
+        "import cloudtune_trainer.worker;"
         "heavy = {'torch', 'transformers', 'peft', 'numpy'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program, str(root)], check=True)
@@ -180,7 +180,7 @@ def test_the_worker_needs_only_the_standard_library():
 
     program = (
         "import sys; sys.path = [path for path in sys.path if 'site-packages' not in path] + [sys.argv[1]];"
-        "import cloudtune_local.worker; others = {name.partition('.')[0] for name in sys.modules}"
+        "import cloudtune_trainer.worker; others = {name.partition('.')[0] for name in sys.modules}"
         " - set(sys.stdlib_module_names) - {'cloudtune_local', 'cloudtune_trainer', '__main__', '__mp_main__'};"
         "assert not {name for name in others if not name.startswith(('_', 'sitecustomize'))}, others"
     )

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.local.backend.submitting import kill_all, run_of, wait_until
 
 from cloudtune.client import Client
@@ -104,16 +106,23 @@ def test_a_job_stops_below_its_cost_limit_with_a_model_that_answers(base, open_c
     assert len(list(job.generate(["What is 1 plus 1?"], GenerateOptions(max_tokens=4)))) == 1
 
 
-def test_two_processes_train_together(base, open_client):
+def test_two_processes_equal_one_with_the_doubled_batch(base, open_client):
+    """One process computes the batch in two parts, the group in one part each; both have the same gradient."""
     client = open_client()
-    alone = client.submit(spec(base, hyperparameters={"max_steps": 4}))
-    together = client.submit(spec(base, local={"processes": 2}, hyperparameters={"max_steps": 4}))
+    hyper = {"max_steps": 5, "batch_size": 8, "adam_epsilon": 1e-4, "precision": "fp32"}
+    parts = {**hyper, "gradient_accumulation_steps": 2}
+    alone = client.submit(spec(base, hyperparameters=parts))
+    together = client.submit(spec(base, distributed={"processes": 2}, hyperparameters=hyper))
     alone.wait(timeout=PATIENCE)
     together.wait(timeout=PATIENCE)
     losses = [[metric.values["loss"] for metric in job.metrics()] for job in (alone, together)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-6)
     processes = [event.data["processes"] for event in together.events() if "processes" in event.data]
     assert processes == [2]
+    ours, theirs = (load_file(run_of(job.ref).model / "adapter_model.safetensors") for job in (alone, together))
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-7)
 
 
 def test_another_interpreter_needs_no_cloudtune(base, open_client):

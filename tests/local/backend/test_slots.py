@@ -5,7 +5,7 @@ import time
 import pytest
 from tests.local.backend.submitting import run_of, scripted_backend, submit, wait_state, wait_until
 
-from cloudtune_local import devices
+from cloudtune_trainer.worker import devices
 
 LONG = "show steps 100000 0.02"
 

@@ -16,11 +16,11 @@ from tests.local.backend.submitting import Notes, create_step, kill, request, ru
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.plan import filled
 from cloudtune.state import JobRef
-from cloudtune_local import launch, processes
-from cloudtune_local.worker import TAKEN
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.folder import read_json, write_json
 from cloudtune_trainer.submit.locks import take_lock
+from cloudtune_trainer.worker import creation, processes
+from cloudtune_trainer.worker.__main__ import TAKEN
 
 
 def trainer_of(ref):
@@ -140,7 +140,7 @@ def test_second_worker_on_the_same_folder_leaves(backend):
     wait_state(backend, ref, "running")
     worker = read_json(run_of(ref).worker)
     second = subprocess.run(
-        [sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id],
+        [sys.executable, "-m", "cloudtune_trainer.worker", ref.scope + "/" + ref.id],
         capture_output=True,
         text=True,
         check=False,
@@ -159,7 +159,7 @@ def test_worker_started_by_hand_on_an_ended_run_changes_nothing(backend):
     wait_state(backend, ref, "succeeded")
     before = (run_of(ref).status.read_text(), run_of(ref).events.read_text())
     wait_until(lambda: not processes.is_alive(read_json(run_of(ref).worker)))
-    done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
+    done = subprocess.run([sys.executable, "-m", "cloudtune_trainer.worker", ref.scope + "/" + ref.id], check=False)
     assert done.returncode == 0
     assert (run_of(ref).status.read_text(), run_of(ref).events.read_text()) == before
 
@@ -206,7 +206,7 @@ def test_the_verdict_written_later_is_the_one_that_was_shown(backend):
     kill(read_json(run_of(ref).worker)["pid"])
     wait_until(lambda: not processes.is_alive(trainer_of(ref)))
     shown, event = backend.get(ref), backend.events(ref)[-1]
-    done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
+    done = subprocess.run([sys.executable, "-m", "cloudtune_trainer.worker", ref.scope + "/" + ref.id], check=False)
     assert done.returncode == 0
     written = backend.get(ref)
     assert (written.state, written.problem, written.detail) == (shown.state, shown.problem, shown.detail)
@@ -309,7 +309,7 @@ def test_a_file_that_an_ending_worker_removes_does_not_stop_a_deletion(backend, 
     monkeypatch.setattr(shutil, "rmtree", remove_with_another)
     backend.delete(ref)
     assert len(calls) == 2
-    assert list((backend.root / launch.ASIDE).iterdir()) == []
+    assert list((backend.root / creation.ASIDE).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nothing", "../runs", ".queue", "..", "a/b"])
@@ -345,13 +345,13 @@ def test_a_parent_is_kept_while_a_child_needs_its_checkpoint(backend):
 
 def test_a_worker_whose_submitter_died_before_it_stood_goes_on(backend, monkeypatch):
     """The submitter is killed in the very moment in which the worker wants to tell it that it stands."""
-    monkeypatch.setattr(launch, "_spawn", lambda run, lock: os.close(lock))
+    monkeypatch.setattr(creation, "spawn", lambda run, lock, environment: os.close(lock))
     ref = submit(backend, "one", "steps 2 0.01")
     reader, writer = os.pipe()
     os.close(reader)
     lock = take_lock(run_of(ref).lock)
     subprocess.run(
-        [sys.executable, "-m", "cloudtune_local.worker", str(run_of(ref).path), str(lock), str(writer)],
+        [sys.executable, "-m", "cloudtune_trainer.worker", str(run_of(ref).path), str(lock), str(writer)],
         pass_fds=(lock, writer), check=True,
     )  # fmt: skip
     os.close(lock)
@@ -360,10 +360,10 @@ def test_a_worker_whose_submitter_died_before_it_stood_goes_on(backend, monkeypa
 
 
 def test_what_killed_submitters_left_half_made_is_cleared_away(backend):
-    left = backend.root / launch.ASIDE / "left.1234"
+    left = backend.root / creation.ASIDE / "left.1234"
     (left / "control").mkdir(parents=True)
     (left / "lock").touch()
-    in_work = backend.root / launch.ASIDE / "in-work.1234"
+    in_work = backend.root / creation.ASIDE / "in-work.1234"
     in_work.mkdir()
     held = take_lock(in_work / "lock")
     ref = submit(backend, "one")

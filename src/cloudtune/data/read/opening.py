@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from cloudtune.data.media.folders import class_files
 from cloudtune.data.read import remote
 from cloudtune.data.read.arrow import dataset_files
 from cloudtune.data.read.path_patterns import matching_files
@@ -101,9 +102,10 @@ def _readable(path: Path, faults: Faults) -> list[Path]:
         if path.is_dir():
             files = dataset_files(path, faults)
             if files is None:
-                faults.error(
-                    "is_directory", "this is a folder", file=name, fix=f"specify the files, e.g. {name}/*.jsonl"
-                )
+                files = class_files(path, faults)
+            if files is None:
+                fix = f"specify the files, e.g. {name}/*.jsonl, or a folder with one folder of images for each label"
+                faults.error("is_directory", "this is a folder", file=name, fix=fix)
             return files or []
         # Asking for permission beforehand would answer for the real user, not the effective one.
         with open_regular(path) as file:

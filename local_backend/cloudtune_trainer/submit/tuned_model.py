@@ -9,7 +9,7 @@ from cloudtune.state import JobRef, TunedModel
 from cloudtune_trainer.submit.run_folder import TUNED, read_json
 
 if TYPE_CHECKING:
-    from cloudtune_local.rundir import Run, RunStatus
+    from cloudtune_trainer.worker.run import Run, RunStatus
 
 
 def tuned_model(ref: JobRef, run: Run, run_status: RunStatus) -> TunedModel:

@@ -10,19 +10,19 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudtune_local import processes
-from cloudtune_local.exit_cause import interrupted
-from cloudtune_trainer.submit.locks import is_held
-from cloudtune_trainer.submit.run_folder import (
+from cloudtune_trainer.folder import (
     DISK_FULL_ERRNOS,
     FINAL_STATES,
     STATES,
     RunFolder,
     append_line,
     now,
-    opener,
     write_json,
 )
+from cloudtune_trainer.locks import is_held
+from cloudtune_trainer.private_files import opener
+from cloudtune_trainer.worker import processes
+from cloudtune_trainer.worker.exit_cause import interrupted
 
 if TYPE_CHECKING:
     from pathlib import Path

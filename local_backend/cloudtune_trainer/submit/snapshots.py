@@ -9,10 +9,9 @@ from cloudtune.errors import InvalidRequest
 from cloudtune.state import Checkpoint, Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from cloudtune_local.rundir import RunStatus
-    from cloudtune_trainer.submit.run_folder import Saved
+    from cloudtune_trainer.worker.run import RunStatus
 
 STATES: dict[str, JobState] = {
     "queued": JobState.QUEUED,
@@ -89,6 +88,18 @@ def to_events(lines: Iterable[tuple[int, Any]]) -> list[Event]:
     ]
 
 
+def with_end(
+    lines: Iterable[tuple[int, Any]], run_status: RunStatus, after: int, count: Callable[[], int]
+) -> list[Event]:
+    """Events of the lines after that number, and the end if its writer died. ``count`` counts all lines."""
+    found = to_events(lines)
+    if run_status.derived and run_status.is_final:
+        last = count()
+        if after <= last:
+            found.append(observed_end(run_status, last + 1))
+    return found
+
+
 def observed_end(run_status: RunStatus, cursor: int) -> Event:
     """The end event of a run whose worker died without writing it. A worker that writes it later uses the same line."""
     data: dict[str, Any] = {"state": run_status.state}
@@ -121,22 +132,22 @@ def to_metrics(lines: Iterable[tuple[int, Any]]) -> list[Metric]:
     ]
 
 
-def to_checkpoints(found: Sequence[tuple[Saved, Any]]) -> list[Checkpoint]:
-    """The trainer's checkpoints with their creation times, oldest first."""
-    best = max((index for index, (saved, _) in enumerate(found) if saved.best), default=None)
+def to_checkpoints(found: Sequence[Mapping[str, Any]]) -> list[Checkpoint]:
+    """The trainer's checkpoints, as `cloudtune_trainer.checkpoints.described` returns them, oldest first."""
+    best = max((index for index, saved in enumerate(found) if saved["best"]), default=None)
     return [
         Checkpoint(
-            id=saved.path.name,
-            step=saved.step,
-            epoch=saved.epoch,
+            id=saved["name"],
+            step=saved["step"],
+            epoch=saved["epoch"],
             best=index == best,
             last=index == len(found) - 1,
             resumable=True,
-            metrics=saved.metrics,
-            created_at=to_time(made),
-            uri=str(saved.path),
+            metrics=saved["metrics"],
+            created_at=to_time(saved["created_at"]),
+            uri=saved["path"],
         )
-        for index, (saved, made) in enumerate(found)
+        for index, saved in enumerate(found)
     ]
 
 
@@ -145,7 +156,7 @@ def to_line(cursor: str | None) -> int:
     if cursor is None:
         return 0
     if not cursor.isdecimal():
-        raise InvalidRequest(f"{cursor!r} is not a cursor of the local back end: expected a line number")
+        raise InvalidRequest(f"{cursor!r} is not a cursor of a run: expected a line number")
     return int(cursor)
 
 

@@ -13,9 +13,10 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloudtune_local.rundir import Run
-from cloudtune_trainer.submit.locks import is_held, take_lock
-from cloudtune_trainer.submit.run_folder import opener, private_folder, sync_directory
+from cloudtune_trainer.folder import sync_directory
+from cloudtune_trainer.locks import is_held, take_lock
+from cloudtune_trainer.private_files import opener, private_folder
+from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,12 +12,12 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local import exit_cause
-from cloudtune_trainer.submit.run_folder import FINAL_STATES, read_json
+from cloudtune_trainer.folder import FINAL_STATES, read_json
+from cloudtune_trainer.worker import exit_cause
 
 if TYPE_CHECKING:
-    from cloudtune_local.rundir import Run
-    from cloudtune_local.trainer_process import Trainer
+    from cloudtune_trainer.worker.run import Run
+    from cloudtune_trainer.worker.trainer_process import Trainer
 
 POLL_S = 0.5
 RESERVE_S, RESERVE_SHARE = 120.0, 0.1
@@ -57,10 +57,13 @@ class SignalWaiter:
         return self.stop_signal is not None
 
 
-def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
-    """Wait for the trainer's end, and record the end if the trainer could not."""
+def supervise(run: Run, trainer: Trainer, bell: SignalWaiter, *, at_most_s: float = math.inf) -> None:
+    """Wait for the trainer's end, and record the end if the trainer could not.
+
+    The trainer is asked to save its model before the run time in ``job.json``, or ``at_most_s``, is over.
+    """
     job = read_json(run.job) or {}
-    limit = float(job.get("max_seconds", math.inf))
+    limit = min(float(job.get("max_seconds", math.inf)), at_most_s)
     end = time.monotonic() + limit
     save_at = end - min(RESERVE_S, limit * RESERVE_SHARE)
     kills = exit_cause.oom_kills()

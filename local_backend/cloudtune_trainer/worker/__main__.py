@@ -1,4 +1,4 @@
-"""The worker of one run: ``python -m cloudtune_local.worker RUN_DIR``.
+"""The worker of one run: ``python -m cloudtune_trainer.worker RUN_DIR``.
 
 It waits in the queue, runs the trainer as a child process, and records how it ended if the trainer could not. Each job
 has one worker, which uses little memory while it waits (standard library only) and runs in its own session, so it
@@ -16,14 +16,15 @@ import os
 import sys
 from typing import Any
 
-from cloudtune_local import devices, exit_cause
-from cloudtune_local import processes as procs
-from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, has_ended, is_waiting
-from cloudtune_local.supervise import SignalWaiter, supervise
-from cloudtune_local.trainer_process import Trainer
-from cloudtune_trainer.submit.locks import take_lock
-from cloudtune_trainer.submit.run_folder import keep_private, now, read_json, write_json
+from cloudtune_trainer.folder import now, read_json, write_json
+from cloudtune_trainer.locks import take_lock
+from cloudtune_trainer.private_files import keep_private
+from cloudtune_trainer.worker import devices, exit_cause
+from cloudtune_trainer.worker import processes as procs
+from cloudtune_trainer.worker.queue import Place, Queue
+from cloudtune_trainer.worker.run import Run, has_ended, is_waiting
+from cloudtune_trainer.worker.supervise import SignalWaiter, supervise
+from cloudtune_trainer.worker.trainer_process import Trainer
 
 POLL_S = 0.2
 TAKEN = 3
@@ -33,7 +34,7 @@ TAKEN = 3
 def main(arguments: list[str]) -> int:
     """Supervise the run named in the arguments until it ends."""
     if not arguments:
-        sys.stderr.write("usage: python -m cloudtune_local.worker RUN_DIR\n")
+        sys.stderr.write("usage: python -m cloudtune_trainer.worker RUN_DIR\n")
         return 2
     run = Run(arguments[0])
     if not run.exists():

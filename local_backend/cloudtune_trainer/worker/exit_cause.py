@@ -9,7 +9,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudtune_trainer.submit.run_folder import DISK_FULL_ERRNOS, RESUME_HINT
+from cloudtune_trainer.folder import DISK_FULL_ERRNOS
+from cloudtune_trainer.problems import RESUME_HINT
 
 if TYPE_CHECKING:
     from pathlib import Path

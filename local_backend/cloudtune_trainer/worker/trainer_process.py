@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cloudtune_trainer
-from cloudtune_local import processes as procs
-from cloudtune_trainer.submit.ports import hold_port
-from cloudtune_trainer.submit.run_folder import opener, read_json, write_json
+from cloudtune_trainer.folder import read_json, write_json
+from cloudtune_trainer.ports import hold_port
+from cloudtune_trainer.private_files import opener
+from cloudtune_trainer.worker import processes as procs
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from cloudtune_local.rundir import Run
+    from cloudtune_trainer.worker.run import Run
 
 _PR_SET_PDEATHSIG = 1
 _PARTING_S = 15.0
@@ -67,7 +68,7 @@ class Trainer:
                     stderr=subprocess.STDOUT,
                     pass_fds=keep,
                     process_group=self._pids[0] if self._pids else 0,
-                    preexec_fn=_dies_with_parent(),  # noqa: PLW1509 - the worker has one thread
+                    preexec_fn=dies_with_parent(),  # noqa: PLW1509 - the worker has one thread
                 )
                 process.returncode = 0  # reaped here, with its memory usage, instead of by subprocess
                 self._pids.append(process.pid)
@@ -125,7 +126,7 @@ def _group_of(processes: int, held: socket.socket | None) -> dict[str, str]:
     return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
 
-def _dies_with_parent() -> Callable[[], None] | None:
+def dies_with_parent() -> Callable[[], None] | None:
     """On Linux: have the kernel kill the child when this process dies, so that no trainer outlives its worker."""
     if sys.platform != "linux":
         return None

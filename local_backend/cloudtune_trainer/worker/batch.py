@@ -1,0 +1,130 @@
+"""The worker of a batch job: ``python -m cloudtune_trainer.worker.batch RUN_DIR``, on the node of a cluster.
+
+The scheduler decides when it runs, stops it at its time limit, and may start it again after a preemption or the loss
+of a node. Then the trainer continues from the newest complete checkpoint. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer.folder import now, read_json, write_json
+from cloudtune_trainer.locks import take_lock
+from cloudtune_trainer.private_files import keep_private, opener
+from cloudtune_trainer.worker import exit_cause
+from cloudtune_trainer.worker import processes as procs
+from cloudtune_trainer.worker.run import Run, has_ended
+from cloudtune_trainer.worker.supervise import SignalWaiter, supervise
+from cloudtune_trainer.worker.trainer_process import Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CLAIM = "batch.json"
+"""Names the batch job that runs this run: of two jobs that were submitted for it, one trains."""
+DUPLICATE = 4
+UNSEEN = 5
+_LOCK_PATIENCE_S = 5.0
+"""Exit codes: another job has the run; the node does not see the run."""
+
+
+def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> int:
+    """Run the trainer over that folder, and record how it ended."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m cloudtune_trainer.worker.batch RUN_DIR\n")
+        return 2
+    run, node = Run(arguments[0]), environment.get("SLURMD_NODENAME") or socket.gethostname()
+    if not run.exists():
+        sys.stderr.write(f"the node {node} does not see {run.path}: use a folder that all nodes share\n")
+        return UNSEEN
+    keep_private()
+    job_id = environment.get("SLURM_JOB_ID", "")
+    if not claim(run, job_id):
+        sys.stderr.write(f"another job runs {run.path}\n")
+        return DUPLICATE
+    restarts = int(environment.get("SLURM_RESTART_COUNT") or 0)
+    write_json(run.worker, {**(procs.identity(os.getpid()) or {}), "since": now(), "node": node, "job": job_id})
+    bell = SignalWaiter()
+    try:
+        _look_after(run, bell, node=node, job_id=job_id, restarts=restarts)
+    except Exception as error:  # after any error, the job must report why it ended
+        problem = exit_cause.own_fault(error)
+        run.end("failed", problem["message"], problem)
+        raise
+    return 0 if run.recorded_status()["state"] in ("succeeded", "expired", "cancelled") else 1
+
+
+def claim(run: Run, job_id: str) -> bool:
+    """Whether this batch job is the one that runs the run: the first one, and each of its restarts."""
+    path = run.path / CLAIM
+    with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8", opener=opener) as file:
+        json.dump({"job": job_id}, file)
+        file.flush()
+        os.fsync(file.fileno())
+        return True
+    try:
+        owner = read_json(path)
+    except ValueError:  # the first one was killed while it wrote it
+        write_json(path, {"job": job_id})
+        return True
+    return bool(owner["job"] == job_id)
+
+
+def _look_after(run: Run, bell: SignalWaiter, *, node: str, job_id: str, restarts: int) -> None:
+    status, job = run.recorded_status(), run.recorded_job()
+    if run.requested("cancel"):
+        if not has_ended(status):
+            run.end("cancelled", "cancelled before it started")
+        return
+    if has_ended(status) and not (restarts and was_interrupted(status)):
+        return
+    if restarts > int(job.get("max_restarts", 0)):
+        message = f"the job was started {restarts + 1} times, which is more than max_restarts allows"
+        run.end("failed", message, exit_cause.interrupted(message))
+        return
+    if unseen := list(_unseen(run)):
+        message = f"the node {node} does not see {', '.join(unseen)}"
+        hint = "use folders that all nodes share, then start a new attempt: `cloudtune submit --again`"
+        run.end("failed", message, {"code": "not_shared", "message": message, "hint": hint})
+        return
+    detail = f"starting the trainer on {node}" if not restarts else f"starting again on {node}, restart {restarts}"
+    run.withdraw("expire")
+    run.tell("starting", detail, started_at=status.get("started_at") or now(), problem=None, finished_at=None)
+    run.try_note(detail, kind="state", state="starting", node=node, batch_job=job_id, restarts=restarts)
+    run.keep_reserve()
+    lock = take_lock(run.lock, patience=_LOCK_PATIENCE_S)
+    keep = () if lock is None else (lock,)  # None: the file system has no locks; the claim is what counts
+    supervise(run, Trainer(run, job.get("python") or sys.executable, {}, keep), bell, at_most_s=_run_time(job))
+
+
+def _run_time(job: Mapping[str, Any]) -> float:
+    """The seconds until Slurm asks this job to stop, because its time limit is near."""
+    limit = job.get("time_limit_s")
+    return math.inf if limit is None else max(1.0, float(limit) - float(job.get("signal_s", 0)))
+
+
+def was_interrupted(status: Mapping[str, Any]) -> bool:
+    """Whether a signal from outside ended the run, so that a restart continues it."""
+    return status["state"] == "failed" and bool((status.get("problem") or {}).get("interrupted"))
+
+
+def _unseen(run: Run) -> Iterator[str]:
+    """The files of the run that this node does not see."""
+    spec = run.recorded_spec()
+    model = spec.get("model") or {}
+    paths = [path and str(run.path / path) for path in (spec.get("data") or {}).values()]
+    paths += [model.get("path")] if model.get("source") != "hub" else []
+    paths += [(spec.get(part) or {}).get("path") for part in ("adapter", "teacher")]
+    paths += [spec.get("resume_from")]
+    yield from (path for path in paths if isinstance(path, str) and not Path(path).exists())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

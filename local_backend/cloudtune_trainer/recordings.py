@@ -45,7 +45,7 @@ def decoded(path: str, rate: int) -> NDArray[np.float32]:
         import soundfile
         import soxr
     except ImportError as error:
-        hint = 'Install them: pip install "cloudtune[audio]"'
+        hint = "Install them: pip install soundfile soxr"
         raise TrainingProblem(
             "not_installed", f"reading recordings requires soundfile and soxr: {error}", hint
         ) from error

@@ -34,7 +34,7 @@ def _source() -> Path | None:
     try:
         written = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
         found: Any = json.loads(written or "{}")
-    except (metadata.PackageNotFoundError, ValueError):
+    except (metadata.PackageNotFoundError, ValueError, RecursionError):
         return None
     address = urlsplit(str(found.get("url", "")) if isinstance(found, dict) else "")
     path = Path(unquote(address.path))

@@ -39,7 +39,7 @@ COMMANDS: dict[str, str] = {
     "sweep": "Delete deployments that are past their time to live.",
     "generate": "Generate text with a tuned model.",
     "chat": "Talk to a tuned model.",
-    "serve": "Serve a tuned model over HTTP, in OpenAI's dialect.",
+    "serve": "Serve a tuned model over HTTP, as chat completions.",
     "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",
     "compare": "Compare jobs on held-out rows.",

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune.errors import Problem
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,9 +50,7 @@ def check(content: bytes, name: str) -> Checked:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        return Checked(
-            [_problem("not_installed", "checking images requires Pillow", 'pip install "cloudtune[images]"')]
-        )
+        return Checked([_problem("not_installed", "checking images requires Pillow", install_command("images"))])
     shown = name if len(name) <= 120 else f"{name[:120]}..."
     try:
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.data.media.images import Checked
 from cloudtune.errors import Problem
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def check(content: bytes, name: str) -> Checked:
     try:
         import soundfile
     except ImportError:
-        fix = 'pip install "cloudtune[audio]"'
+        fix = install_command("audio")
         return Checked([_problem("not_installed", "checking recordings requires soundfile", fix)])
     shown = name if len(name) <= 120 else f"{name[:120]}..."
     try:

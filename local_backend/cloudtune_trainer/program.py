@@ -103,16 +103,10 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
     if isinstance(loaded.task, OnlineTask) and loaded.task.head is not None:
         head = loaded.task.head.to(loaded.devices.device)
     schedule = schedule_of(
-        train.lengths.tolist(),
-        batch_size=hyper.batch_size,
-        capacity=hyper.max_length,
-        packing=loaded.packing,
-        epochs=hyper.epochs,
-        max_steps=hyper.max_steps,
-        seed=spec.seed,
+        train.lengths.tolist(), batch_size=hyper.batch_size, capacity=hyper.max_length, packing=loaded.packing,
+        epochs=hyper.epochs, max_steps=hyper.max_steps, seed=spec.seed, group_by_length=spec.group_by_length,
         repeats=loaded.task.steps_per_batch if isinstance(loaded.task, OnlineTask) else 1,
-        group_by_length=spec.group_by_length,
-    )
+    )  # fmt: skip
     if (hyper.warmup_steps or 0) >= schedule.total_steps:
         report.warning(
             "the learning rate never reaches its peak: "

@@ -190,7 +190,7 @@ def test_folders_that_are_no_classes_are_explained(tmp_path: Path) -> None:
     (root / "notes.txt").write_text("x")
     found = problems(train=str(root))
     assert "'bird'" in found["empty_class"].message
-    assert "notes.txt" in found["not_media"].message
+    assert "notes.txt" in found["not_images"].message
     noise(3).save(root / "loose.png")
     assert "loose.png" in problems(train=str(root))["no_class"].message
     (tmp_path / "nothing").mkdir()

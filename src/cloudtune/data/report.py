@@ -128,7 +128,7 @@ def check(
             chosen, shares(data), target=place.name if place else "", rules_of=place.rules_of if place else None,
             format=form, private=private, tokenizer=counts, max_tokens=limit,
             longer="error" if counts and not tokenizer else "count", row_check=place.row_check if place else None,
-            items=items,
+            items=items, media=True,
         )  # fmt: skip
 
     task, survey = go_through(data, task_for, faults, workers=workers, change=change, items=items)

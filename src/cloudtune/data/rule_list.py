@@ -8,10 +8,12 @@ import msgspec
 
 from cloudtune.data.checks.record_checks import GENERAL
 from cloudtune.data.checks.targets import find_target, row_rules
+from cloudtune.data.media import images, recordings
 from cloudtune.data.row_rules import RowRule
 from cloudtune.data.write.dropped_features import ALL, FEATURES
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.errors import Severity
+from cloudtune.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +46,9 @@ def list_rules(backend: str, model: str | None = None, method: str | None = None
     """The rules for that back end, base model and method. Raises DataError, BackendNotInstalled."""
     target = find_target(backend, model, method)
     methods = [method] if method else list(target.formats)
-    found = [ListedRule(code=code, rule=rule, applies_to="row") for code, rule in GENERAL.items()]
+    media = {METHODS[name].media for name in methods if name in METHODS}
+    general = GENERAL | (images.RULES if "image" in media else {}) | (recordings.RULES if "audio" in media else {})
+    found = [ListedRule(code=code, rule=rule, applies_to="row") for code, rule in general.items()]
     found += _limits(target)
     for name in methods:
         form = find_format(target.format_for(name))

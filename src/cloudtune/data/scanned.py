@@ -12,7 +12,7 @@ from cloudtune.methods import DEFAULT_METHOD, LabelProblem
 
 MAX_CLASSES = 1000
 """Different labels of a classifier. Where there are more, another column was meant."""
-MEDIA_KINDS = frozenset({"image_label", "speech", "audio_label"})
+MEDIA_KINDS = frozenset({"image_label", "speech"})
 """Kinds of rows that name a file."""
 MAX_LABELS = 100
 """Different short answers. Where there are more, they are not labels."""

@@ -16,6 +16,7 @@ from PIL import Image
 from cloudtune.data import encode, prepare
 from cloudtune.data.media import images
 from cloudtune.data.media.addressing import media_folder
+from cloudtune.data.report import check
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 
@@ -190,10 +191,19 @@ def test_folders_that_are_no_classes_are_explained(tmp_path: Path) -> None:
     (root / "notes.txt").write_text("x")
     found = problems(train=str(root))
     assert "'bird'" in found["empty_class"].message
-    assert "notes.txt" in found["not_media"].message
+    assert "notes.txt" in found["not_images"].message
     noise(3).save(root / "loose.png")
     assert "loose.png" in problems(train=str(root))["no_class"].message
     (tmp_path / "nothing").mkdir()
     assert "one folder of images for each label" in str(problems(train=str(tmp_path / "nothing"))["is_directory"].fix)
     only = folders(tmp_path / "one", count=1)
     assert "one_label" in problems(train=str(only))
+
+
+def test_the_check_command_finds_the_same(tmp_path: Path) -> None:
+    root = folders(tmp_path / "photos")
+    assert check(str(root)).ok
+    (root / "cat" / "a.png").write_bytes(b"no image")
+    found = check(str(root))
+    assert not found.ok
+    assert {problem.code for problem in found.problems if problem.severity == "error"} == {"not_an_image"}

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from msgspec import structs
 
-from cloudtune.data.media.folders import media_field
+from cloudtune.data.media.folders import is_image
 from cloudtune.data.read.arrow import ON_DISK, ColumnarReader
 from cloudtune.data.read.blocks import PART_BYTES, Block, array_blocks, line_blocks
 from cloudtune.data.read.decoding import FileRows
@@ -92,9 +92,9 @@ def _report(error: Exception, path: File, faults: Faults) -> None:
 
 def _chunks(path: File, source: Source, faults: Faults, columnar: ColumnarReader) -> Iterator[Block | Table]:
     file = str(path)
-    if isinstance(path, Path) and (field := media_field(path)) is not None:
+    if isinstance(path, Path) and is_image(path):
         here = path.absolute()  # in the folder of its class
-        yield Table([1], [{field: str(here), "label": here.parent.name}], by_row=True)
+        yield Table([1], [{"image": str(here), "label": here.parent.name}], by_row=True)
         return
     with opened(path) as raw:
         head, stream = raw.read(_HEAD), raw

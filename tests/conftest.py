@@ -91,7 +91,6 @@ gc.disable()  # until all is imported and collected
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Keep what was imported and collected, a million objects, out of the garbage collector's passes."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import torch
+from tests.warm_python import write_warm_python
 
 from cloudtune.client import Client
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
@@ -54,7 +55,8 @@ def spec(place: Path, **changes: Any) -> JobSpec:
 
 
 def here(root: Path) -> Client:
-    backend = SageMakerBackend(SageMakerOptions(compute="local", root=root / "home"))
+    python = write_warm_python(root)
+    backend = SageMakerBackend(SageMakerOptions(compute="local", root=root / "home", python=python))
     return Client(backend, ledger=f"sqlite:///{root}/ledger.db")
 
 

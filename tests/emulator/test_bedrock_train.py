@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-LIMIT_S = 100
+pytestmark = pytest.mark.timeout(600)  # a training on a busy machine takes minutes
+LIMIT_S = 300
 
 
 def rows() -> bytes:
@@ -184,7 +185,6 @@ def test_what_is_not_at_hand_fails_the_job_in_plain_words(
         wait(aws("bedrock"), name)
 
 
-@pytest.mark.timeout(600)
 def test_a_student_learns_what_its_teacher_answers(
     training: Emulator, aws: Callable[[str], Any], learnt: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -205,7 +205,7 @@ def test_a_student_learns_what_its_teacher_answers(
         bucket = os.environ["EMULATED_BUCKET"]
         client("s3").put_object(Bucket=bucket, Key="questions.jsonl", Body=questions())
         client("bedrock").create_model_customization_job(**distilling())
-        student = wait(client("bedrock"), "student", 4 * LIMIT_S)
+        student = wait(client("bedrock"), "student")
         made = client("bedrock").create_custom_model_deployment(
             modelDeploymentName="student", modelArn=student["outputModelArn"]
         )

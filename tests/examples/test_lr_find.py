@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import runpy
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
-from cloudtune.learning_rates import RateSuggestion
+from cloudtune.learning_rates import FIRST, LAST, RateSuggestion
 
+STEP = math.log(LAST / FIRST) / 59
+"""From one rate to the next, as a logarithm."""
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "lr_find.md").read_text(encoding="utf-8")
 
 
@@ -39,7 +42,9 @@ def test_the_page_shows_what_the_command_prints(tmp_path: Path, monkeypatch: pyt
     shown = re.search(r"falls fastest at (\S+); it diverged at (\S+)\nsuggested learning_rate: (\S+)", PAGE)
     assert shown is not None
     names = ("steepest", "diverged", "suggestion")
-    assert [found[name] for name in names] == [pytest.approx(float(text), rel=0.3) for text in shown.groups()]
+    # Another rounding of another processor moves the rates by a step or two of the sixty.
+    steps = [math.log(found[name] / float(text)) / STEP for name, text in zip(names, shown.groups(), strict=True)]
+    assert max(map(abs, steps)) < 3, found
     first = re.search(r"1\.00e-07 +(\S+)", PAGE)
     assert first is not None
     assert found["points"][0]["loss"] == pytest.approx(float(first.group(1)), rel=1e-3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.warm_python import write_warm_python
 
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.submit.bundle import ENTRY, NAME, bundle, pack
@@ -51,13 +51,7 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def warm_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter that leaves out the flag -I, so that the tests' warm server can run the container's program."""
-    program = tmp_path_factory.mktemp("warm") / "python"
-    names = ("PYTHONPATH", "PYTHON_WARM_SERVER", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_NUM_THREADS")
-    variables = " ".join(f"{name}='{os.environ[name]}'" for name in names if name in os.environ)
-    program.write_text(f'#!/bin/sh\nshift\n{variables} PYTHON_WARM_ALL=1 exec "{sys.executable}" "$@"\n')
-    program.chmod(0o755)
-    return str(program)
+    return str(write_warm_python(tmp_path_factory.mktemp("warm")))
 
 
 @pytest.fixture(scope="module")

@@ -111,6 +111,7 @@ class Runs:
         document: dict[str, Any] = {
             "version": SPEC_VERSION, "model": {"source": "folder", "path": str(self.base)}, "data": data,
             "device": "cpu", "hyperparameters": {}, "threads": 1,
+            "checkpoints": {"every": 1000},  # tiny epochs: saving after each takes as long as training
         }  # fmt: skip
         hyper = {"batch_size": 2, "max_length": 96, "learning_rate": 5e-3, "precision": "fp32", "scheduler": "constant"}
         document |= spec

@@ -45,7 +45,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 MERGEABLE = {"rslora", "gaussian", "orthogonal", "pissa", "olora", "modules", "bias", "dora", "ia3"}
 FAST = ("pissa", "dora", "ia3", "prompt", "p_tuning", "bottleneck")
-EVERY = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.soak) for kind in KINDS]
+_SOAK = pytest.mark.soak
+EVERY = [pytest.param(kind, marks=() if kind in FAST else _SOAK) for kind in KINDS]
 HYPER = {"packing": False, "learning_rate": 2e-2, "batch_size": 3, "max_steps": 6}
 
 
@@ -131,7 +132,9 @@ def test_an_adapter_trains_resumes_answers_and_loads_elsewhere(
             export(unbroken.model, tmp_path / "merged", merged=True)
 
 
-@pytest.mark.parametrize("kind", ["olora", "modules", "p_tuning", "pfeiffer"])
+@pytest.mark.parametrize("kind", [
+    "modules", "p_tuning", pytest.param("olora", marks=_SOAK), pytest.param("pfeiffer", marks=_SOAK),
+])  # fmt: skip
 def test_the_saved_model_is_the_trained_one(runs: Runs, kind: str) -> None:
     """Its loss on the test rows, after a reload, is the one that the run measured with the weights in memory."""
     from cloudtune_trainer.folder import read_json
@@ -149,7 +152,9 @@ def test_the_saved_model_is_the_trained_one(runs: Runs, kind: str) -> None:
     assert float(found.loss) / found.count == pytest.approx(measured["values"]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["dora", "prompt", "p_tuning", "bottleneck"])
+@pytest.mark.parametrize("kind", [
+    "dora", "prompt", pytest.param("p_tuning", marks=_SOAK), pytest.param("bottleneck", marks=_SOAK),
+])  # fmt: skip
 def test_an_adapter_trains_a_classifier(runs: Runs, kind: str) -> None:
     hyper = {"packing": False, "batch_size": 6, "epochs": 6, "learning_rate": 1e-2}
     spec = {"method": "classification", "adapter": KINDS[kind], "seed": 7, "hyperparameters": hyper}

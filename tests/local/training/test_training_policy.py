@@ -313,7 +313,9 @@ def test_prompts_are_rendered_as_at_inference(tiny_model: Path) -> None:
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "adapter"), [("grpo", LORA), ("rloo", FULL), ("ppo", LORA)])
+@pytest.mark.parametrize(("method", "adapter"), [
+    ("grpo", LORA), ("ppo", LORA), pytest.param("rloo", FULL, marks=pytest.mark.soak),
+])  # fmt: skip
 def test_resumed_within_a_batch_is_equal_to_the_bit(
     runs: Runs, rewards: Path, method: str, adapter: dict[str, Any]
 ) -> None:

@@ -345,8 +345,10 @@ def test_saving_memory_changes_nothing(runs: Runs, adapter: dict[str, Any]) -> N
     assert plain[-1] < plain[0]
 
 
-@pytest.mark.parametrize(("method", "adapter"), [("dpo", FULL), ("dpo", LORA), ("ipo", FULL), ("orpo", FULL),
-                                                 ("simpo", LORA)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(("method", "adapter"), [
+    ("dpo", LORA), ("orpo", FULL),
+    *[pytest.param(*one, marks=pytest.mark.soak) for one in (("dpo", FULL), ("ipo", FULL), ("simpo", LORA))],
+], ids=str)  # fmt: skip
 def test_a_preference_is_learnt_and_holds_for_rows_not_seen(runs: Runs, method: str, adapter: dict[str, Any]) -> None:
     hyper = {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3 if adapter is FULL else 1e-2}
     run = runs.make(

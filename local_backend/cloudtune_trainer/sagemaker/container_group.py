@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.launch import gpus
-from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.problems import LOST_PROCESS, TrainingProblem
 
 if TYPE_CHECKING:
     import threading
@@ -84,7 +84,7 @@ class Group:
         found = status.get("problem") if status.get("state") == "failed" else None
         notes = [read_json(path) for path in sorted(self._run.path.glob(".problem-*.json"))]
         for words in (found, *notes):
-            if words:
+            if words and words["code"] != LOST_PROCESS:
                 return TrainingProblem(words["code"], words["message"], words.get("hint"))
         code = self._code()
         if code == -9:  # SIGKILL: on a training instance, the kernel sends it when out of memory

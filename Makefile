@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := data,plot,local
-ALL := $(RUN),postgres,openai,openai-tokens,azure,aws,emulator,evaluate,tune,dev
+ALL := $(RUN),audio,images,postgres,openai,openai-tokens,azure,aws,ray,emulator,evaluate,tune,docs,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every distribution is checked against the hashes in requirements/. torch is pinned by its version alone, because its
 # builds (CPU, CUDA) come from several indexes; cloudtune itself has no hash.
@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test soak bench references lint types format lock audit clean
+.PHONY: help install quickstart test soak bench references lint types docs format lock audit clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ lint: $(VENV)/.all  ## Style, and who may import whom
 types: $(VENV)/.all  ## mypy --strict on the three source roots
 	$(BIN)/mypy
 
+docs: $(VENV)/.all  ## Build the documentation site in site/; fails for broken links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: $(VENV)/.all  ## Rewrite the files in the one style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -87,5 +90,5 @@ audit: $(VENV)/.all  ## Look the pins up in the advisory database; says so where
 	else echo "pip-audit: not run: it cannot be installed"; fi
 
 clean:  ## Remove the environment, the caches and what the quickstart fetched
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist examples/quickstart/.cache examples/quickstart/*-report.html
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site examples/quickstart/.cache examples/quickstart/*-report.html
 	find src providers local_backend tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

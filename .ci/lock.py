@@ -13,7 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.11"
 QUICKSTART = ("data", "plot", "local")
-ALL = (*QUICKSTART, "postgres", "openai", "openai-tokens", "azure", "aws", "emulator", "evaluate", "tune", "dev")
+ALL = (
+    *QUICKSTART, "audio", "images", "postgres", "openai", "openai-tokens", "azure", "aws", "ray", "emulator",
+    "evaluate", "tune", "docs", "dev",
+)  # fmt: skip
 """The extras that the Makefile installs. SageMaker's SDK stays apart: it brings a package named ``tests``."""
 BUILD = ("editables", "hatchling", "setuptools")
 """What builds cloudtune itself, without isolation."""

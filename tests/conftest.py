@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("cloudtune.testing.contract")
+
+# A busy machine is no failure: pytest-timeout alone limits the time of a test.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 # A shell that starts the tests in the background lets them, and all their children, ignore these two signals; then no
@@ -35,6 +40,26 @@ for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
 # Container images often set this. Without bytecode, every process that a test starts compiles the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# A busy machine draws an example slowly. That says nothing about a test.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH_MEMORY = 4 << 30
+
+
+def _is_for_temporary_files(memory: Path) -> bool:
+    """Whether the folder in memory has space for all tests, and programs in it may be started."""
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        return False
+    found = os.statvfs(memory)
+    return found.f_bavail * found.f_frsize > _ENOUGH_MEMORY and not found.f_flag & os.ST_NOEXEC
+
+
+# What tests ask is what survives the death of a process, not of the machine, so they need not wait for a disk.
+if "TMPDIR" not in os.environ and _is_for_temporary_files(_MEMORY):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -191,6 +216,19 @@ def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
     base = tmp_path_factory.getbasetemp()
     place = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     with slurm.shared_cluster(place / "slurm") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real Ray cluster with two nodes, started once for all workers of the run."""
+    from tests.clusters import ray
+
+    if reason := ray.missing():
+        pytest.skip(reason)
+    base = tmp_path_factory.getbasetemp()
+    place = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with ray.shared_cluster(place / "ray") as cluster:
         yield cluster
 
 

@@ -27,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -267,13 +268,18 @@ def share(jobs: list[Any], work: Callable[[Any], object], workers: int) -> None:
         if pid := os.fork():
             children.append(pid)
             continue
+        status = 1
         try:
             for job in jobs[first::workers]:
                 work(job)
+            status = 0
+        except BaseException:  # noqa: BLE001 - also the exit of a test run
+            traceback.print_exc(file=sys.__stderr__)
         finally:
-            os._exit(0)
-    for pid in children:
-        os.waitpid(pid, 0)
+            os._exit(status)
+    failed = [pid for pid in children if os.waitpid(pid, 0)[1]]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {workers} workers failed; their errors are above")
 
 
 def in_child(work: Callable[[], str], seconds: float) -> tuple[int, str]:

@@ -3,7 +3,8 @@
     python benchmarks/references/run.py [NAME ...]     QUICK=1: fewer rows
 
 Every entry is one job of the local back end, through the public API, or two that are compared. An accuracy has its
-Wilson interval of 95 %. The result of each entry is written to ``results.json`` beside this file as soon as it ends.
+Wilson interval of 95 %. The accuracy of another job is as uncertain: where it is the mark, the interval is that of the
+difference, added to the mark. The result of each entry is written to ``results.json`` beside this file once it ends.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def run(name: str) -> dict[str, Any]:
         differences = [one - other for one, other in zip(found, others, strict=True)]
         half = t_quantile(0.975, entry.seeds - 1) * stdev(differences) / math.sqrt(entry.seeds)
         low, high = value - half, value + half
+    elif others:
+        low, high = (mark + end for end in _difference(round(value * units), round(mark * units), units))
     else:
         value, low, high = wilson(round(value * units), units)
     return {
@@ -72,6 +75,12 @@ def run(name: str) -> dict[str, Any]:
         "packages": [str(package) for package in entry.packages], "processor": _processor(),
         "cores": os.cpu_count(), "date": datetime.now(UTC).date().isoformat(),
     }  # fmt: skip
+
+
+def _difference(right: int, other: int, units: int) -> tuple[float, float]:
+    """The interval of the difference of two accuracies on as many units (Newcombe, 1998, method 10)."""
+    (a, low_a, high_a), (b, low_b, high_b) = wilson(right, units), wilson(other, units)
+    return a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
 
 
 def _trained(

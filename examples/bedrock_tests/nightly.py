@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def submit_nightly(client: Client, rows: Path) -> Job:
     """Fine-tune on last night's rows. The same rows always give the same job."""
-    spec = JobSpec.model_validate(
+    spec = JobSpec.parse(
         {
             "name": "nightly",
             "model": "amazon.nova-micro-v1:0:128k",

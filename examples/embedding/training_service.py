@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def train_support_bot(backend: Backend, tickets: Path, ledger: str) -> str:
     """Fine-tune a model on yesterday's tickets, wait for it, and return its name. Running it twice trains once."""
-    spec = JobSpec.model_validate(
+    spec = JobSpec.parse(
         {
             "name": "support-bot",
             "model": "gpt-4.1-mini-2025-04-14",

@@ -73,7 +73,7 @@ def pairs(job: Job, prompts: Sequence[str], rules: Sequence[str], *, max_tokens:
 
 def dpo(model: str, file: Path) -> JobSpec:
     """The job that trains on the pairs."""
-    return JobSpec.model_validate({
+    return JobSpec.parse({
         "name": "principles", "model": model, "method": "dpo", "adapter": {"type": "lora", "rank": 8},
         "data": {"train": str(file)}, "hyperparameters": {"epochs": 2, "batch_size": 4}, "seed": 0,
     })  # fmt: skip

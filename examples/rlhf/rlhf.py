@@ -73,7 +73,7 @@ def train(client: Client, place: Path, name: str, model: str, rows: dict[str, Ro
     for split, content in rows.items():
         data[split] = str(place / f"{name}-{split}.jsonl")
         Path(data[split]).write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
-    spec = JobSpec.model_validate({"name": name, "model": model, "data": data, "seed": 0, **more})
+    spec = JobSpec.parse({"name": name, "model": model, "data": data, "seed": 0, **more})
     job = client.submit(client.plan(spec))
     job.wait()
     job.export(place / name, merged=True)

@@ -74,7 +74,7 @@ class App:
         finally:
             if (spool := environ.get(SPOOL)) is not None:
                 spool.close()
-        return _send(reply, self.context, start_response)
+        return send(reply, self.context.clock.now() + self.context.faults.skew(), start_response)
 
     def _serve(self, request: Request) -> Reply:
         now = self.context.clock.now()
@@ -278,11 +278,12 @@ def _server_error(fault: Fault) -> ApiError:
     return error
 
 
-def _send(reply: Reply, context: EmulatorContext, start_response: Callable[..., Any]) -> Iterable[bytes]:
+def send(reply: Reply, date: float, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Start the WSGI response, and return its body."""
     body = reply.body
     headers = [
         ("Content-Type", reply.content_type),
-        ("Date", format_date_time(context.clock.now() + context.faults.skew())),
+        ("Date", format_date_time(date)),
         ("x-request-id", f"req_{secrets.token_hex(16)}"),
         *reply.headers.items(),
     ]

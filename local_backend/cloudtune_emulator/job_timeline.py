@@ -44,11 +44,12 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A job's parameters: the effective hyperparameters, and the result of validating its files."""
 
     steps: int
+    """Steps of all epochs."""
     epochs: int
     batch_size: int
     learning_rate_multiplier: float
     tokens: int
-    """Steps in one pass over the training file."""
+    """Tokens of one pass over the training file."""
     has_validation: bool = False
     error: dict[str, Any] | None = None
 

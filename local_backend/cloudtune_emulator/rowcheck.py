@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cloudtune_emulator.openai.token_counts import TrainingTokens
+
 LEAST_ROWS = 10
 """At least ten examples (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
 _SHOWN = 3
@@ -27,12 +29,12 @@ class Counted(NamedTuple):
     """The rows of a file."""
 
     rows: int
-    tokens: int
-    """An estimate, four characters per token: the vendor's tokenizer is not available."""
     error: dict[str, Any] | None
 
 
-def check(path: Path, method: str, param: str, *, takes_images: bool = True) -> Counted:
+def check(
+    path: Path, method: str, param: str, *, takes_images: bool = True, tokens: TrainingTokens | None = None
+) -> Counted:  # fmt: skip
     """Check every line.
 
     Args:
@@ -40,18 +42,22 @@ def check(path: Path, method: str, param: str, *, takes_images: bool = True) -> 
         method: ``supervised``, ``dpo`` or ``reinforcement``.
         param: ``training_file`` or ``validation_file``.
         takes_images: Whether the base model is tuned on images.
+        tokens: Counts the tokens of the rows.
     """
-    rows, letters, wrong = 0, 0, 0
+    rows, wrong = 0, 0
     faults: list[str] = []
     for number, line in _lines(path):
         rows += 1
-        letters += len(line)
         try:
-            _CHECKS[method](_object(line), takes_images)
+            row = _object(line)
+            _CHECKS[method](row, takes_images)
         except RowFault as fault:
             wrong += 1
             if len(faults) < _SHOWN:
                 faults.append(f"Line {number}: {fault}")
+            continue
+        if tokens is not None:
+            tokens.add(row, len(line))
     error = None
     kind = param.replace("_", " ")
     if wrong:
@@ -62,7 +68,7 @@ def check(path: Path, method: str, param: str, *, takes_images: bool = True) -> 
     elif param == "training_file" and rows < LEAST_ROWS:
         message = f"{kind.capitalize()} has {rows} example(s), but must have at least {LEAST_ROWS} examples"
         error = {"code": "invalid_n_examples", "message": message, "param": param}
-    return Counted(rows, max(1, letters // 4), error)
+    return Counted(rows, error)
 
 
 def objects(path: Path) -> Iterator[dict[str, Any]]:

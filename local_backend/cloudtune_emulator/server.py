@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Self
 
 from cloudtune.errors import ConfigError
+from cloudtune.install_command import install_command
 from cloudtune_emulator import credentials
 from cloudtune_emulator.admin_api import TOKEN_VARIABLE, census
 from cloudtune_emulator.app import App
@@ -234,7 +235,7 @@ def _tls(host: str, trusted: Path) -> ssl.SSLContext:
     try:
         from cloudtune_emulator import tls as authority  # whose parts come with the extra
     except ImportError as error:
-        hint = 'run: pip install "cloudtune[emulator]"'
+        hint = f"run: {install_command('emulator')}"
         raise ConfigError(f"TLS requires a package that is not installed: {error}", hint=hint) from error
     return authority.context(host, trusted)
 

@@ -78,7 +78,7 @@ def seen(job: dict[str, Any], acts: Actions, run: Job) -> JobStatus:
         word=word, started_at=started, finished_at=finished, events=tuple(sorted(events, key=lambda e: e.at)),
         estimated_finish=None if finished is not None else _estimate(snapshot), error=error,
         checkpoints=tuple(_kept(one, rows, snapshot) for one in run.checkpoints() if one.step is not None),
-        trained_tokens=snapshot.progress.tokens if word == "succeeded" else None,
+        trained_tokens=job["course"]["tokens"] * job["course"]["epochs"] if word == "succeeded" else None,
     )  # fmt: skip
 
 

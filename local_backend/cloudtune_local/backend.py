@@ -15,6 +15,7 @@ import msgspec
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.cost import Usage
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
+from cloudtune.install_command import install_command
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.state import (
     Checkpoint,
@@ -114,12 +115,12 @@ class LocalBackend:
             if missing := inference.missing_here():
                 raise BackendNotInstalled(
                     f"the local back end requires {', '.join(missing)}, not installed for {sys.executable}",
-                    hint=f'run: {sys.executable} -m pip install "cloudtune[local]"',
+                    hint=f"run: {sys.executable} -m {install_command('local')}",
                 )
             if spec.adapter is not None and spec.adapter.type == "qlora" and find_spec("bitsandbytes") is None:
                 raise BackendNotInstalled(
                     f"adapter.type qlora requires bitsandbytes, not installed for {sys.executable}",
-                    hint=f'run: {sys.executable} -m pip install "cloudtune[qlora]"',
+                    hint=f"run: {sys.executable} -m {install_command('qlora')}",
                 )
             return sys.executable
         python = chosen.expanduser().absolute()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _OTHER = {
     "verb:deploy": "local models need no deployment; use `cloudtune generate`",
+    "distributed.nodes": "it trains on this machine alone; use the ray back end for several",
 }
 
 
@@ -28,6 +29,7 @@ def capabilities() -> Capabilities:
         translated={
             "data.validation": "its metric (loss, F1, accuracy or mean reward) chooses the checkpoint to keep",
             "data.test": "evaluated once, at the end",
+            "distributed.processes": "processes on this machine: on GPUs each takes a slot, on the CPU they share one",
             "limits.max_time": "training stops with a checkpoint and the best model so far; queue time is free",
             "tags": "kept in job.json",
         },

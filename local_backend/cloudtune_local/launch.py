@@ -60,7 +60,7 @@ def translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except creation.ForeignRun as error:
-        raise Conflict(str(error), hint="move it, or use another root") from error
+        raise Conflict(str(error), hint="move it away, restore its job.json, or use another root") from error
     except creation.WorkerNotStarted as error:
         message = f"the worker of {folder.name} did not start: {error}"
         raise BackendError(message, hint=f"see {folder / 'log.txt'}") from error

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cloudtune.config.option_types import Program, Protection, Safe, WrittenPath
-from cloudtune.spec_types import NaturalFloat, PositiveFloat, PositiveInt, Seconds
+from cloudtune.spec_types import NaturalFloat, NaturalInt, PositiveFloat, PositiveInt, Seconds
 from cloudtune_trainer.submit.policy import PolicyOverrides
 from cloudtune_trainer.submit.preference import PreferenceOverrides
 
@@ -71,12 +71,14 @@ class Overrides(BaseModel):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """The device: ``auto`` uses a GPU if there is one."""
-    processes: PositiveInt = 1
-    """The number of processes for one model: one for each GPU. Each takes a slot; on the CPU they share one."""
+    max_restarts: NaturalInt = 0
+    """How often training is started again, from its newest checkpoint, after a process was killed."""
     threads: PositiveInt | None = None
     """CPU threads of each process; by default torch's own choice."""
     log_every: PositiveInt = 1
     """Steps between metrics."""
+    group_by_length: bool = False
+    """Train on rows of similar length together, which need less padding. For rows that are not packed."""
     learning_rate_range: RateRange | None = None
     """Instead of training, measure the loss at learning rates from ``first`` to ``last``. No model is written; see
     `cloudtune lr-find`."""

@@ -13,6 +13,7 @@ from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune.pricing import by_time
 from cloudtune_local.options import Options, Overrides
 from cloudtune_trainer.submit import distillation, memory, policy, preference
+from cloudtune_trainer.submit.distributed import processes_of
 from cloudtune_trainer.submit.plan import FORMAT, Choices, model_problems, run_spec, warning
 from cloudtune_trainer.worker.run import JOB_VERSION
 
@@ -36,7 +37,8 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     splits = request.data.splits
     needed = memory.estimate(request.resolved.facts["model"], document, longest_chars=splits["train"].longest_chars)
     if needed is not None:
-        choices.note("memory", memory.shown(needed), needed.basis)
+        each = ", for each process" if processes_of(request.spec) > 1 else ""
+        choices.note("memory", memory.shown(needed), f"{needed.basis}{each}")
     steps = [
         Step(
             id=f"encode_{split}",
@@ -88,7 +90,7 @@ def estimate(request: PlanRequest, options: Options) -> CostEstimate:
         basis = f"unknown: backends.{NAME}.{setting} is not set"
         return CostEstimate(usd=None, basis=basis, unknown=("the price of an hour",))
     hyper = _spec_document(request, own, Choices(NAME))["hyperparameters"]
-    count = own.processes if on_gpu else 1
+    count = processes_of(request.spec) if on_gpu else 1
     return by_time(
         request, f"{count} x {'GPU' if on_gpu else 'CPU'}", count * price,
         f"backends.{NAME}.{setting}; queue time is free",
@@ -112,7 +114,7 @@ def _spec_document(request: PlanRequest, own: Overrides, choices: Choices) -> di
 
 
 def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[str, Any]:
-    """The overrides for the trainer; the others are for the worker (processes) and the model (revision)."""
+    """The overrides for the trainer; the revision belongs to the model."""
     derived = {"revision": request.resolved.facts["model"]["revision"]}
     for name in Overrides.model_fields:
         if name in (preference.KEY, policy.KEY, distillation.KEY):  # set by their terms
@@ -123,6 +125,8 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
             source = "override" if name in own.model_fields_set else f"default of {NAME}"
             choices.settings.append(Setting(field=f"overrides.{NAME}.{name}", value=value, source=source))
     found = {name: getattr(own, name) for name in ("device", "threads", "log_every", "trust_remote_code")}
+    if own.group_by_length:
+        found["group_by_length"] = True
     if own.learning_rate_range is not None:
         found["learning_rate_range"] = own.learning_rate_range.model_dump()
     return found
@@ -139,6 +143,8 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
     if request.run_seconds is not None:
         passed = {"max_seconds": request.run_seconds}
         choices.note("max_seconds", request.run_seconds, "derived: limits.max_cost_usd")
+    if own.max_restarts:
+        passed |= {"max_restarts": own.max_restarts}
     if options.pass_env:
         passed |= {"pass_env": list(options.pass_env)}
         choices.settings.append(Setting(field=f"backends.{NAME}.pass_env", value=passed["pass_env"], source="settings"))
@@ -151,7 +157,7 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
         "attempt": request.attempt,
         "parent": str(request.parent) if request.parent else None,
         "python": facts["python"],
-        "processes": own.processes,
+        "processes": processes_of(request.spec),
         "slots": slots,
         "grace_s": options.grace,
         **passed,
@@ -167,11 +173,15 @@ def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) ->
         found.append(Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16"))
     if own.learning_rate_range is not None:
         found += _range_problems(request)
-    gpus = facts["gpus"]
-    if own.processes > 1 and own.device in ("auto", "cuda") and 0 < gpus < own.processes:
-        message = f"{own.processes} processes require as many GPUs, and this machine has {gpus}"
-        field = f"overrides.{NAME}.processes"
-        found.append(Problem(code="range", field=field, message=message, fix=f"use at most {gpus}"))
+    gpus, count = facts["gpus"], processes_of(request.spec)
+    if count > 1 and own.device in ("auto", "cuda") and 0 < gpus < count:
+        message = f"{count} processes require as many GPUs, and this machine has {gpus}"
+        fix = f"use at most {gpus}, or `overrides.{NAME}.device: cpu`"
+        found.append(Problem(code="range", field="distributed.processes", message=message, fix=fix))
+    if own.group_by_length and document["hyperparameters"]["packing"]:
+        message = "packed rows are not padded, so their lengths do not matter"
+        field, fix = f"overrides.{NAME}.group_by_length", "set hyperparameters.packing: false"
+        found.append(Problem(code="needless", field=field, message=message, fix=fix))
     if own.device == "cuda" and not gpus:
         message = "no NVIDIA GPU was found on this machine"
         found.append(warning("no_gpu", f"overrides.{NAME}.device", message, "set it to `auto`, or install the driver"))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune_trainer.folder import RunFolder, read_json
 from cloudtune_trainer.launch import leave_note, processes_for, run_group
-from cloudtune_trainer.problems import RESUME_HINT, TrainingProblem, classify
+from cloudtune_trainer.problems import LOST_PROCESS, RESUME_HINT, TrainingProblem, classify
 from cloudtune_trainer.reporting import Report
 from cloudtune_trainer.run_spec import read_spec
 
@@ -69,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.state(outcome, detail)
     except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not stay "training"
         problem = classify(error, run.log)
-        if rank:
+        lost = problem.code == LOST_PROCESS
+        if rank or lost:
             leave_note(run, rank, problem)
-        report.failed(problem)
+        if not lost:  # else the launcher knows why the other process ended, and may restart the group
+            report.failed(problem)
         with contextlib.suppress(OSError):  # the log is on the same disk, which may be full
             traceback.print_exception(error)
         return 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cloudtune_trainer.heads import probe_inputs
+from cloudtune_trainer.heads import ends_of, probe_inputs
 from cloudtune_trainer.weights import head_weights
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _SPLIT_NAMES = {"gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_proj"}
 (peft 0.21, utils/transformers_weight_conversion.py). There the weight is targeted as a parameter instead."""
 
 
+_LENGTH = 8
+"""Tokens of the forward pass that finds the outputs of layers."""
 _NOTABLE = 0.1
 """The share of omitted weights from which a warning is reported."""
 
@@ -72,7 +74,7 @@ def choose_targets(network: Any, *, not_stacked: str | None = None) -> Targets:
 
     linear = {name: m for name, m in network.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
     heads = {name.rpartition(".")[0] for name in head_weights(network)}
-    output = network.get_output_embeddings()
+    output = ends_of(network)[1]
     uses = Counter(id(parameter) for _, parameter in network.named_parameters(remove_duplicate=False))
     outputs = _outputs_of(network, linear)
     targets = Targets()
@@ -192,13 +194,12 @@ def _outputs_of(network: Any, linear: dict[str, Any]) -> dict[str, Any]:
         found.setdefault(groups[module], output)
 
     hooks = [module.register_forward_hook(keep) for module in groups]
-    embeddings = network.get_input_embeddings().weight
-    ids = (torch.arange(8, device=embeddings.device) + 3)[None] % embeddings.shape[0]
+    options = {"use_cache": False} if network.main_input_name == "input_ids" else {}
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            network(**probe_inputs(network, ids), use_cache=False)
+            network(**probe_inputs(network, _LENGTH), **options)
     finally:
         network.train(was_training)
         for hook in hooks:

@@ -17,6 +17,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_WINDOW = 32
+"""Steps whose sequences are sorted by length together."""
+
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Fill bins of ``capacity`` tokens with samples, longest first, each into the fullest bin with enough space."""
@@ -55,6 +58,8 @@ class Schedule:
     total_steps: int
     repeats: int = 1
     """How many consecutive steps use the same sequences."""
+    lengths: tuple[int, ...] | None = None
+    """The length of each sequence, if those of a step have similar lengths."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,10 +80,25 @@ class Schedule:
     def _order(self, epoch: int) -> list[int]:
         cached = self.__dict__.get("_last")
         if cached is None or cached[0] != epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.sequences)).tolist()
+            random = np.random.default_rng((self.seed, epoch))
+            order = random.permutation(len(self.sequences)).tolist()
+            if self.lengths is not None:
+                order = _grouped(order, self.lengths, self.batch_size, random)
             cached = (epoch, order)
             object.__setattr__(self, "_last", cached)  # the caller uses one pass at a time
         return cached[1]  # type: ignore[no-any-return]
+
+
+def _grouped(order: list[int], lengths: Sequence[int], size: int, random: np.random.Generator) -> list[int]:
+    """The order with sequences of similar length in one step: `_WINDOW` steps at a time are sorted by length.
+
+    The steps are shuffled again. The last one stays, because it may be smaller.
+    """
+    window = size * _WINDOW
+    parts = [sorted(order[at : at + window], key=lambda i: -lengths[i]) for at in range(0, len(order), window)]
+    steps = [part[at : at + size] for part in parts for at in range(0, len(part), size)]
+    shuffled = [steps[i] for i in random.permutation(len(steps) - 1).tolist()] + steps[-1:]
+    return [i for step in shuffled for i in step]
 
 
 def schedule_of(
@@ -91,11 +111,13 @@ def schedule_of(
     max_steps: int | None,
     seed: int,
     repeats: int = 1,
+    group_by_length: bool = False,
 ) -> Schedule:
-    """Plan the whole run. ``max_steps`` overrides ``epochs``."""
+    """Plan the whole run. ``max_steps`` overrides ``epochs``. Packed sequences are not grouped."""
     bins = pack(lengths, capacity) if packing else [[i] for i in range(len(lengths))]
     sequences = tuple(tuple(samples) for samples in bins)
-    whole = Schedule(sequences, batch_size, seed, 1, repeats)
+    grouped = tuple(lengths) if group_by_length and not packing else None
+    whole = Schedule(sequences, batch_size, seed, 1, repeats, grouped)
     steps = max_steps if max_steps is not None else math.ceil(epochs * whole.steps_per_epoch - 1e-9)
     return replace(whole, total_steps=max(1, steps))
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MARKER = "checkpoint.json"
 ADAPTER = "adapter"
 MODEL = "model"
+SHARDS = "shards"
+"""Weights and optimizer of a sharded run, in parts: see `cloudtune_trainer.sharding`."""
+KIND = "kind.json"
+"""The type of a sharded run's adapter."""
 STATE = "trainer.safetensors"
 
 
@@ -66,10 +70,15 @@ class Saved:
     created_at: str | None = None
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether the weights are in parts."""
+        return (self.path / SHARDS).is_dir()
+
+    @property
     def weights(self) -> Path:
-        """The folder of the weights of the adapter, or of the whole model."""
+        """The folder of the weights: of the adapter, of the whole model, or of their parts."""
         adapter = self.path / ADAPTER
-        return adapter if adapter.is_dir() else self.path / MODEL
+        return self.path / SHARDS if self.is_sharded else adapter if adapter.is_dir() else self.path / MODEL
 
 
 def name_of(step: int) -> str:
@@ -123,6 +132,12 @@ def described(folder: Path) -> list[dict[str, Any]]:
 def newest_good(folder: Path) -> Saved | None:
     """The newest checkpoint whose files all match their hashes."""
     return next((saved for saved in reversed(saved_in(folder)) if whole(saved)), None)
+
+
+def damaged_after(folder: Path, good: Saved | None) -> list[str]:
+    """The names of checkpoints that are newer than that one, the newest that is complete and matches its hashes."""
+    last = "" if good is None else good.path.name
+    return sorted(path.name for path in folder.glob("step-*") if path.name > last)
 
 
 def read(path: Path) -> Saved | None:

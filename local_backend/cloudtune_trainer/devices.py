@@ -31,9 +31,11 @@ _REQUESTS = (None, "pause", "cancelled", "interrupted", "expired")
 class Devices:
     """This process's device, and its rank in the group. The usual case is rank 0 of 1."""
 
-    def __init__(self, wish: str, precision: str) -> None:
+    def __init__(self, wish: str, precision: str, strategy: str = "ddp") -> None:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
+        self.sharded = strategy == "fsdp" and self.world > 1
+        """Whether the processes share the weights: see `cloudtune_trainer.sharding`."""
         if self.world > 1:
             from accelerate import PartialState
 
@@ -61,6 +63,14 @@ class Devices:
     def total(self, count: int) -> int:
         """The sum over all processes."""
         return count if self.world == 1 else int(self._summed([float(count)])[0])
+
+    def rounds(self, count: int) -> int:
+        """How many passes this process makes for so many batches. Processes that share weights make the same number."""
+        if not self.sharded:
+            return count
+        most = torch.tensor([count], device=self.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most)
 
     def totals(self, *figures: float) -> list[float]:
         """The sums over all processes."""
@@ -93,7 +103,7 @@ class Devices:
 
     def finish_gradients(self, parameters: Sequence[Tensor], limit: float, optimizer: torch.optim.Optimizer) -> float:
         """Sum the gradients over all processes, clip them to the limit (0: no limit), and return their norm."""
-        if self.world > 1:
+        if self.world > 1 and not self.sharded:  # else the backward pass has summed them
             for parameter in parameters:
                 if parameter.grad is None:  # a process without samples in this step
                     parameter.grad = torch.zeros_like(parameter)
@@ -101,6 +111,10 @@ class Devices:
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.sharded:
+            from cloudtune_trainer.sharding import whole
+
+            norm = whole(norm)
         if limit > 0:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm.item()
@@ -139,7 +153,7 @@ class Devices:
 
     def spread(self, parameters: Sequence[Tensor]) -> None:
         """Broadcast the first process's weights to all processes."""
-        if self.world > 1:
+        if self.world > 1 and not self.sharded:
             for parameter in parameters:
                 torch.distributed.broadcast(parameter.data, 0)
 

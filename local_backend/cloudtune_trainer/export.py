@@ -75,14 +75,17 @@ def _merge(folder: Path, tuned: dict[str, Any], to: Path, *, trust_remote_code: 
 
     from cloudtune_trainer.generate import base_of, load_tuned
     from cloudtune_trainer.merging import merge_into
-    from cloudtune_trainer.models import BaseModel, found, load_tokenizer
+    from cloudtune_trainer.models import BaseModel, found
+    from cloudtune_trainer.processors import load_processor, reads_of
 
     base = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     with found(base):
         stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
     network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code, for_merging=True)
-    tokenizer = load_tokenizer(BaseModel(str(folder)))
-    end_where_answers_end(network.get_base_model(), tokenizer)
+    reads = reads_of(tuned["method"])
+    tokenizer = load_processor(BaseModel(str(folder)), reads)
+    if reads == "text":
+        end_where_answers_end(network.get_base_model(), tokenizer)
     merge_into(to, network, stored)
     tokenizer.save_pretrained(to)
     copy_pooling(folder, to)

@@ -27,6 +27,7 @@ from cloudtune_trainer.rendering import Dialogue, Rendered, templated, text_star
 from cloudtune_trainer.run_spec import TASKS, ModelSource
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.scoring import log_probabilities
+from cloudtune_trainer.shared_prefix import SharedPrefix, can_share, common_prefix, padded
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.token_spans import SpanEncoder
 from cloudtune_trainer.tuned import check_adapter, read_tuned_or_plain
@@ -76,6 +77,7 @@ class Model:
         self._lock = lock or threading.Lock()
         self._adapted = adapted
         self._can_batch: bool | None = None
+        self._can_share: bool | None = None
 
     @classmethod
     def open(
@@ -107,7 +109,8 @@ class Model:
     ) -> Iterator[Answer]:
         """Answers in the order of the prompts. ``temperature`` 0 always picks the most likely token.
 
-        Prompts of similar length are answered together: `_WINDOW` batches are sorted by length.
+        Prompts of similar length are answered together: `_WINDOW` batches are sorted by length. What all prompts begin
+        with is computed once.
 
         A text prompt is a user message; after continued pre-training, it is text to continue. With a seed, the same
         prompts in the same batches have the same answers.
@@ -115,13 +118,18 @@ class Model:
         check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         rows = self._read(prompts)
         size = batch_size if len(rows) == 1 or batch_size == 1 or self.can_batch else 1
+        beginning = common_prefix(rows) if size > 1 else []
+        prefix: SharedPrefix | None = None
         done = 0
         for start in range(0, len(rows), size * _WINDOW):
             numbers = range(start, min(start + size * _WINDOW, len(rows)))
             found: dict[int, Answer] = {}
             for batch in batches_of(sorted(numbers, key=lambda number: len(rows[number])), rows, size, max_tokens):
                 with self._alone(None if seed is None else seed + batch[0]):
-                    answers = self._batch([rows[number] for number in batch], max_tokens, temperature, top_p)
+                    if beginning and prefix is None and self._shares():
+                        prefix = SharedPrefix(self._network, beginning)
+                    some = [rows[number] for number in batch]
+                    answers = self._batch(some, max_tokens, temperature, top_p, prefix=prefix)
                 found.update(zip(batch, answers, strict=True))
                 while done in found:  # outside the lock: the caller may read them slowly
                     yield found.pop(done)
@@ -134,6 +142,12 @@ class Model:
             with self._alone(None):
                 self._can_batch = answers_in_batches(self._network, self._padding)
         return self._can_batch
+
+    def _shares(self) -> bool:
+        """Whether prompts can share their beginning. Checked at the first use."""
+        if self._can_share is None:
+            self._can_share = can_share(self._network, self._padding)
+        return self._can_share
 
     @property
     def _context(self) -> int | None:
@@ -232,7 +246,7 @@ class Model:
 
     def _batch(
         self, rows: Sequence[list[int]], max_tokens: int, temperature: float, top_p: float,
-        ear: TokenStreamer | None = None,
+        ear: TokenStreamer | None = None, prefix: SharedPrefix | None = None,
     ) -> list[Answer]:  # fmt: skip
         width = max(map(len, rows))
         if (limit := self._context) is not None and width + max_tokens > limit:  # the context limits the answer
@@ -244,7 +258,7 @@ class Model:
         with torch.inference_mode():
             found = answer_tokens(
                 self._network, rows, ends=self._ends, padding=self._padding, max_tokens=max_tokens, sampling=sampling,
-                **streaming,
+                prefix=prefix, **streaming,
             )  # fmt: skip
         answers = []
         for prompt, row in zip(rows, found, strict=True):
@@ -270,17 +284,18 @@ def batches_of(
 
 def answer_tokens(
     network: Any, prompts: Sequence[Sequence[int]], *, ends: Sequence[int], padding: int, max_tokens: int,
-    sampling: Mapping[str, Any], **options: Any,
+    sampling: Mapping[str, Any], prefix: SharedPrefix | None = None, **options: Any,
 ) -> list[list[int]]:  # fmt: skip
     """The tokens of each prompt's answer, with the end token if the model ended it within ``max_tokens``.
 
-    ``sampling`` are settings of transformers' `GenerationConfig`; without any, the most likely token is picked.
+    ``sampling`` are settings of transformers' `GenerationConfig`; without any, the most likely token is picked. All
+    prompts begin with ``prefix``.
     """
     from transformers import GenerationConfig
 
-    width = max(map(len, prompts))
-    rows = torch.tensor([[padding] * (width - len(row)) + list(row) for row in prompts])  # left padding
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
+    rows, mask = padded(prompts, padding, len(prefix.tokens) if prefix else 0)
+    if prefix is not None:
+        options["past_key_values"] = prefix.repeated(len(prompts))
     config = GenerationConfig(
         do_sample=bool(sampling), max_new_tokens=max_tokens, pad_token_id=padding, eos_token_id=list(ends) or None,
         **sampling,
@@ -293,7 +308,7 @@ def answer_tokens(
             input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, **options
         )
     found = []
-    for row in out[:, width:].tolist():
+    for row in out[:, rows.shape[1] :].tolist():
         end = next((place for place, token in enumerate(row) if token in ends), None)
         found.append(row if end is None else row[: end + 1])
     return found
@@ -326,9 +341,11 @@ def _head_of(folder: Path, tuned: dict[str, Any]) -> Head | None:
     task = TASKS.get(tuned["method"], "")
     if task not in HEADS:
         return None
-    tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
+    padding = 0
+    if HEADS[task].reads == "text":
+        padding = padding_of(models.load_tokenizer(models.BaseModel(str(folder)))) or 0
     labels = tuple(tuned.get("labels", ()))
-    return Head(task, padding_of(tokenizer) or 0, labels, tuned.get("problem") or "single_label")
+    return Head(task, padding, labels, tuned.get("problem") or "single_label")
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

@@ -1,4 +1,4 @@
-"""Starts one process for each GPU of this machine if there are several. The first process reports for all.
+"""Starts the processes of the spec, or one for each GPU of this machine. The first process reports for all.
 
 The processes find each other through the usual variables (RANK, WORLD_SIZE, MASTER_ADDR ...), so a cluster's own
 launcher can start them instead. Does not import torch.
@@ -13,11 +13,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.folder import FINAL_STATES, read_json, write_json
 from cloudtune_trainer.ports import hold_port
-from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.problems import LOST_PROCESS, TrainingProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,8 @@ def processes_for(spec: RunSpec) -> int:
         return 1
     if wish := os.environ.get("CLOUDTUNE_PROCESSES"):
         return max(1, int(wish))
+    if spec.distributed.processes is not None:
+        return spec.distributed.processes
     return max(1, gpus()) if spec.device in ("auto", "cuda") else 1
 
 
@@ -48,8 +50,7 @@ def gpus() -> int:
 
 def run_group(run: RunFolder, count: int, stopping: Callable[[], bool]) -> None:
     """Start the group and wait for its end. Raises `TrainingProblem` if it died without reporting its failure."""
-    for rank in range(count):
-        _note(run, rank).unlink(missing_ok=True)
+    take_notes(run)
     with hold_port() as held:
         port = held.getsockname()[1]
         group = [subprocess.Popen(_command(run), env=_environment(rank, count, port)) for rank in range(count)]
@@ -59,14 +60,12 @@ def run_group(run: RunFolder, count: int, stopping: Callable[[], bool]) -> None:
             for process in group:
                 process.kill()
                 process.wait()
-    notes = [note for rank in range(count) if (note := read_json(_note(run, rank))) is not None]
-    for rank in range(count):
-        _note(run, rank).unlink(missing_ok=True)
+    notes = take_notes(run)
     status = read_json(run.status) or {}
     if status.get("state") in FINAL_STATES:
         return
-    if notes:
-        raise TrainingProblem(**notes[0])
+    if causes := [note for note in notes if note["code"] != LOST_PROCESS]:
+        raise TrainingProblem(**causes[0])
     codes = ", ".join(str(process.returncode) for process in group)
     raise TrainingProblem("killed", f"a process of the group failed (exit codes {codes})", f"See {run.log}")
 
@@ -75,6 +74,16 @@ def leave_note(run: RunFolder, rank: int, problem: TrainingProblem) -> None:
     """Report the failure of a process that does not write the status."""
     with contextlib.suppress(OSError):
         write_json(_note(run, rank), {"code": problem.code, "message": problem.message, "hint": problem.hint})
+
+
+def take_notes(run: RunFolder) -> list[dict[str, Any]]:
+    """The failures that processes of the group reported, in order of their ranks; the reports are removed."""
+    found = []
+    for path in sorted(run.path.glob(".problem-*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(read_json(path))
+        path.unlink(missing_ok=True)
+    return [note for note in found if isinstance(note, dict) and {"code", "message", "hint"} <= note.keys()]
 
 
 def _note(run: RunFolder, rank: int) -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from cloudtune_trainer.heads import ends_of
 from cloudtune_trainer.layer_names import is_embedding, is_match, plain_name
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.weights import head_weights, listed
@@ -65,7 +66,7 @@ def levels_of(model: Any) -> Levels:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = {plain_name(name) for name in head_weights(base)} if hasattr(base, "base_model_prefix") else set()
     names = [name for name, _ in model.named_parameters()]
-    embeddings = getattr(base.get_input_embeddings(), "weight", None) if hasattr(base, "base_model_prefix") else None
+    embeddings = getattr(ends_of(base)[0], "weight", None) if hasattr(base, "base_model_prefix") else None
     tied = {name for name, parameter in model.named_parameters() if parameter is embeddings}
     last = {stack: max((i for i, name in enumerate(names) if stack.index_of(name) is not None), default=-1)
             for stack in stacks}  # fmt: skip

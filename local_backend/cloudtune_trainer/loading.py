@@ -14,6 +14,7 @@ from cloudtune_trainer.fingerprint import base_fingerprint, check_fingerprint
 from cloudtune_trainer.generation_settings import end_where_answers_end
 from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.processors import load_processor, reads_of
 from cloudtune_trainer.records import read_records
 from cloudtune_trainer.tasks.table import task_for
 from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
@@ -50,6 +51,7 @@ class Loaded:
     fingerprint: str | None
     """Fingerprint of the base model at loading. None for a model of the hub, which has a revision."""
     tokenizer: Any
+    """For a model that reads no text, its processor."""
     model: Any
     """The trained model: the base model, or the peft model around it."""
     task: Task
@@ -70,9 +72,10 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     with ThreadPoolExecutor(1, "records") as reader:
         records = {name: reader.submit(read_records, path) for name, path in _data(run, spec).items()}
         base, fingerprint = _located(run, spec, records["train"].result)
-        tokenizer = models.load_tokenizer(base)
+        reads = reads_of(spec.method)
+        tokenizer = load_processor(base, reads)
         _stop_if(stopping)
-        if "strftime_now" in str(tokenizer.chat_template):
+        if reads == "text" and "strftime_now" in str(tokenizer.chat_template):
             report.warning("the chat template writes the current date: rows have other tokens on another day")
         report.state("loading", "weights")
         full = is_whole_model(spec.adapter.type)
@@ -83,28 +86,28 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
             tokenizer,
             records["train"].result,
             dtype=devices.weight_type(frozen=not full),
-            weights=start.weights if start is not None and at_once else None,
+            weights=start.weights if start is not None and at_once and not start.is_sharded else None,
             dropout=spec.hyperparameters.dropout,
         )
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
     _check_labels(start, task)
-    end_where_answers_end(network, tokenizer)
+    if reads == "text":
+        end_where_answers_end(network, tokenizer)
     network.to(devices.device)
     if task.peft_task_type == "CAUSAL_LM":
         check_causal(network)
-    if start is None and task.random_weights:
-        report.event("message", f"these weights start from random values: {', '.join(task.random_weights)}")
-    for note in getattr(task, "notes", ()):
-        report.event("message", note)
+    _report_notes(task, report, is_new=start is None)
     task.spec = spec = _fitted(spec, network, report)
-    model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
+    whole = None if start is not None and start.is_sharded else start
+    model = models.make_trainable(network, spec, base, whole, task.peft_task_type, report)
     _choose_packing(task, network, report)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
         splits[name] = _encoded(name, task, part, tokenizer, report)
-        _check_vocabulary(name, splits[name], network)
+        if reads == "text":
+            _check_vocabulary(name, splits[name], network)
     _stop_if(stopping)
     if task.needs_reference:
         splits = _measured(model, task, splits, spec, report, devices, stopping)
@@ -122,6 +125,13 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         packing=spec.hyperparameters.packing and task.packed,
         start=start,
     )
+
+
+def _report_notes(task: Task, report: Report, *, is_new: bool) -> None:
+    if is_new and task.random_weights:
+        report.event("message", f"these weights start from random values: {', '.join(task.random_weights)}")
+    for note in getattr(task, "notes", ()):
+        report.event("message", note)
 
 
 def _choose_packing(task: Task, network: Any, report: Report) -> None:
@@ -142,6 +152,8 @@ def _data(run: RunFolder, spec: RunSpec) -> dict[str, Path]:
 def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | None:
     """The newest valid checkpoint of this run, else the one in the spec."""
     saved = checkpoints.newest_good(run.checkpoints)
+    for name in checkpoints.damaged_after(run.checkpoints, saved):
+        report.warning(f"{name} is incomplete or damaged, and is skipped", checkpoint=name)
     if saved is None and spec.resume_from is not None:
         saved = checkpoints.read(Path(spec.resume_from))
         if saved is None or not checkpoints.whole(saved):
@@ -186,6 +198,8 @@ def _check_labels(start: Saved | None, task: Task) -> None:
 
 def _adapter_of(saved: Saved) -> str:
     """peft's type of the checkpoint's adapter; empty for a whole model."""
+    if saved.is_sharded:
+        return str(read_object(saved.weights / checkpoints.KIND).get("peft_type"))
     if saved.weights.name == checkpoints.MODEL:
         return ""
     return str(read_object(saved.weights / ADAPTER_CONFIG).get("peft_type"))

@@ -18,6 +18,7 @@ from cloudtune_trainer import checkpoints
 from cloudtune_trainer.batches import chunks_of
 from cloudtune_trainer.meters import Clock, Meter, added
 from cloudtune_trainer.micro_batches import at_once, attempt, set_step_mean, set_step_rows, step_gradients
+from cloudtune_trainer.monitor import LearningMonitor
 from cloudtune_trainer.optimizer import rate_at, set_rate
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tasks.task import MeasuresRows, OnlineTask
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from cloudtune_trainer.batches import Schedule
     from cloudtune_trainer.job import Job
+    from cloudtune_trainer.micro_batches import StepSums
     from cloudtune_trainer.samples import Samples
 
 
@@ -34,7 +36,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     """Run to the end or to the first reason to stop. Returns the final state; the last checkpoint is saved."""
     spec, report, devices, schedule = job.spec, job.report, job.devices, job.schedule
     hyper = spec.hyperparameters
-    clock, meter = Clock(job.progress.seconds), Meter()
+    clock, meter, monitor = Clock(job.progress.seconds), Meter(), _monitor(job)
     total = schedule.total_steps
     started = job.progress.step
     saved = started or None
@@ -80,6 +82,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
             job.progress, step=step + 1, tokens=job.progress.tokens + sums.tokens, stage=job.layers.stage_at(step)
         )
         meter.end(sums.loss, sums.metric_sums, sums.count, sums.tokens)
+        _watch(job, monitor, sums, norm)
 
         # --- measure, evaluate, save
         step += 1
@@ -130,12 +133,14 @@ def _measured(job: Job, samples: Samples, clock: Clock | None) -> dict[str, floa
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     groups, lengths = samples.groups, samples.lengths.tolist()
     sizes = [sum([lengths[i] for i in group]) for group in groups]
-    budget = job.spec.hyperparameters.max_length * at_once(job)
+    budget = samples.token_budget(job.spec.hyperparameters.max_length, at_once(job))
     chunks = [[i for place in chunk for i in groups[place]] for chunk in chunks_of(sizes, budget)]
+    own = job.devices.share(chunks)
+    idle = job.devices.rounds(len(own)) - len(own)
     common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
 
     def batches() -> Iterator[Any]:
-        for number, chosen in enumerate(job.devices.share(chunks)):
+        for number, chosen in enumerate([*own, *chunks[:1] * idle]):
             if clock is not None and number < common:
                 _give_way(job, clock)
             yield job.task.collate(samples, chosen).to(job.devices.device)
@@ -145,9 +150,11 @@ def _measured(job: Job, samples: Samples, clock: Clock | None) -> dict[str, floa
         with torch.no_grad():
             set_step_mean(job, batches())
             set_step_rows(job, batches(), alone=False)
-            for batch in batches():
+            for number, batch in enumerate(batches()):
                 with job.devices.autocast():
                     sums = job.task.forward(job.model, batch)
+                if number >= len(own):  # another process needed this one's part of the weights
+                    continue
                 loss += sums.loss.item()
                 metric_sums = added(metric_sums, sums.metric_sums.tolist())
                 count += sums.count
@@ -255,6 +262,8 @@ def _save(job: Job, clock: Clock, *, best: bool) -> int:
             checkpoints.only_best(folder, step)
         checkpoints.prune(folder, keep=job.spec.checkpoints.keep)
         job.report.event("checkpoint", f"checkpoint at step {step}", step=step, best=best)
+    elif job.devices.sharded:  # each process writes its own part
+        job.write(job.run.checkpoints / checkpoints.name_of(step), random_states)
     job.devices.barrier()
     return step
 
@@ -283,6 +292,20 @@ def _due(every: str | int, step: int, schedule: Schedule) -> bool:
         return False
     interval = schedule.steps_per_epoch if isinstance(every, str) else every
     return step % interval == 0 or step == schedule.total_steps
+
+
+def _monitor(job: Job) -> LearningMonitor | None:
+    """The monitor of a new run. Losses of samples that the model makes itself say nothing."""
+    if job.progress.step or isinstance(job.task, OnlineTask):
+        return None
+    rate = job.spec.hyperparameters.learning_rate
+    return LearningMonitor(job.task, job.train, total_steps=job.schedule.total_steps, learning_rate=rate)
+
+
+def _watch(job: Job, monitor: LearningMonitor | None, sums: StepSums, norm: float) -> None:
+    """Report a warning of the monitor."""
+    if monitor is not None and (text := monitor.step(sums.loss / sums.count, sums.metric_sums, norm)) is not None:
+        job.report.warning(text, step=job.progress.step)
 
 
 def _log(job: Job, meter: Meter, rate: float, norm: float) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cloudtune_trainer.heads import head_outputs, probe_inputs
+from cloudtune_trainer.heads import ends_of, head_outputs, probe_inputs
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.weights import cast_parameters, load_checked
 
@@ -79,7 +79,7 @@ def _untie(network: Any) -> None:
     """Untie the adapted one of the embeddings and the output layer."""
     model = network.get_base_model()
     shared = adapted_shared_layers(network)
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    ends = ends_of(model)
     if not all(module in ends for module in shared):
         raise _refusal("several layers share a weight that the adapter changes")
     for module in shared:
@@ -92,11 +92,8 @@ def _untie(network: Any) -> None:
 
 def _probe_logits(network: Any) -> Tensor:
     """Logits of a fixed row, on the CPU, in fp32."""
-    embeddings = network.get_input_embeddings().weight
-    ids = torch.randint(0, embeddings.shape[0], (1, _LENGTH), generator=torch.Generator().manual_seed(0))
-    ids = ids.to(embeddings.device)
     with torch.no_grad():
-        out = network(**probe_inputs(network, ids), attention_mask=torch.ones_like(ids))
+        out = network(**probe_inputs(network, _LENGTH))
     return head_outputs(out).float().cpu()
 
 

@@ -7,6 +7,7 @@ because a part's loss is a sum that is divided by the count of the whole step.
 from __future__ import annotations
 
 import gc
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,7 @@ def step_gradients(job: Job, samples: Any, sequences: Sequence[tuple[int, ...]])
     own = devices.share(sequences)
     batches = _batches(job, samples, own)
     count = devices.total(sum(batch.count for batch in batches))
+    idle = devices.rounds(len(batches)) - len(batches)
     is_prepared = False
 
     def compute() -> tuple[float, list[float]]:
@@ -51,14 +53,28 @@ def step_gradients(job: Job, samples: Any, sequences: Sequence[tuple[int, ...]])
             set_step_rows(job, batches, alone=len(batches) == 1)
             # several processes prepare together, and the result does not depend on the parts
             is_prepared = devices.world > 1
-        return _sums(job, batches, count)
+        found = _sums(job, batches, count)
+        for _ in range(idle):  # the others need this process's part of the weights
+            _sums(job, _batches(job, samples, sequences[:1])[:1], count, weight=0.0)
+        return found
 
+    before = job.progress.sequences_at_once
     while (sums := attempt(job, _largest(job, own), compute)) is None:
         job.optimizer.zero_grad(set_to_none=True)
         batches = _batches(job, samples, own)
     loss, metric_sums = sums
-    loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
+    figures = (loss, sum(batch.tokens for batch in batches), job.progress.sequences_at_once != before)
+    loss, tokens, smaller, *metric_sums = devices.totals(*figures, *metric_sums)
+    if smaller:
+        _agree_on_parts(job)
     return StepSums(loss, metric_sums, count, int(tokens))
+
+
+def _agree_on_parts(job: Job) -> None:
+    """Use the smallest limit of any process in all of them: they divide the rows of an evaluation by it."""
+    if job.devices.world > 1:
+        own = torch.tensor([[job.progress.sequences_at_once or math.inf]], dtype=torch.float64)
+        job.progress = replace(job.progress, sequences_at_once=int(job.devices.rows(own).min()))
 
 
 def attempt(job: Job, largest: int, compute: Callable[[], T]) -> T | None:
@@ -115,14 +131,14 @@ def _largest(job: Job, own: Sequence[Any]) -> int:
     return max((len(part) for part in parts_of(own, _parts(job, own))), default=1)
 
 
-def _sums(job: Job, batches: Sequence[Any], count: int) -> tuple[float, list[float]]:
+def _sums(job: Job, batches: Sequence[Any], count: int, weight: float = 1.0) -> tuple[float, list[float]]:
     """The sums of the loss and of the metrics in this process; adds the gradients."""
     loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
     for batch in batches:
         with job.devices.autocast():
             sums = job.task.forward(job.model, batch.to(job.devices.device))
         # the mean is over all tokens, or pairs, of the step, so that its parts add up to one large batch
-        job.devices.backward(sums.loss / count)
+        job.devices.backward(sums.loss * (weight / count))
         loss += sums.loss.item()
         metric_sums = added(metric_sums, sums.metric_sums.tolist())
     return loss, metric_sums

@@ -10,7 +10,7 @@ import os
 import pickle
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from cloudtune_trainer.bottleneck import (
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.fingerprint import check_same_base, fingerprint
 from cloudtune_trainer.gguf_cache import dequantised
-from cloudtune_trainer.heads import Head, auto_model, renamed_weights
+from cloudtune_trainer.heads import Head, auto_model, ends_of, renamed_weights
 from cloudtune_trainer.layer_schedule import levels_of
 from cloudtune_trainer.merging import adapted_shared_layers, remove_adapter_layers
 from cloudtune_trainer.model_config import check_kernels, set_dropout
@@ -215,7 +215,7 @@ def _check_folder(path: str) -> None:
 
 
 def add_adapter(
-    model: Any, adapter: Adapter, base: BaseModel, task_type: str, report: Report | None = None
+    model: Any, adapter: Adapter, base: BaseModel, task_type: str | None, report: Report | None = None
 ) -> Any:  # fmt: skip
     """The peft model around the base model, whose weights are frozen. Its coverage is sent to ``report``.
 
@@ -229,12 +229,16 @@ def add_adapter(
     if adapter.path is not None:
         return _given_adapter(model, adapter, task_type)
     if kind.config is None:
+        assert task_type is not None, "bottlenecks are for language models"
         return add_bottlenecks(model, adapter, task_type)
     has_targets = "targets" in kind.settings
     by_default = has_targets and adapter.targets == "all-linear"
     targets = choose_targets(model, not_stacked=_against_stacked(adapter)) if by_default else Targets()
     if kind.quantized:
         quantize(model)
+    if task_type is None and "modules_to_save" in kind.options:  # peft adds the heads of its own task types
+        heads = dict.fromkeys(name.rpartition(".")[0] for name in head_weights(model))
+        adapter = replace(adapter, modules_to_save=(*adapter.modules_to_save, *heads))
     chosen: dict[str, Any] = {}
     if by_default:
         chosen = {"target_modules": targets.modules, "target_parameters": targets.parameters or None}
@@ -254,7 +258,7 @@ def add_adapter(
         config.init_lora_weights = True  # it affects new adapters only
     if report is not None and has_targets:
         report_coverage(report, tuned, targets.skipped)
-        ends = (tuned.get_input_embeddings(), tuned.get_output_embeddings())
+        ends = ends_of(tuned)
         if any(layer in ends for layer in adapted_shared_layers(tuned)):
             text = "the embeddings and the output layer share a weight that the adapter changes in one of them"
             report.warning(f"{text}: a merged export stores both and is larger")
@@ -262,7 +266,7 @@ def add_adapter(
 
 
 def make_trainable(
-    model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str = "CAUSAL_LM",
+    model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str | None = "CAUSAL_LM",
     report: Report | None = None,
 ) -> Any:  # fmt: skip
     """Select the trained weights. Returns the trained model: the model itself, or the peft model around it."""
@@ -296,7 +300,7 @@ def _against_stacked(adapter: Adapter) -> str | None:
 
 def _train_head(model: Any) -> None:
     """Train everything after the last layer: the norm and the head."""
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    inputs, outputs = ends_of(model)
     if not head_weights(model) or (outputs is not None and outputs.weight is inputs.weight):
         what = f"adapter.type head_only: {type(model).__name__} has no head of its own"
         hint = "Its output layer is the embeddings' weight. Use layers.freeze_depth, or a classification method."
@@ -306,7 +310,7 @@ def _train_head(model: Any) -> None:
         parameter.requires_grad_(levels.of[name] > levels.layers)
 
 
-def _given_adapter(model: Any, adapter: Adapter, task_type: str) -> Any:
+def _given_adapter(model: Any, adapter: Adapter, task_type: str | None) -> Any:
     """The model with the adapter of another job or program, from which training continues."""
     assert adapter.path is not None
     folder = Path(adapter.path)
@@ -315,11 +319,14 @@ def _given_adapter(model: Any, adapter: Adapter, task_type: str) -> Any:
         what = f"the adapter {folder} has changed since the job was submitted"
         raise TrainingProblem("base_changed", what, "Put the original adapter back, or submit the job again.")
     tuned = read_tuned(folder) if (folder / TUNED).is_file() else None
-    trained_for = read_object(folder / ADAPTER_CONFIG).get("task_type") or "CAUSAL_LM"
+    trained_for = read_object(folder / ADAPTER_CONFIG).get("task_type")
+    if task_type is not None:
+        trained_for = trained_for or "CAUSAL_LM"
     if trained_for != task_type:
-        what = f"adapter.path: {folder} was trained for {trained_for}, and this job trains {task_type}"
+        of = [name or "a model that reads no text" for name in (trained_for, task_type)]
+        what = f"adapter.path: {folder} was trained for {of[0]}, and this job trains {of[1]}"
         raise TrainingProblem("bad_spec", what, "Use an adapter of the same task.")
-    has_labels = task_type in ("SEQ_CLS", "TOKEN_CLS")  # other heads have transformers' placeholders
+    has_labels = task_type in ("SEQ_CLS", "TOKEN_CLS", None)  # other heads have transformers' placeholders
     labels = list(model.config.id2label.values()) if has_labels else []
     if labels and (tuned is None or tuned.get("labels") != labels):
         what = f"adapter.path: {folder} does not have the labels of the training rows, {', '.join(labels)}"
@@ -345,18 +352,23 @@ _CARD = "---\nlibrary_name: peft\n---\n\nAn adapter that cloudtune trained.\n"
 """What PEFT adds the base model and its version to. Without it, PEFT fills a long template with placeholders."""
 
 
-def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
-    """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's."""
+def save_weights(folder: Path, model: Any, *, adapted: bool, state: Any = None) -> Path:
+    """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's. Returns their folder.
+
+    ``state`` has the weights if the model itself has only a part of them.
+    """
     if hasattr(model, "bottlenecks"):
         save_bottlenecks(model, folder / ADAPTER)
     elif adapted:
         (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
         (folder / ADAPTER / "README.md").write_text(_CARD, encoding="utf-8")
-        model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+        given = {} if state is None else {"state_dict": state}
+        model.save_pretrained(folder / ADAPTER, save_embedding_layers=False, **given)
         if _computes_prompts(model):
             save_file(model.prompt_encoder.state_dict(), folder / _ENCODER)
     else:
-        model.save_pretrained(folder / MODEL)
+        model.save_pretrained(folder / MODEL, state_dict=state)
+    return folder / (ADAPTER if adapted else MODEL)
 
 
 def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:

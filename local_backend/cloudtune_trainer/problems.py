@@ -31,6 +31,10 @@ class TrainingProblem(Exception):
         self.hint = hint
 
 
+LOST_PROCESS = "lost_process"
+"""The code for an error of a group's communication: another process has ended, and its launcher knows why."""
+_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection was likely closed",
+         "nccl communicator was aborted")  # fmt: skip
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -74,6 +78,9 @@ def recognized(error: BaseException) -> TrainingProblem | None:
         and (kind == "OutOfMemoryError" or any(words in low for words in _OUT_OF_MEMORY))
     ):
         return TrainingProblem("out_of_memory", f"out of memory: {text or kind}", _MEMORY_HINT)
+    if isinstance(error, RuntimeError) and any(words in low for words in _LOST):
+        what = "the connection to another process of the group was lost"
+        return TrainingProblem(LOST_PROCESS, what, RESUME_HINT, interrupted=True)
     number = getattr(error, "errno", None)
     # safetensors, written in Rust, has the error number in the message only
     full = [f"(os error {code})" for code in DISK_FULL_ERRNOS]
@@ -82,5 +89,7 @@ def recognized(error: BaseException) -> TrainingProblem | None:
     if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EROFS):
         return TrainingProblem("no_permission", text, "Allow this user to read and write there.")
     if isinstance(error, ModuleNotFoundError):
-        return TrainingProblem("not_installed", text, 'Install the trainer: pip install "cloudtune[local]"')
+        return TrainingProblem(
+            "not_installed", text, "Install the trainer's packages: pip install torch transformers peft accelerate"
+        )
     return None

@@ -55,11 +55,15 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
         torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)
     report.state("loading", "model")
-    devices = Devices(spec.device, spec.hyperparameters.precision)
+    devices = Devices(spec.device, spec.hyperparameters.precision, spec.distributed.strategy)
     try:
         loaded = load(run, spec, report, devices, lambda: stopping() or run.requested("cancel"))
     except Cancelled:
         return ("cancelled", "") if run.requested("cancel") else _interrupted(run, "before the first step")
+    if devices.sharded:
+        from cloudtune_trainer.sharding import shard
+
+        shard(loaded.model, devices)
     job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout starts from here, independent of loading; each process of a group has its own state
     torch.manual_seed(spec.seed + devices.rank)
@@ -99,15 +103,10 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
     if isinstance(loaded.task, OnlineTask) and loaded.task.head is not None:
         head = loaded.task.head.to(loaded.devices.device)
     schedule = schedule_of(
-        train.lengths.tolist(),
-        batch_size=hyper.batch_size,
-        capacity=hyper.max_length,
-        packing=loaded.packing,
-        epochs=hyper.epochs,
-        max_steps=hyper.max_steps,
-        seed=spec.seed,
+        train.lengths.tolist(), batch_size=hyper.batch_size, capacity=hyper.max_length, packing=loaded.packing,
+        epochs=hyper.epochs, max_steps=hyper.max_steps, seed=spec.seed, group_by_length=spec.group_by_length,
         repeats=loaded.task.steps_per_batch if isinstance(loaded.task, OnlineTask) else 1,
-    )
+    )  # fmt: skip
     if (hyper.warmup_steps or 0) >= schedule.total_steps:
         report.warning(
             "the learning rate never reaches its peak: "
@@ -166,13 +165,21 @@ def _bring(job: Job, start: Saved) -> None:
 def _finish(job: Job, loaded: Loaded) -> None:
     """Write the model, and evaluate it on the test rows. Only the first process's machine has the checkpoints."""
     step, epoch = job.progress.step, job.epoch
+    if job.devices.sharded:
+        from cloudtune_trainer import sharding
+
+        sharding.reshard(job.model)
     if job.devices.rank == 0:
         saved = result.chosen(job)
         step, epoch = saved.step, saved.epoch
         job.report.state("saving", f"model of step {step}")
         result.write_model(job, loaded, saved)
-        if "test" in loaded.splits and step != job.progress.step:
+        if "test" in loaded.splits and step != job.progress.step and not job.devices.sharded:
             models.restore_weights(saved.weights, loaded.model, adapted=loaded.adapted)
     if "test" in loaded.splits:
+        if job.devices.sharded:
+            from cloudtune_trainer import sharding
+
+            sharding.load(result.chosen(job).path, job, weights_only=True)
         job.devices.spread(list(job.layers.trained.values()))
         job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))

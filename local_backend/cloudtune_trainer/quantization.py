@@ -48,7 +48,7 @@ def import_library() -> ModuleType:
         import bitsandbytes
     except ImportError as error:
         what = "adapter.type qlora requires bitsandbytes, which is not installed"
-        raise TrainingProblem("bad_spec", what, 'Run: pip install "cloudtune[qlora]"') from error
+        raise TrainingProblem("bad_spec", what, "Run: pip install bitsandbytes") from error
     return bitsandbytes  # type: ignore[no-any-return]
 
 

@@ -3,7 +3,8 @@
 ``{"messages": [...]}``, ``{"text": ...}``, pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``, rated
 answers: ``{"messages": [...], "completion": [...], "label": true}``; ``{"tokens": [...], "tags": [...]}``,
 ``{"question": ..., "context": ..., "answers": {...}}``, ``{"source": ..., "target": ...}``,
-``{"anchor": ..., "positive": ..., "negatives": [...]}`` or ``{"sentence1": ..., "sentence2": ..., "score": ...}``.
+``{"anchor": ..., "positive": ..., "negatives": [...]}``, ``{"sentence1": ..., "sentence2": ..., "score": ...}``,
+``{"image": ..., "label": ...}`` or ``{"audio": ..., "transcript": ...}``, with the paths of files.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _SIDES = ("chosen", "rejected")
 _ANSWERS = (*_SIDES, "completion")
 _TEXTS = (
     "text", "question", "context", "source", "target", "anchor", "positive", "sentence1", "sentence2",
+    "transcript",
 )  # fmt: skip
+_MEDIA = ("image", "audio")
+"""Keys of files. Their paths are relative to the folder of the records."""
 _SHOWN = 10
 """How many errors a message lists before it only counts them."""
 
@@ -38,7 +42,9 @@ class Records:
         with self._path.open("rb") as file:
             for line in file:
                 if line.strip():
-                    yield json.loads(line)
+                    record = json.loads(line)
+                    places = {name: str(self._path.parent / record[name]) for name in _MEDIA if name in record}
+                    yield {**record, **places} if places else record
 
 
 def read_records(path: Path) -> Records:
@@ -132,9 +138,14 @@ def _fault_of_similarity(record: Record) -> str | None:
     return None if finite else '"score" must be a finite number'
 
 
+def _fault_of_media(record: Record) -> str | None:
+    paths = [record[name] for name in _MEDIA if name in record]
+    return None if all(isinstance(path, str) and path for path in paths) else "the path of the file must be a text"
+
+
 _CHECKS: dict[str, Callable[[Record], str | None]] = {
     "tokens": _fault_of_tags, "question": _fault_of_question, "source": _fault_of_pair, "anchor": _fault_of_contrast,
-    "sentence1": _fault_of_similarity,
+    "sentence1": _fault_of_similarity, **dict.fromkeys(_MEDIA, _fault_of_media),
 }  # fmt: skip
 """The key that tells a kind of records from others -> its check."""
 

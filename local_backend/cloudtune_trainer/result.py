@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.adapter_conversion import make_plain
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import sync_directory, write_json
 from cloudtune_trainer.generation_settings import save_for_answers
 from cloudtune_trainer.optimizer import optimizer_tensors, restore_optimizer
@@ -26,9 +27,19 @@ if TYPE_CHECKING:
 
 
 def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:
-    """Write weights, optimizer and random states: all tensors of a checkpoint."""
-    models.save_weights(folder, loaded.model, adapted=loaded.adapted)
-    tensors = {f"optimizer.{name}": value for name, value in optimizer_tensors(job.optimizer).items()}
+    """Write weights, optimizer and random states: all tensors of a checkpoint. All processes call it if they shard."""
+    tensors: dict[str, Tensor] = {}
+    if job.devices.sharded:
+        from cloudtune_trainer import sharding
+
+        sharding.save(folder, job)
+        if job.devices.rank:
+            return
+        kind = {"peft_type": ADAPTERS[job.spec.adapter.type].peft_type}
+        write_json(folder / checkpoints.SHARDS / checkpoints.KIND, kind)
+    else:
+        models.save_weights(folder, loaded.model, adapted=loaded.adapted)
+        tensors = {f"optimizer.{name}": value for name, value in optimizer_tensors(job.optimizer).items()}
     tensors |= {f"random.{name}": value for name, value in random_states.items()}
     if job.devices.scaler is not None:
         tensors |= job.devices.scaler_state()
@@ -38,13 +49,20 @@ def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str,
 
 
 def restore_state(saved: Saved, job: Job) -> None:
-    """Restore optimizer and random state; the weights were loaded with the model."""
+    """Restore optimizer and random state, and weights in parts; whole ones were loaded with the model."""
     tensors = load_file(saved.path / checkpoints.STATE)
     parts: dict[str, dict[str, Any]] = {}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = value
-    restore_optimizer(job.optimizer, parts.get("optimizer", {}))
+    state = parts.get("optimizer", {})
+    if saved.is_sharded or job.devices.sharded:
+        from cloudtune_trainer import sharding
+
+        state = sharding.load(saved.path, job) if saved.is_sharded else {
+            key: sharding.like(value, job.layers.trained[key.rpartition(".")[0]]) for key, value in state.items()
+        }  # fmt: skip
+    restore_optimizer(job.optimizer, state)
     job.devices.set_random_state(parts["random"])
     if "scaler" in parts:
         job.devices.set_scaler_state(parts["scaler"])
@@ -62,10 +80,15 @@ def chosen(job: Job) -> Saved:
 def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
     """Write the tuned model's folder: weights, tokenizer and ``tuned.json``, atomically."""
     spec, target = job.spec, job.run.model
-    aside = target.with_name(".model.partial")
+    aside, joined = target.with_name(".model.partial"), target.with_name(".model.joined")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        shutil.copytree(saved.weights, aside)
+        weights = saved.weights
+        if saved.is_sharded:
+            from cloudtune_trainer import sharding
+
+            weights = sharding.consolidate(saved.path, joined, loaded.model, adapted=loaded.adapted)
+        shutil.copytree(weights, aside)
         if (initial := getattr(loaded.model, "initial_factors", None)) is not None:
             make_plain(aside, initial)
         if loaded.task.peft_task_type == "CAUSAL_LM":
@@ -102,4 +125,6 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    finally:
+        shutil.rmtree(joined, ignore_errors=True)
     sync_directory(target.parent)

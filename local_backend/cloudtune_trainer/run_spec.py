@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
+from cloudtune_trainer.distributed_spec import Distributed, distributed_faults, sharding_faults
 from cloudtune_trainer.embedding_spec import Embedding, embedding_faults
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.heads import HEADS
@@ -27,8 +28,11 @@ TASKS = {
     "kto": "unpaired_preference", "reward": "reward_model",
     "classification": "sequence_classification", "token_classification": "token_classification",
     "question_answering": "question_answering", "seq2seq": "seq2seq", "embedding": "text_embedding",
+    "image_classification": "image_classification", "speech_recognition": "speech_recognition",
 }  # fmt: skip
 """Method -> the task that trains it, in ``tasks``."""
+CLASSIFYING = ("sequence_classification", "image_classification")
+"""Tasks that use `RunSpec.classification`."""
 SMOOTHED = ("causal_lm", "seq2seq", "token_classification")
 """Tasks that use `RunSpec.label_smoothing`."""
 WITH_REFERENCE = ("dpo", "ipo", "kto", "grpo", "rloo", "ppo")
@@ -97,7 +101,7 @@ class Preference:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """Additional settings of text classification."""
+    """Additional settings of the classification of texts or images."""
 
     problem: Literal["single_label", "multi_label", "regression"] = "single_label"
     """What the label of a text is: one class, a list of classes, or a number."""
@@ -192,6 +196,7 @@ class RunSpec:
     adapter: Adapter = field(default_factory=Adapter)
     hyperparameters: Hyperparameters = Hyperparameters()
     layers: Layers = field(default_factory=Layers)
+    distributed: Distributed = field(default_factory=Distributed)
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -200,6 +205,8 @@ class RunSpec:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = None
     log_every: int = 1
+    group_by_length: bool = False
+    """Whether the rows of a step have similar lengths. Only rows that are not packed are padded."""
     resume_from: str | None = None
     """A checkpoint folder of another run from which this one starts."""
     trust_remote_code: bool = False
@@ -265,9 +272,12 @@ def _faults(spec: RunSpec) -> list[str]:
         found.append(f"hyperparameters.packing: rows are not packed for {spec.method}")
     found += _faults_of_adapter(spec)
     found += faults_of_layers(spec.layers)
+    found += distributed_faults(spec.distributed) + sharding_faults(spec, TASKS[spec.method])
     found += _faults_of_smoothing(spec) + _faults_of_range(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
+    if spec.group_by_length and spec.hyperparameters.packing:
+        found.append("group_by_length: packed rows are not padded, so their lengths do not matter")
     if spec.log_every < 1:
         found.append("log_every must be at least 1")
     if isinstance(spec.validation.every, int) and spec.validation.every < 1:
@@ -325,7 +335,7 @@ def _faults_of_classification(spec: RunSpec) -> list[str]:
     terms = spec.classification
     if terms == Classification():
         return []
-    if TASKS[spec.method] != "sequence_classification":
+    if TASKS[spec.method] not in CLASSIFYING:
         return [f"classification: the method {spec.method} does not use it"]
     found = []
     if terms.problem != "single_label" and (terms.class_weights is not None or terms.label_smoothing):

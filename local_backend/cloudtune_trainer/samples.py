@@ -71,6 +71,10 @@ class Samples:
         """Samples that are evaluated in one batch, as the windows of a document are. By default each is alone."""
         return [[number] for number in range(len(self))]
 
+    def token_budget(self, max_length: int, rows: int) -> int:
+        """Tokens of an evaluation batch that needs as much memory as that many rows in training."""
+        return max_length * rows
+
     @property
     def learnt_tokens(self) -> int:
         """The number of tokens in the loss; a sample's first token has no earlier token to be predicted from."""

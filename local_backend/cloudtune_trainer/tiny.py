@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.quiet import quietly
+from cloudtune_trainer.tiny_media import write_vision_model
+from cloudtune_trainer.tiny_speech import TINY, write_speech_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +38,8 @@ MARKED_CHAT_TEMPLATE = (
 )
 """The same text, with the assistant's text marked by ``{% generation %}``."""
 
+DESCRIPTION = frozenset({"model", "tokenizer", "processor"})
+"""The keys of a JSON file that describes a model to build."""
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
 
 TINY_LLAMA: dict[str, Any] = {
@@ -93,10 +97,18 @@ def write_tiny_model(
 
 
 def write_model_from_config(path: Path | str, folder: Path | str, *, vocab_texts: Iterable[str], seed: int) -> Path:
-    """Write the model that a JSON file describes: ``{"model": {...}, "tokenizer": {"vocab_size": 512}}``."""
+    """Write the model that a JSON file describes: ``{"model": {...}, "tokenizer": {"vocab_size": 512}}``.
+
+    A model of images or speech has ``processor`` in place of ``tokenizer``.
+    """
     document = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(document, dict) or not set(document) <= {"model", "tokenizer"}:
+    if not isinstance(document, dict) or not set(document) <= DESCRIPTION:
         raise ValueError(f'{path}: a model configuration must be an object like {{"model": {{}}, "tokenizer": {{}}}}')
+    if "processor" in document:
+        model, processor = document.get("model") or {}, document["processor"]
+        if model.get("model_type") in TINY:
+            return write_speech_model(folder, vocab_texts=vocab_texts, seed=seed, model=model, processor=processor)
+        return write_vision_model(folder, seed=seed, model=model, processor=processor)
     settings = document.get("tokenizer", {})
     return write_tiny_model(
         folder,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cloudtune.client import Client as Client
     from cloudtune.client import connect as connect
     from cloudtune.document.specfile import load_spec as load_spec
+    from cloudtune.document.specfile import parse_spec as parse_spec
     from cloudtune.errors import ArchiveError as ArchiveError
     from cloudtune.errors import BackendError as BackendError
     from cloudtune.errors import BackendNotInstalled as BackendNotInstalled
@@ -62,7 +63,25 @@ if TYPE_CHECKING:
     from cloudtune.plan import Step as Step
     from cloudtune.registry import backend_names as backend_names
     from cloudtune.report.document import Report as Report
+    from cloudtune.spec import Checkpoints as Checkpoints
+    from cloudtune.spec import Data as Data
+    from cloudtune.spec import EarlyStopping as EarlyStopping
+    from cloudtune.spec import EvaluationSettings as EvaluationSettings
+    from cloudtune.spec import Hyperparameters as Hyperparameters
     from cloudtune.spec import JobSpec as JobSpec
+    from cloudtune.spec import JudgeSettings as JudgeSettings
+    from cloudtune.spec import Limits as Limits
+    from cloudtune.spec import MixedIn as MixedIn
+    from cloudtune.spec import Source as Source
+    from cloudtune.spec import Validation as Validation
+    from cloudtune.spec_method import Method as Method
+    from cloudtune.spec_method import Reward as Reward
+    from cloudtune.spec_trained import Adapter as Adapter
+    from cloudtune.spec_trained import Layers as Layers
+    from cloudtune.spec_trained import Stage as Stage
+    from cloudtune.spec_tune import Choices as Choices
+    from cloudtune.spec_tune import Range as Range
+    from cloudtune.spec_tune import Tune as Tune
     from cloudtune.state import Checkpoint as Checkpoint
     from cloudtune.state import Deployment as Deployment
     from cloudtune.state import Event as Event
@@ -96,8 +115,14 @@ _HOMES = {
     "plan": ("Plan", "Step"),
     "registry": ("backend_names",),
     "report.document": ("Report",),
-    "spec": ("JobSpec",),
-    "document.specfile": ("load_spec",),
+    "spec": (
+        "Checkpoints", "Data", "EarlyStopping", "EvaluationSettings", "Hyperparameters", "JobSpec", "JudgeSettings",
+        "Limits", "MixedIn", "Source", "Validation",
+    ),
+    "spec_method": ("Method", "Reward"),
+    "spec_trained": ("Adapter", "Layers", "Stage"),
+    "spec_tune": ("Choices", "Range", "Tune"),
+    "document.specfile": ("load_spec", "parse_spec"),
     "state": (
         "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "Prediction",
         "TunedModel",
@@ -110,6 +135,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
+    "Adapter",
     "Advice",
     "ArchiveError",
     "AsyncClient",
@@ -120,20 +146,26 @@ __all__ = [
     "BreakEven",
     "Capabilities",
     "Checkpoint",
+    "Checkpoints",
+    "Choices",
     "Client",
     "CloudtuneError",
     "ConfigError",
     "Conflict",
     "CredentialsError",
+    "Data",
     "DataError",
     "Deployment",
+    "EarlyStopping",
     "EvaluateOptions",
     "Evaluation",
+    "EvaluationSettings",
     "Event",
     "GenerateOptions",
     "Generation",
     "Generator",
     "Host",
+    "Hyperparameters",
     "InputError",
     "InvalidRequest",
     "Job",
@@ -147,9 +179,14 @@ __all__ = [
     "JobSnapshot",
     "JobSpec",
     "JobState",
+    "JudgeSettings",
+    "Layers",
     "LedgerError",
+    "Limits",
     "LostContact",
+    "Method",
     "Metric",
+    "MixedIn",
     "OutcomeUnknown",
     "PermissionDenied",
     "Plan",
@@ -158,12 +195,17 @@ __all__ = [
     "Prices",
     "Problem",
     "QuotaExceeded",
+    "Range",
     "RateLimited",
     "Report",
+    "Reward",
+    "Source",
     "SpecError",
+    "Stage",
     "Step",
     "StepUpdate",
     "TransientError",
+    "Tune",
     "TuneResult",
     "TuneUpdate",
     "TunedModel",
@@ -171,12 +213,14 @@ __all__ = [
     "UnknownBackend",
     "UnsupportedError",
     "Update",
+    "Validation",
     "WaitTimeout",
     "advise",
     "backend_names",
     "break_even",
     "connect",
     "load_spec",
+    "parse_spec",
 ]
 
 

@@ -1,5 +1,7 @@
 """The client for asyncio. Every call runs in a worker thread, so nothing blocks the event loop.
 
+Waiting for a job sleeps on the event loop and uses a thread only while it polls.
+
 `AsyncClient` and `AsyncJob` have the methods of `cloudtune.Client` and `cloudtune.Job`, with the same arguments,
 results and errors.
 """
@@ -7,13 +9,14 @@ results and errors.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
+from cloudtune.async_iteration import polled, started_in_threads
 from cloudtune.client import Client
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from pathlib import Path
 
     from cloudtune.backend import Backend
@@ -44,8 +47,6 @@ if TYPE_CHECKING:
     from cloudtune.tuning.result import TuneResult
     from cloudtune.tuning.study import TuneUpdate
     from cloudtune.watch import Update
-
-T = TypeVar("T")
 
 
 class AsyncJob:
@@ -106,12 +107,11 @@ class AsyncJob:
         cancel_after: float | None = None,
     ) -> AsyncIterator[Update]:
         """See `Job.watch`."""
-        return _in_threads(
-            self._job.watch(
-                timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll,
-                cancel_after=cancel_after,
-            )
+        polls = self._job._polls(
+            timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll,
+            cancel_after=cancel_after,
         )  # fmt: skip
+        return polled(polls, self._job._client.clock)
 
     async def wait(
         self,
@@ -163,11 +163,11 @@ class AsyncJob:
         self, prompts: Sequence[Prompt], options: GenerateOptions | None = None, *, trust_remote_code: bool = False
     ) -> AsyncIterator[Generation]:
         """See `Job.generate`."""
-        return _started_in_threads(lambda: self._job.generate(prompts, options, trust_remote_code=trust_remote_code))
+        return started_in_threads(lambda: self._job.generate(prompts, options, trust_remote_code=trust_remote_code))
 
     def predict(self, inputs: Sequence[Input], *, trust_remote_code: bool = False) -> AsyncIterator[Prediction]:
         """See `Job.predict`."""
-        return _started_in_threads(lambda: self._job.predict(inputs, trust_remote_code=trust_remote_code))
+        return started_in_threads(lambda: self._job.predict(inputs, trust_remote_code=trust_remote_code))
 
     async def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
         """See `Job.export`."""
@@ -326,7 +326,7 @@ class AsyncClient:
         repeat_after: float | None = None,
     ) -> AsyncIterator[JobSnapshot]:
         """See `Client.watch_many`."""
-        return _in_threads(self._client.watch_many(refs, timeout=timeout, repeat_after=repeat_after))
+        return polled(self._client._polls(refs, timeout=timeout, repeat_after=repeat_after), self._client.clock)
 
     async def tune(
         self,
@@ -378,21 +378,3 @@ class AsyncClient:
     async def unfinished(self) -> Rows[Attempt]:
         """See `Client.unfinished`."""
         return await asyncio.to_thread(self._client.unfinished)
-
-
-_END = object()
-
-
-async def _in_threads(items: Iterator[T]) -> AsyncIterator[T]:
-    """Fetch each item in a thread. A sentinel marks the end, because futures cannot raise StopIteration."""
-    while True:
-        item = await asyncio.to_thread(next, items, _END)
-        if item is _END:
-            return
-        yield item  # type: ignore[misc]
-
-
-async def _started_in_threads(start: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-    items = await asyncio.to_thread(start)
-    async for item in _in_threads(items):
-        yield item

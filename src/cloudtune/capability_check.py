@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from cloudtune.errors import Problem, UnsupportedError
+from cloudtune.errors import InputError, Problem, UnsupportedError
 from cloudtune.optional import DataRules
 from cloudtune.plan import Dropped
 from cloudtune.redaction.masking import looks_secret
 from cloudtune.spec import JobSpec
+from cloudtune.spec_tune import Choices
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from cloudtune.backend import Backend
     from cloudtune.data.checks.targets import Target
+    from cloudtune.spec_tune import Parameter
 
 
 class Fitted(NamedTuple):
@@ -57,6 +61,49 @@ def fit(spec: JobSpec, backend: Backend) -> Fitted:
     if problems:
         raise UnsupportedError(problems)
     return Fitted(fitted, tuple(dropped), tuple(found))
+
+
+def with_parameters(spec: JobSpec, parameters: Mapping[str, Any], **more: Any) -> JobSpec:
+    """The spec of a single job with these values, by path. Raises pydantic's ValidationError."""
+    document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True, exclude={"tune", "evaluation"})
+    for path, value in parameters.items():
+        *parts, last = path.split(".")
+        here = document
+        for part in parts:
+            inner = here.get(part)
+            here[part] = inner if isinstance(inner, dict) else {}
+            here = here[part]
+        here[last] = value
+    return JobSpec.model_validate(document | more)
+
+
+def parameter_problem(
+    spec: JobSpec, backend: Backend, path: str, parameter: Parameter, known: Collection[tuple[str | None, str]] = ()
+) -> str | None:  # fmt: skip
+    """Why a search cannot vary that parameter: a problem with an end of its range, or one of its choices.
+
+    ``known`` are fields and messages of the problems that the spec has without it.
+    """
+    ends = parameter.choices if isinstance(parameter, Choices) else (parameter.low, parameter.high)
+    found = (_problem_of_value(spec, backend, path, value, known) for value in ends)
+    return next((problem for problem in found if problem is not None), None)
+
+
+def _problem_of_value(
+    spec: JobSpec, backend: Backend, path: str, value: Any, known: Collection[tuple[str | None, str]]
+) -> str | None:  # fmt: skip
+    try:
+        dropped = fit(with_parameters(spec, {path: value}), backend).dropped
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        if fault["type"] == "extra_forbidden":
+            return f"a spec has no field {path}"
+        return f"{value!r} is not valid: {fault['msg']}"
+    except InputError as error:
+        new = [one for one in error.problems if (one.field, one.message) not in known]
+        return f"{value!r} is refused: {new[0].message}" if new else None
+    without_effect = (one for one in dropped if f"{path}.".startswith(f"{one.field}."))
+    return next((f"{one.field} has no effect on {backend.name}: {one.reason}" for one in without_effect), None)
 
 
 def row_rules(spec: JobSpec, backend: Backend) -> Target | None:

@@ -30,7 +30,7 @@ from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import Closeable, InPlace, capabilities_of
 from cloudtune.plan import DataReport, Plan, PlannedEvaluation, PlanRequest, Resolved
 from cloudtune.redaction.boundary import guarded
-from cloudtune.registry import open_backend
+from cloudtune.registry import describe, open_backend
 from cloudtune.retry import reading
 from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
@@ -38,7 +38,7 @@ from cloudtune.spec import JobSpec
 from cloudtune.spending import check_budgets, estimated, is_awaited, settle
 from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
-from cloudtune.watch import watch_many
+from cloudtune.watch import Pause, polls_of_many, sleeping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -468,7 +468,7 @@ class Client:
                     continue
                 self.remove(one)
             except CloudtuneError as error:
-                found.failed[one.id] = error.message
+                found.failed[one.backend, one.scope, one.id] = error.message
         return found
 
     def undeployed(self, deployments: Deployments, *, backend: str | None = None) -> list[TunedModel]:
@@ -617,14 +617,15 @@ class Client:
     def watch_many(
         self, refs: Sequence[JobRef], *, timeout: float | None = None, repeat_after: float | None = None
     ) -> Iterator[JobSnapshot]:
-        """Watch the states of many jobs, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
+        """Watch the states of many jobs, in few calls, until all have ended. See `cloudtune.watch.polls_of_many`."""
+        return sleeping(self._polls(refs, timeout=timeout, repeat_after=repeat_after), self._clock)
+
+    def _polls(self, refs: Sequence[JobRef], **how: Any) -> Iterator[JobSnapshot | Pause]:
         pace = 0.0
         for name in {ref.backend for ref in refs}:
             with suppress(CloudtuneError):  # `snapshots` reports why a back end cannot be opened
                 pace = max(pace, self.backend(name).capabilities.poll_s)
-        return watch_many(
-            self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace, repeat_after=repeat_after
-        )
+        return polls_of_many(self.snapshots, refs, clock=self._clock, shortest_poll=pace, **how)
 
     def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
         """Return every job of the ledger with its estimate and its cost, newest first.
@@ -799,6 +800,15 @@ def _what_changed(plan: Plan, resolved: Resolved, data: DataReport) -> str:
     return " and ".join(differing)
 
 
-def connect(backend: str, **settings: Any) -> Client:
-    """Return a client whose back end uses these settings instead of those in the configuration files."""
-    return Client(open_backend(backend, settings))
+def connect(backend: str | None = None, **settings: Any) -> Client:
+    """Return a client for a back end, and open the back end.
+
+    Args:
+        backend: The name. Default: the one in the configuration.
+        settings: Settings of the back end. They take precedence over those in the configuration.
+    """
+    client = Client()
+    name = backend or client.config.backend
+    describe(name)  # before the settings are read: an unknown name is the first problem to report
+    merged = {**client.config.settings(name), **settings}
+    return Client(guarded(open_backend(name, merged), merged), config=client.config)

@@ -43,14 +43,14 @@ _EXPIRY = "expires_at"
 class Deployments(list[Deployment]):
     """The deployments that exist now.
 
-    ``unanswered`` maps each back end that did not respond to the reason, ``failed`` each deployment that `Client.sweep`
-    could not delete.
+    ``unanswered`` maps each back end that did not respond to the reason. ``failed`` maps the back end, scope and id of
+    each deployment that `Client.sweep` could not delete to the reason.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.unanswered: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
+        self.failed: dict[tuple[str, str, str], str] = {}
 
 
 class Hosting:

@@ -25,7 +25,7 @@ from cloudtune.optional import (
 from cloudtune.retry import reading
 from cloudtune.spending import is_awaited, settle
 from cloudtune.trust import trust_fields
-from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
+from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Pause, Update, conclude, events_of, polls_of, sleeping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -151,16 +151,21 @@ class Job:
             lost_after: Raise LostContact after this many seconds without a response.
             cancel_after: Cancel the job when it has run this many seconds since its creation, and raise JobExpired.
         """
+        polls = self._polls(
+            timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll,
+            cancel_after=cancel_after,
+        )  # fmt: skip
+        return sleeping(polls, self._client.clock)
+
+    def _polls(self, *, stall_after: float | None, cancel_after: float | None, **how: Any) -> Iterator[Update | Pause]:
         stall_after = self._planned_stall() if stall_after is None else stall_after
-        for update in watch(
-            self._backend, self.ref, clock=self._client.clock, timeout=timeout, stall_after=stall_after,
-            lost_after=lost_after, longest_poll=longest_poll,
-            cap=None if cancel_after is None else partial(self._over, cancel_after),
-        ):  # fmt: skip
-            if update.snapshot.has_ended:
+        cap = None if cancel_after is None else partial(self._over, cancel_after)
+        clock = self._client.clock
+        for poll in polls_of(self._backend, self.ref, clock=clock, stall_after=stall_after, cap=cap, **how):
+            if isinstance(poll, Update) and poll.snapshot.has_ended:
                 with suppress(LedgerError):  # `cloudtune cost` records it later
-                    self._settle(update.snapshot)
-            yield update
+                    self._settle(poll.snapshot)
+            yield poll
 
     def _settle(self, snapshot: JobSnapshot) -> None:
         settle(self._client.ledger, self._backend, snapshot, self._client.clock.now())

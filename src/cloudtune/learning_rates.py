@@ -86,11 +86,12 @@ def range_test(
 
 
 def _test_of(spec: JobSpec, first: float, last: float, steps: int) -> JobSpec:
-    """The spec of the test: training rows only, and no limits."""
+    """The spec of the test: training rows only, and no limits. Shares that are held out stay held out."""
     document = spec.model_dump(exclude_unset=True)
     for part in ("validation", "evaluation", "checkpoints", "limits", "backend"):
         document.pop(part, None)
-    document["data"] = {key: value for key, value in document["data"].items() if key not in ("validation", "test")}
+    document["data"] = {key: value for key, value in document["data"].items()
+                        if key not in ("validation", "test") or isinstance(value, float)}  # fmt: skip
     hyper = document.get("hyperparameters", {})
     unused = ("epochs", "warmup_steps", "warmup_ratio", "scheduler")
     document["hyperparameters"] = {key: value for key, value in hyper.items() if key not in unused}

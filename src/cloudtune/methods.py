@@ -48,6 +48,8 @@ class TrainingMethod(NamedTuple):
     """Each row has one label, or one for each token."""
     every_token: bool = False
     """It learns every token of a row, so that a conversation may end with any turn."""
+    media: Literal["image", "audio"] | None = None
+    """What the files are that its rows name."""
     predict_input: str | None = None
     """What ``cloudtune predict`` takes after the job's reference, if the model does not continue a prompt."""
 
@@ -73,13 +75,20 @@ METHODS: dict[str, TrainingMethod] = {
     ),
     "seq2seq": TrainingMethod("seq2seq", ("pair", "chat"), predict_input="'a text'"),
     "embedding": TrainingMethod("text_embedding", ("contrastive", "similarity"), predict_input="'a text'"),
-    "image_classification": TrainingMethod("image_classification", ("image_label",), labels=True),
-    "speech_recognition": TrainingMethod("speech_recognition", ("speech",)),
+    "image_classification": TrainingMethod(
+        "image_classification", ("image_label",), labels=True, media="image", predict_input="IMAGE.png"
+    ),
+    "speech_recognition": TrainingMethod(
+        "speech_recognition", ("speech",), media="audio", predict_input="RECORDING.wav"
+    ),
 }
+CLASSIFYING: tuple[TaskName, ...] = ("sequence_classification", "image_classification")
+"""Tasks that learn labels of rows."""
 DEFAULT_METHOD: MethodName = "sft"
 TRAINER_TASKS: tuple[TaskName, ...] = (
     "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "distillation",
     "sequence_classification", "token_classification", "question_answering", "seq2seq", "text_embedding",
+    "image_classification", "speech_recognition",
 )  # fmt: skip
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from cloudtune.capability_check import row_rules
+from cloudtune.capability_check import parameter_problem, row_rules
 from cloudtune.catalog import load, vendors
 from cloudtune.errors import InputError, Problem, UnsupportedError
 from cloudtune.spec import JobSpec
@@ -85,6 +85,7 @@ def move(spec: JobSpec, source: Backend, target: Backend, *, model: str | None =
     document, renamed = _with_overrides(document, source, target, reasons)
     _drop_unsupported(document, target, reasons)
     moved, problems = _accepted(document, target, reasons)
+    moved = _with_search(moved, source, target, reasons)
     before, after = (_leaves(one.model_dump(mode="json", exclude_none=True)) for one in (spec, moved))
     changes = _differences(before, after, renamed, reasons)
     abilities = [*_rows(spec, moved, source, target), *_verbs(source, target)]
@@ -205,6 +206,29 @@ def _problem_of(document: dict[str, Any], target: Backend) -> str:
     except ValidationError as error:
         return str(error.errors()[0]["msg"])
     return ""
+
+
+def _with_search(spec: JobSpec, source: Backend, target: Backend, reasons: dict[str, str]) -> JobSpec:
+    """The spec with the searched parameters that the target has, under its names; without a search if it has none."""
+    if spec.tune is None:
+        return spec
+    own, kept = f"overrides.{source.name}.", {}
+    for path, parameter in spec.tune.parameters.items():
+        field, place = f"tune.parameters.{path}", path
+        if path.startswith(own):
+            place = _place(source.capabilities.common_overrides.get(path.removeprefix(own)), target) or ""
+        problem = _own(source, target, path.removeprefix(own)) if not place else None
+        problem = problem or parameter_problem(spec, target, place, parameter)
+        if problem is not None:
+            reasons[field] = problem
+        else:
+            kept[place] = parameter
+            if place != path:
+                reasons[field], reasons[f"tune.parameters.{place}"] = f"{place} is the same setting", f"from {field}"
+    if not kept or not target.capabilities.can("verb:metrics"):
+        reasons["tune"] = f"{_title(target)} has nothing that can be searched"
+        return spec.model_copy(update={"tune": None})
+    return spec.model_copy(update={"tune": spec.tune.model_copy(update={"parameters": kept})})
 
 
 # -- what the target does not accept -------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cloudtune.errors import BackendNotInstalled, CloudtuneError
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,16 +50,21 @@ class Plugin(NamedTuple):
     target: str
     """``module:attribute``."""
     install: str
-    """The package to install if the module cannot be imported."""
+    """The package to install if the module cannot be imported; of this distribution, the extra."""
     is_built_in: bool = True
+
+    @property
+    def command(self) -> str:
+        """What installs it."""
+        return install_command(self.install) if self.is_built_in else f'pip install "{self.install}"'
 
 
 class PluginTable:
     """The plugins of one entry-point group."""
 
-    def __init__(self, group: str, built_in: Mapping[str, str], install: str = "cloudtune") -> None:
+    def __init__(self, group: str, built_in: Mapping[str, str], extra: str = "all") -> None:
         self.group = group
-        self._built_in = {name: Plugin(target, install) for name, target in built_in.items()}
+        self._built_in = {name: Plugin(target, extra) for name, target in built_in.items()}
 
     @cached_property
     def plugins(self) -> dict[str, Plugin]:
@@ -96,7 +102,7 @@ class PluginTable:
             raise
         except ImportError as error:
             message = f"{name} ({self.group}) needs {error.name}, which is not installed"
-            raise BackendNotInstalled(message, hint=f'run: pip install "{plugin.install}"') from error
+            raise BackendNotInstalled(message, hint=f"run: {plugin.command}") from error
         except Exception as error:  # another distribution's module may raise anything
             if plugin.is_built_in:
                 raise
@@ -188,5 +194,5 @@ TOKENIZERS = PluginTable(
 )
 """Names of token counters: each is made by a callable that takes the name (`cloudtune.data.checks.tokens.Counter`)."""
 
-STORES = PluginTable("cloudtune.sources", {"s3": "cloudtune_providers.aws.reading:S3Store"}, "cloudtune[aws]")
+STORES = PluginTable("cloudtune.sources", {"s3": "cloudtune_providers.aws.reading:S3Store"}, "aws")
 """URI schemes, and the class that reads files there (`cloudtune.data.read.remote.Store`), made without arguments."""

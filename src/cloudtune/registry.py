@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import BackendNotInstalled, CloudtuneError, ConfigError, Problem, UnknownBackend
+from cloudtune.install_command import install_command
 from cloudtune.plugins import entry_points
 
 if TYPE_CHECKING:
@@ -102,6 +103,13 @@ BUILT_IN: dict[str, BackendInfo] = {
             needs=("boto3",),
         ),
         BackendInfo(
+            name="ray",
+            target="cloudtune_providers.ray.backend:RayBackend",
+            summary="jobs of a Ray cluster that run the local back end's trainer",
+            extra="ray",
+            needs=("ray",),
+        ),
+        BackendInfo(
             name="slurm",
             target="cloudtune_providers.slurm.backend:SlurmBackend",
             summary="batch jobs of a Slurm cluster that run the local back end's trainer",
@@ -171,7 +179,7 @@ def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backen
 
 def not_installed(info: BackendInfo, module: str) -> BackendNotInstalled:
     """The error with the package to install."""
-    line = f'pip install "cloudtune[{info.extra}]"' if info.extra else f"pip install {info.origin}"
+    line = install_command(info.extra) if info.extra else f"pip install {info.origin}"
     return BackendNotInstalled(
         f"the {info.name} back end requires {module}, which is not installed", hint=f"run: {line}"
     )

@@ -7,13 +7,15 @@ the plan shows that value with its source. ``specfile`` reads specs from files.
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from cloudtune.methods import METHODS, MethodName
+from cloudtune.spec_distributed import Distributed, StrategyName
 from cloudtune.spec_method import Method
 from cloudtune.spec_trained import Adapter, AdapterName, Layers
 from cloudtune.spec_tune import Tune
@@ -29,6 +31,10 @@ from cloudtune.spec_types import (
     as_sequence,
     short,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 SPEC_VERSION = 1
 MOST_EPOCHS = 10_000
@@ -305,6 +311,11 @@ class JobSpec(Part):
     adapter: Annotated[Adapter, short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
     layers: Annotated[Layers | None, BeforeValidator(lambda value: value or None)] = None
+    distributed: Annotated[
+        Distributed | None,
+        BeforeValidator(lambda value: value or None),
+        short("strategy", Distributed | StrategyName | None),
+    ] = None
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
@@ -318,6 +329,18 @@ class JobSpec(Part):
     """Settings per back end, which override the portable ones."""
     unsupported: Literal["refuse", "drop"] = "refuse"
     """What to do with a field that the back end does not support. The plan lists dropped fields."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, folder: Path | None = None) -> JobSpec:
+        """Create a spec from plain values, as they are in a file. Raises SpecError with all problems.
+
+        Args:
+            values: The fields, with the short forms of a file: ``{"method": "sft", "data": {"train": "rows.jsonl"}}``.
+            folder: What relative paths are relative to. Default: the working directory.
+        """
+        package: Any = import_module("cloudtune")  # the parser is in a layer above this one
+        spec: JobSpec = package.parse_spec(values, folder=folder)
+        return spec
 
     @model_validator(mode="after")
     def _has_rows_to_evaluate(self) -> Self:
@@ -354,6 +377,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "adapter": ("type",),
     "hyperparameters": (),
     "layers": (),
+    "distributed": (),
     "validation": (),
     "checkpoints": (),
     "limits": ("stall_after", "max_cost_usd"),  # core handles both, on any back end
@@ -365,7 +389,8 @@ def spec_features() -> tuple[str, ...]:
     """Return every feature name that a spec can use. A back end declares each as supported, or why not."""
     parts: dict[str, type[Part]] = {
         "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "layers": Layers,
-        "validation": Validation, "checkpoints": Checkpoints, "limits": Limits, "data": Data,
+        "distributed": Distributed, "validation": Validation, "checkpoints": Checkpoints, "limits": Limits,
+        "data": Data,
     }  # fmt: skip
     names = [f"method:{name}" for name in METHODS]
     names += [f"adapter:{name}" for name in AdapterName.__args__]  # type: ignore[attr-defined]

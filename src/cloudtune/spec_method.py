@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cloudtune.methods import DEFAULT_METHOD, METHODS, EmbeddingLoss, LabelProblem, MethodName, Pooling
+from cloudtune.methods import CLASSIFYING, DEFAULT_METHOD, METHODS, EmbeddingLoss, LabelProblem, MethodName, Pooling
 from cloudtune.spec_types import Fraction, NaturalFloat, Part, PositiveFloat, PositiveInt, Seconds, short
 
 
@@ -63,8 +63,8 @@ class Method(Part):
 
     @property
     def label_problem(self) -> LabelProblem | None:
-        """The problem of the method that learns labels of texts; None for other methods."""
-        return (self.problem or "single_label") if METHODS[self.name].task == "sequence_classification" else None
+        """The problem of the method that learns labels of rows; None for other methods."""
+        return (self.problem or "single_label") if METHODS[self.name].task in CLASSIFYING else None
 
     @model_validator(mode="after")
     def _beta_of_pairs(self) -> Self:

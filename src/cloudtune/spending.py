@@ -192,7 +192,9 @@ def settle(ledger: Ledger, backend: Backend, job: JobSnapshot, now: datetime) ->
         return
     made = ledger.of_ref(job.ref)
     if made is not None and is_awaited(recorded_cost(ledger, job.ref), now):
-        record_cost(ledger, job.ref, actual(made.plan.cost, backend.usage(job), job))
+        cost = actual(made.plan.cost, backend.usage(job), job)
+        # Not every vendor reports when a job ended: it has by now.
+        record_cost(ledger, job.ref, msgspec.structs.replace(cost, ended_at=cost.ended_at or now.isoformat()))
 
 
 def _most(plan: Plan, recorded: ActualCost | None) -> float | None:

@@ -9,7 +9,7 @@ jitter.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cloudtune.errors import (
     BackendError,
@@ -40,6 +40,15 @@ LOST_AFTER_S = 300.0
 PAUSED_AFTER_S = 60.0
 
 
+T = TypeVar("T")
+
+
+class Pause(NamedTuple):
+    """The time until the next poll. Who runs the loop sleeps: a thread, or asyncio's event loop."""
+
+    seconds: float
+
+
 class Update(Value, frozen=True, kw_only=True):
     """The result of one poll of a job. ``events`` and ``metrics`` contain only new ones."""
 
@@ -55,7 +64,16 @@ class Update(Value, frozen=True, kw_only=True):
         return bool(self.events or self.metrics or self.note)
 
 
-def watch(
+def sleeping(polls: Iterable[T | Pause], clock: Clock) -> Iterator[T]:
+    """Yield the results of polls, and sleep in this thread for their pauses."""
+    for poll in polls:
+        if isinstance(poll, Pause):
+            clock.sleep(poll.seconds)
+        else:
+            yield poll
+
+
+def polls_of(
     backend: Backend,
     ref: JobRef,
     *,
@@ -66,8 +84,8 @@ def watch(
     paused_after: float = PAUSED_AFTER_S,
     longest_poll: float = LONGEST_POLL_S,
     cap: Callable[[JobSnapshot], str | None] | None = None,
-) -> Iterator[Update]:
-    """Poll the job until it ends, yielding each poll's result; see the module for how it ends.
+) -> Iterator[Update | Pause]:
+    """Poll the job until it ends, yielding each poll's result and each pause; see the module for how it ends.
 
     ``timeout``, ``stall_after``, ``lost_after`` and ``paused_after`` are in seconds. ``cap`` may answer with a reason
     to stop the job; it is cancelled, and its end counts as expired.
@@ -92,10 +110,10 @@ def watch(
                 ref=ref, snapshot=state.last, hint=f"watch it again: cloudtune watch {ref}",
             )  # fmt: skip
         delay = max(pause, state.asked_to_wait) * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
-        clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
+        yield Pause(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
 
 
-def watch_many(
+def polls_of_many(
     look: Callable[[Sequence[JobRef]], Iterable[JobSnapshot]],
     refs: Sequence[JobRef],
     *,
@@ -105,8 +123,10 @@ def watch_many(
     shortest_poll: float = SHORTEST_POLL_S,
     longest_poll: float = LONGEST_POLL_S,
     repeat_after: float | None = None,
-) -> Iterator[JobSnapshot]:
-    """Yield each changed snapshot of many jobs until all have ended. The outcome of each job is in its snapshot.
+) -> Iterator[JobSnapshot | Pause]:
+    """Yield each changed snapshot of many jobs, and each pause, until all have ended.
+
+    The outcome of each job is in its snapshot.
 
     ``look`` reads all jobs that have not ended at once, so a back end with batch status needs few calls.
     ``shortest_poll`` is the polling interval in seconds while jobs change. With ``repeat_after``, a snapshot that has
@@ -145,7 +165,12 @@ def watch_many(
             )  # fmt: skip
         pause = max(SHORTEST_POLL_S, shortest_poll) if changed else min(pause * 1.4, longest_poll)
         delay = pause * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
-        clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
+        yield Pause(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
+
+
+def watch(backend: Backend, ref: JobRef, *, clock: Clock, **how: Any) -> Iterator[Update]:
+    """Poll the job until it ends, as `polls_of`, and sleep in this thread between polls."""
+    return sleeping(polls_of(backend, ref, clock=clock, **how), clock)
 
 
 def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:

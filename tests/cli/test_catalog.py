@@ -34,7 +34,12 @@ def bedrock(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     return desk
 
 
-def test_changes_are_shown_and_used(bedrock: Desk) -> None:
+def made_of(*models: dict[str, object]) -> BedrockBackend:
+    replies = [("list_foundation_models", {"modelSummaries": list(models)})]
+    return BedrockBackend(factory=stubbed({"bedrock": replies}))
+
+
+def test_changes_are_shown_and_used(bedrock: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [
         f"bedrock: {MICRO}: methods: sft, distill -> sft", f"bedrock: {MICRO}: ends: none -> 2027-03-01",
         "bedrock: amazon.nova-9-v1:0:1m: new, sft",
@@ -49,6 +54,10 @@ def test_changes_are_shown_and_used(bedrock: Desk) -> None:
     assert model.ends == ENDS.date()
     again = bedrock.run("catalog", "refresh", "--backend", "bedrock", "--json").json
     assert (again["refreshed"][0]["changes"], again["refreshed"][0]["models"]) == ([], 2)
+    one = made_of(listed(MICRO, customizations=["FINE_TUNING"], endOfLifeTime=ENDS))
+    monkeypatch.setattr(Client, "backend", lambda client, name=None: guarded(one))
+    last = bedrock.run("catalog", "refresh", "--backend", "bedrock", "--json").json
+    assert "amazon.nova-9-v1:0:1m: no longer listed" in last["refreshed"][0]["changes"]
 
 
 def test_back_ends_without_such_an_api_are_named(bedrock: Desk) -> None:

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from cloudtune.cli.main import COMMANDS, EPILOG, cli
+from cloudtune.cli.main import COMMANDS, EPILOG, OTHER_WORDS, cli
 from cloudtune.errors import CloudtuneError
 from cloudtune.methods import METHODS
 from cloudtune.state import JobRef
@@ -281,7 +281,9 @@ def test_plan_shows_all_and_does_nothing(desk: Desk) -> None:
     assert done.code == 0
     assert "hyperparameters.epochs" in done.out
     assert "spec" in done.out
-    assert "default of scripted" in done.out
+    assert "default of scripted" not in done.out
+    assert "defaults of scripted (--all lists them)" in done.out
+    assert "default of scripted" in desk.run("plan", "job.yaml", "--all").out
     assert "create_job" not in done.out
     assert "create_job" in desk.run("plan", "job.yaml", "--requests").out
     assert desk.vendor.files() == []
@@ -660,3 +662,17 @@ def test_a_slip_is_answered_with_what_was_meant(desk: Desk, words: tuple[str, ..
     done = desk.run(*words)
     assert done.code == 2
     assert answer in done.err + done.out  # under --json on stdout
+
+
+@pytest.mark.parametrize(("word", "known"), sorted(OTHER_WORDS.items()))
+def test_words_of_other_tools_are_explained(desk: Desk, word: str, known: str) -> None:
+    refused = desk.run(word)
+    assert (refused.code, f"Did you mean {known}?" in refused.err) == (2, True)
+    assert word not in COMMANDS
+    assert desk.run(*known.split(), "--help").code == 0
+
+
+def test_a_table_is_no_file_of_prompts(desk: Desk) -> None:
+    (desk.folder / "rows.csv").write_text("question,answer\nWhy?,Because\n")
+    refused = desk.run("generate", "job", "--file", "rows.csv")
+    assert (refused.code, "cloudtune data convert rows.csv" in refused.err) == (2, True)

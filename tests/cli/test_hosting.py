@@ -150,7 +150,7 @@ def test_sweep_deletes_what_is_past_its_time_to_live(desk: Desk) -> None:
     desk.vendor.fail("delete_deployment", faults.forbidden())
     refused = desk.run("sweep", "--apply")
     assert (refused.code, refused.out) == (1, "")
-    assert f"{name} is not deleted" in refused.err
+    assert f"{name} on scripted is not deleted" in refused.err
     assert standing(desk) == [name]
     assert desk.run("sweep", "--apply", "--json").json["removed"] == [name]
     assert standing(desk) == []

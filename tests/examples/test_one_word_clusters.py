@@ -1,4 +1,4 @@
-"""One file, one word: the quickstart's job on a real Slurm cluster and behind a real OpenSSH server."""
+"""One file, one word: the quickstart's job on real Ray and Slurm clusters, and behind a real OpenSSH server."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.examples.test_one_word import ASKED, losses
 from cloudtune import Client, GenerateOptions, Job
 
 if TYPE_CHECKING:
+    from tests.clusters.ray import RayCluster
     from tests.clusters.slurm import SlurmCluster
     from tests.clusters.sshd import SshServer
 
@@ -60,7 +61,7 @@ def weights(job: Job, to: Path) -> bytes:
 
 
 @pytest.mark.timeout(600)  # torch is imported on the node
-@pytest.mark.parametrize("backend", ["slurm", "ssh"])
+@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.soak), "slurm", "ssh"])
 def test_one_file_and_one_word(
     runs: Runs, backend: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,10 @@ def test_one_file_and_one_word(
     if backend == "slurm":
         cluster: SlurmCluster = request.getfixturevalue("slurm_cluster")
         settings |= {"SLURM_CONF": str(cluster.conf), "CLOUDTUNE_BACKENDS__SLURM__FOLDER": str(tmp_path / "shared")}
+    elif backend == "ray":
+        ray: RayCluster = request.getfixturevalue("ray_cluster")
+        named = {"ADDRESS": ray.address, "SHARED_FOLDER": str(tmp_path / "shared"), "PYTHON": sys.executable}
+        settings |= {f"CLOUDTUNE_BACKENDS__RAY__{name}": value for name, value in named.items()}
     else:
         server: SshServer = request.getfixturevalue("ssh_machine")
         named = {"HOST": HOST, "FOLDER": str(tmp_path / "runs"), "PYTHON": sys.executable, "SSH_CONFIG": server.config}
@@ -84,5 +89,5 @@ def test_one_file_and_one_word(
     (said,) = job.generate([ASKED], GenerateOptions(max_tokens=8))
     assert said.finish_reason
     job.delete()
-    left = {path.name for path in (tmp_path / ("shared" if backend == "slurm" else "runs")).iterdir()}
+    left = {path.name for path in (tmp_path / ("runs" if backend == "ssh" else "shared")).iterdir()}
     assert left <= {".files", ".new", ".queue"}

@@ -53,6 +53,13 @@ def test_a_verdict_says_whether_the_interval_leaves_it_open() -> None:
         assert verdict({"value": value, "mark": 0.8, "interval": list(interval)}) == expected
 
 
+@pytest.mark.usefixtures("sources")
+def test_a_difference_to_another_job_has_newcombes_interval() -> None:
+    difference = runpy.run_path(str(REFERENCES / "run.py"))["_difference"]
+    # Newcombe (1998), table II, contrast (c): 9 of 10 against 3 of 10
+    assert difference(9, 3, 10) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+
+
 def test_articles_have_topics_and_no_licence(sources: ModuleType) -> None:
     assert {topic for _, _, topic in sources.articles()} == {"business", "sports", "tech"}
     for first in (0, 3, 6):

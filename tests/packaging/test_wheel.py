@@ -95,6 +95,7 @@ def test_the_sdist_holds_what_a_contributor_needs(built: Path) -> None:
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "LICENSE",
+        "README.es.md",
         "README.md",
     ):
         assert wanted in names

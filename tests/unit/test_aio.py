@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,22 @@ def test_the_loop_goes_on_meanwhile_and_leaving_leaves_the_job_alone(
         assert world.calls("cancel") == 0
 
     asyncio.run(leave())
+
+
+def test_waits_leave_the_threads_to_others(memory_path: Path) -> None:
+    """Twenty jobs are awaited on an executor with one thread, which other work can use all the time."""
+    world = ScriptedWorld(memory_path, real_time=True)
+    client = AsyncClient(world.backend(), ledger=f"{world.root}/ledger.db")
+
+    async def live() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        jobs = [await client.submit(world.spec(name=f"job-{number}")) for number in range(20)]
+        waits = [asyncio.create_task(job.wait()) for job in jobs]
+        for _ in range(3):
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 60) == 7
+            assert not any(wait.done() for wait in waits)
+        for wait in waits:
+            wait.cancel()
+        assert await asyncio.gather(*waits, return_exceptions=True)
+
+    asyncio.run(live())

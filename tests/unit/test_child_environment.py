@@ -37,6 +37,7 @@ INHERITS = {
 """Module -> why what it starts inherits its environment."""
 PASSES_ON = {
     "local_backend/cloudtune_trainer/worker/trainer_process.py": "the worker's environment, which `launch` chose",
+    "local_backend/cloudtune_trainer/ray/member.py": "the actor's, without Ray's own variables",
     "local_backend/cloudtune_trainer/worker/access.py": "the variables that the request names",
     "local_backend/cloudtune_trainer/worker/creation.py": "the environment that the back end chose",
     "local_backend/cloudtune_trainer/launch.py": "the trainer's environment, which the worker passed on",

@@ -388,6 +388,24 @@ def test_an_unknown_backend_is_told_with_those_that_are_known(tmp_path: Path) ->
         connect("local", no_such_setting=1)
 
 
+def test_connect_reads_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__LOCAL__ROOT", str(tmp_path / "configured"))
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__LOCAL__GRACE", "7")
+    assert connect("local").backend().scope() == str(tmp_path / "configured")
+    given = connect("local", root=tmp_path / "given").backend()
+    assert (given.scope(), given.options.grace) == (str(tmp_path / "given"), 7)
+
+
+def test_a_spec_from_plain_values(tmp_path: Path) -> None:
+    values = {"model": "m", "method": "dpo", "adapter": "lora", "data": {"train": Path("rows.jsonl")}}
+    spec = JobSpec.parse(values, folder=tmp_path)
+    assert (spec.method.name, spec.data.train.paths) == ("dpo", (str(tmp_path / "rows.jsonl"),))
+    with pytest.raises(SpecError) as refused:
+        JobSpec.parse({"model": 3, "epochs": 2})
+    assert [problem.field for problem in refused.value.problems] == ["model", "data", "epochs"]
+
+
 def test_which_backend_is_meant(world: ScriptedWorld) -> None:
     client = Client(world.backend(), ledger=f"{world.root}/ledger.db", clock=world.clock)
     assert client.plan(world.spec()).backend == "scripted"

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cloudtune.errors import InputError
-from cloudtune.learning_rates import RateSuggestion, range_test, suggested
+from cloudtune.learning_rates import RateSuggestion, _test_of, range_test, suggested
 from cloudtune.spec import JobSpec
 from cloudtune.state import Metric
 
@@ -64,3 +64,10 @@ def test_a_range_that_makes_no_sense_is_refused(first: float, last: float, steps
     spec = JobSpec.model_validate({"model": "m", "data": {"train": "rows.jsonl"}})
     with pytest.raises(InputError, match="at least 10 steps"):
         range_test(spec, first=first, last=last, steps=steps)
+
+
+def test_rows_that_are_held_out_stay_held_out() -> None:
+    rows = {"train": "a.jsonl", "validation": 0.1, "test": "b.jsonl"}
+    spec = JobSpec.model_validate({"model": "m", "data": rows, "validation": {"every": 5}})
+    data = _test_of(spec, 1e-6, 1e-2, 20).data
+    assert (data.validation, data.test) == (0.1, None)

@@ -188,3 +188,22 @@ def test_models_of_other_back_ends_are_kept(backends: dict[str, Backend]) -> Non
 def test_a_spec_is_not_moved_to_its_own_back_end(backends: dict[str, Backend]) -> None:
     with pytest.raises(InputError, match="for openai already"):
         move(spec_for("openai", "sft"), backends["openai"], backends["openai"])
+
+
+def test_searched_parameters_move_with_their_settings(backends: dict[str, Backend]) -> None:
+    parameters = {
+        "overrides.openai.n_epochs": {"low": 1, "high": 4}, "overrides.openai.batch_size": [4, 8],
+        "hyperparameters.learning_rate": [1e-5, 1e-3], "overrides.openai.learning_rate_multiplier": [0.5, 2.0],
+    }  # fmt: skip
+    given = {"hyperparameters": {}, "overrides": {}, "tune": {"parameters": parameters}}
+    found = moved(backends, "openai", "local", "sft", **given)
+    assert found.spec.tune is not None
+    assert set(found.spec.tune.parameters) == {
+        "hyperparameters.epochs", "hyperparameters.learning_rate", "hyperparameters.batch_size",
+    }  # fmt: skip
+    lost = {one.field: one.reason for one in found.changes if one.kind == "lost"}
+    assert "no setting with this meaning" in lost["tune.parameters.overrides.openai.learning_rate_multiplier.choices"]
+    back = moved(backends, "local", "openai", "sft", hyperparameters={}, tune={"parameters": {"adapter.rank": [4, 8]}},
+                 overrides={}, adapter=None)  # fmt: skip
+    assert back.spec.tune is None
+    assert next(one.reason for one in back.changes if one.field.startswith("tune."))

@@ -32,6 +32,7 @@ READ_THEIR_OWN = {
     "src/cloudtune/document/document.py": "opens without waiting: a pipe that a shell makes is allowed",
     "src/cloudtune/files/private_files.py": "copies and writes of files that cloudtune made",
     "src/cloudtune/files/regular_file.py": "it is the way",
+    "src/cloudtune/install_command.py": "the metadata of this distribution",
     "src/cloudtune/processes/identity.py": "files of /proc",
     "src/cloudtune/report/page.py": "files of this package",
     "src/cloudtune/testing/": "files of the tests",

@@ -22,7 +22,7 @@ from cloudtune.ledger.check import repair_ledger
 from cloudtune.ledger.costs import job_costs
 from cloudtune.processes.identity import Owner
 from cloudtune.spec import JobSpec
-from cloudtune.spending import committed
+from cloudtune.spending import committed, settle
 from cloudtune.testing import FakeClock, ScriptedBackend, ScriptedVendor
 from cloudtune.testing.job_timeline import Script
 from cloudtune.testing.scripted_options import ScriptedOptions
@@ -158,6 +158,19 @@ def test_a_cost_that_was_not_reported_is_read_again(desk: Desk, monkeypatch: pyt
     monkeypatch.setattr(backend, "usage", reported)
     desk.clock.advance(timedelta(days=8).total_seconds())
     assert [one.actual.usd for one in desk.client.costs()] == [None, 0.06], "after a week it stays unknown"
+
+
+def test_a_cost_without_an_end_time_is_read_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = desk.client.backend("scripted")
+    desk.vendor.follow(Script(steps=59))
+    job = desk.client.submit(desk.spec())
+    desk.clock.advance(10_000)
+    ended = replace(job.snapshot(), finished_at=None)
+    reported = backend.usage
+    monkeypatch.setattr(backend, "usage", lambda _: Usage(note="not yet"))
+    settle(desk.client.ledger, backend, ended, desk.clock.now())
+    monkeypatch.setattr(backend, "usage", reported)
+    assert [one.actual.usd for one in desk.client.costs() if one.actual is not None] == [0.06]
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------

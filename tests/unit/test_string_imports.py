@@ -24,6 +24,9 @@ SEAMS: dict[str, dict[str, str]] = {
     "src/cloudtune/cli/main.py": {"cloudtune.cli": "loads only the module of the command that is called"},
     "src/cloudtune/cli/data.py": {"cloudtune.cli": "loads only the module of the command that is called"},
     "src/cloudtune/cli/emulate.py": {"cloudtune_emulator": "the command works only where the extra is installed"},
+    "src/cloudtune/cli/serve.py": {
+        "cloudtune_emulator.model_server": "the command works only where the extra is installed"
+    },
     "src/cloudtune/data/__init__.py": {"cloudtune.data": "loads a public name when it is first used"},
     "src/cloudtune/data/checks/chat_template.py": {
         "cloudtune_trainer.template_sandbox": "templates are counted within the bounds that training gives them",
@@ -50,6 +53,9 @@ SEAMS: dict[str, dict[str, str]] = {
         "cloudtune_trainer": "the packages whose modules travel to another machine",
         "cloudtune_trainer.worker.access": "is run on another machine",
     },
+    "providers/cloudtune_providers/ray/translate.py": {"cloudtune_trainer.ray": "a Ray job starts it as a program"},
+    "local_backend/cloudtune_trainer/ray/__main__.py": {"cloudtune_trainer.ray": "its usage message"},
+    "local_backend/cloudtune_trainer/ray/member.py": {"cloudtune_trainer": "starts the trainer as a program"},
     "providers/cloudtune_providers/slurm/script.py": {
         "cloudtune_trainer.worker.batch": "the batch script starts it as a program",
     },

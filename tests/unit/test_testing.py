@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
@@ -58,13 +59,17 @@ def test_one_clock_in_two_places(tmp_path: Path) -> None:
 
 
 def test_threads_sleep_one_after_another() -> None:
-    clock = FakeClock()
-    threads = [threading.Thread(target=lambda: [clock.sleep(1) for _ in range(100)]) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert clock.monotonic() == 800
+    clock, before = FakeClock(), sys.getswitchinterval()
+    threads = [threading.Thread(target=lambda: [clock.sleep(1) for _ in range(200)]) for _ in range(8)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert clock.monotonic() == 1600
 
 
 def test_a_loop_without_an_end_is_ended() -> None:
@@ -245,3 +250,11 @@ def test_a_fork_server_that_died_says_so() -> None:
             pipe.close()
         except BrokenPipeError:
             continue
+
+
+def test_a_worker_of_the_mutation_run_that_fails_is_an_error() -> None:
+    from tests.mutation import share
+
+    share([1, 2, 3], str, 2)
+    with pytest.raises(RuntimeError, match="1 of 2 workers failed"):
+        share(["1", "2", "x"], int, 2)

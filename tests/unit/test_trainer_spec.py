@@ -7,9 +7,10 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.methods import METHODS
+from cloudtune.spec_distributed import Distributed, StrategyName
 from cloudtune.spec_method import Reward
 from cloudtune.spec_trained import Adapter, AdapterName, Layers, Stage
-from cloudtune_trainer import policy_spec, run_spec, spec_trained
+from cloudtune_trainer import distributed_spec, policy_spec, run_spec, spec_trained
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import policy, preference
@@ -46,6 +47,11 @@ def test_layers_are_the_specs() -> None:
         assert {field.name for field in dataclasses.fields(ours)} == set(theirs.model_fields)
 
 
+def test_groups_of_processes_are_the_specs() -> None:
+    assert {field.name for field in dataclasses.fields(distributed_spec.Distributed)} == set(Distributed.model_fields)
+    assert get_type_hints(distributed_spec.Distributed)["strategy"] == StrategyName
+
+
 def test_pairs_are_the_trainers() -> None:
     reported = {*preference.PreferenceOverrides.model_fields, "beta"}
     assert reported == set(get_type_hints(run_spec.Preference))
@@ -59,6 +65,6 @@ def test_rewards_are_the_trainers() -> None:
 
 def test_what_is_untaught_has_a_reason_each() -> None:
     reasons = core.unsupported_features()
-    assert "method:speech_recognition" in reasons
+    assert "method:rft" in reasons
     assert not {f"method:{name}" for name in core.TRAINED} & reasons.keys()
     assert all(len(reason) > 10 for reason in reasons.values())

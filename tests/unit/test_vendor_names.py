@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 CORE = Path(__file__).resolve().parents[2] / "src" / "cloudtune"
 NAMES = (
-    *(name for name in BUILT_IN if name != "local"), "amazon", "anthropic", "azure", "boto", "claude", "cohere",
-    "converse", "foundry", "gemini", "jumpstart", "llama", "microsoft", "mistral", "o200k", "qwen", "titan",
+    *(name for name in BUILT_IN if name not in ("local", "ray")), "amazon", "anthropic", "azure", "boto", "claude",
+    "cohere", "converse", "foundry", "gemini", "jumpstart", "llama", "microsoft", "mistral", "o200k", "qwen", "titan",
 )  # fmt: skip
-SHORT = ("aws", "gpt", "nova", "s3")
+SHORT = ("aws", "gpt", "nova", "ray", "s3")
 """These count only as a word or as a part of a name that underscores divide."""
 ALLOWED: dict[str, tuple[str, str]] = {
     "registry.py": ("*", "the table of this distribution's own back ends"),

@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import selectors
 import signal
@@ -27,7 +28,7 @@ from typing import Any, NoReturn
 from sitecustomize import facts
 
 MODULES = (
-    "click", "httpx", "openai.types.fine_tuning", "pydantic", "rich.progress", "accelerate", "peft",
+    "click", "httpx2", "openai.types.fine_tuning", "pydantic", "rich.progress", "accelerate", "peft",
     "safetensors.torch", "tokenizers", "transformers.generation", "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
 )  # fmt: skip
@@ -162,6 +163,7 @@ def _live(order: dict[str, Any], fds: list[int]) -> NoReturn:
         for number in order["ignored"]:
             signal.signal(number, signal.SIG_IGN)
         os.umask(order["umask"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, order["file_size"])
         os.chdir(order["cwd"])
         os.environ.clear()
         os.environ.update(order["env"])

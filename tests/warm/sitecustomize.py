@@ -49,7 +49,7 @@ def facts() -> dict[str, object]:
     import resource
 
     found = {name: importlib.util.find_spec(name) for name in LIBRARIES}
-    limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    limits = [name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_FSIZE"]
     return {
         "python": sys.executable,
         "libraries": {name: spec and spec.origin for name, spec in found.items()},
@@ -67,6 +67,7 @@ def _hand_over(program: str, kind: str) -> None:
     import fcntl
     import json
     import os
+    import resource
     import signal
     import socket
     from pathlib import Path
@@ -89,6 +90,7 @@ def _hand_over(program: str, kind: str) -> None:
     order = {
         "facts": facts(), "program": program, "kind": kind, "argv": sys.argv[1:], "path": sys.path,
         "safe": sys.flags.safe_path, "cwd": str(Path.cwd()), "env": environment, "umask": mask, "fds": open_ones,
+        "file_size": resource.getrlimit(resource.RLIMIT_FSIZE),
         "ignored": [number for number in handled if signal.getsignal(number) is signal.SIG_IGN],
     }  # fmt: skip
     for number in handled:

@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import ConfigError
+from cloudtune.install_command import install_command
 from cloudtune_emulator.aws import bucket_persistence
 from cloudtune_emulator.http import Reply
 
@@ -63,7 +64,7 @@ class MotoApp:
                 try:
                     import moto.moto_server.werkzeug_app  # noqa: F401
                 except ImportError as error:
-                    hint = 'run: pip install "cloudtune[aws,emulator]"'
+                    hint = f"run: {install_command('aws,emulator')}"
                     raise ConfigError(f"S3 and IAM need moto, which is not installed: {error}", hint=hint) from error
                 self._make_world()
                 self._apps = {}

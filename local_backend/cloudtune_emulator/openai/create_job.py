@@ -20,6 +20,7 @@ from cloudtune_emulator.bedrock import mantle
 from cloudtune_emulator.http import ApiError, Call, Reply, fit
 from cloudtune_emulator.openai import jobs, models
 from cloudtune_emulator.openai.compatible import profile_of
+from cloudtune_emulator.openai.token_counts import TrainingTokens
 from cloudtune_emulator.store import new_id
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def create(context: EmulatorContext, call: Call) -> Reply:
     paths = (context.store.content(training["id"]), context.store.content(validation["id"]) if validation else None)
     known = load("azure_openai" if call.api == "azure" else "openai").model(base)
     takes_images = known is None or "image" in known.inputs
-    job["course"] = _course(method, hyperparameters, *paths, takes_images=takes_images)
+    job["course"] = _course(base, method, hyperparameters, *paths, takes_images=takes_images)
     if job["course"]["error"] is None and context.faults.condition("unsafe_file", call.name):
         job["course"]["error"] = _UNSAFE
     context.engine.begin(job, *paths)
@@ -249,10 +250,11 @@ def _file(context: EmulatorContext, call: Call, param: str) -> dict[str, Any]:
 
 
 def _course(
-    method: str, requested: dict[str, Any], training: Any, validation: Any, *, takes_images: bool
+    base: str, method: str, requested: dict[str, Any], training: Any, validation: Any, *, takes_images: bool
 ) -> dict[str, Any]:  # fmt: skip
     """What "auto" becomes: 3 epochs, a batch of 0.2 % of the rows, as the vendor's own choice is not documented."""
-    counted = rowcheck.check(training, method, "training_file", takes_images=takes_images)
+    tokens = TrainingTokens(base)
+    counted = rowcheck.check(training, method, "training_file", takes_images=takes_images, tokens=tokens)
     error = counted.error
     if validation is not None and error is None:
         error = rowcheck.check(validation, method, "validation_file", takes_images=takes_images).error
@@ -261,6 +263,6 @@ def _course(
     multiplier = requested["learning_rate_multiplier"]
     return {
         "steps": max(1, math.ceil(counted.rows / batch)) * epochs, "epochs": epochs, "batch_size": batch,
-        "learning_rate_multiplier": 1.0 if multiplier == "auto" else float(multiplier), "tokens": counted.tokens,
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else float(multiplier), "tokens": tokens.total(),
         "has_validation": validation is not None, "error": error,
     }  # fmt: skip

@@ -49,7 +49,7 @@ def _check_message(message: Any, where: str) -> None:
         raise RowFault(f"{where} has no 'content'.")
     if role == "tool" and not isinstance(content, str):
         raise RowFault(f"{where}, key 'content': Input should be a valid string.")
-    for text in _texts(message):
+    for text in texts_of(message):
         if found := _SPECIAL.search(text):
             raise RowFault(f"{where} contains an invalid token: {found.group()}.")
     name = message.get("name")
@@ -59,7 +59,8 @@ def _check_message(message: Any, where: str) -> None:
         _check_call(call, f"{where}.tool_calls[{index}]")
 
 
-def _texts(message: dict[str, Any]) -> Iterator[str]:
+def texts_of(message: dict[str, Any]) -> Iterator[str]:
+    """The texts of a message's content, and the arguments of its calls."""
     content = message.get("content")
     if isinstance(content, str):
         yield content

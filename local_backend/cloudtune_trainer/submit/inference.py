@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
+from cloudtune.install_command import install_command
 from cloudtune.optional import GenerateOptions, check_generation
 from cloudtune.prompts import ToolPrompt
 from cloudtune.state import Generation, Likelihood, Prediction, Tag
@@ -77,22 +78,18 @@ class Answering:
     ) -> Iterator[Generation]:
         with _translate_errors():
             opened = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code)
-            answers = opened.generate(
-                [_with_tools(prompt) if isinstance(prompt, ToolPrompt) else prompt for prompt in prompts],
-                max_tokens=options.max_tokens,
-                temperature=options.temperature,
-                top_p=options.top_p,
-                seed=options.seed,
-            )
+            asked = [_with_tools(prompt) if isinstance(prompt, ToolPrompt) else prompt for prompt in prompts]
+            how = {
+                "max_tokens": options.max_tokens, "temperature": options.temperature, "top_p": options.top_p,
+                "seed": options.seed,
+            }  # fmt: skip
+            name = model.base if options.base else model.id
+            if options.stream and hasattr(opened, "stream"):  # a classifier has only whole answers
+                answers = (part for prompt in asked for part in opened.stream(prompt, **how))
+            else:
+                answers = opened.generate(asked, **how)
             for answer in answers:
-                yield Generation(
-                    text=answer.text,
-                    finish_reason=answer.finish_reason,
-                    prompt_tokens=answer.prompt_tokens,
-                    completion_tokens=answer.completion_tokens,
-                    scores=answer.scores,
-                    model=model.base if options.base else model.id,
-                )
+                yield _generation(answer, name)
 
     def _opened(self, folder: Path, *, base: bool, trust_remote_code: bool) -> Any:
         from cloudtune_trainer.tasks.table import open_model
@@ -104,6 +101,16 @@ class Answering:
                 with quietly():
                     self._last = (key, open_model(folder, base=base, trust_remote_code=trust_remote_code))
             return self._last[1]
+
+
+def _generation(answer: Any, model: str) -> Generation:
+    """An answer of the trainer's model, or a part of one."""
+    if isinstance(answer, str):
+        return Generation(text=answer, partial=True, model=model)
+    return Generation(
+        text=answer.text, finish_reason=answer.finish_reason, prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens, scores=answer.scores, model=model,
+    )  # fmt: skip
 
 
 def _with_tools(prompt: ToolPrompt) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def _need() -> None:
     if missing:
         raise BackendNotInstalled(
             f"running a local model requires {', '.join(missing)}, not installed for this interpreter",
-            hint='run: pip install "cloudtune[local]"',
+            hint=f"run: {install_command('local')}",
         )
 
 
@@ -155,7 +162,7 @@ def _translate_errors(folder: Path | None = None) -> Iterator[None]:
     except FileExistsError as error:
         raise InvalidRequest(str(error), hint="choose a folder that does not exist yet") from error
     except ImportError as error:
-        hint = 'run: pip install "cloudtune[local]"'
+        hint = f"run: {install_command('local')}"
         raise BackendNotInstalled(f"cannot import a package that local models require: {error}", hint=hint) from error
     except Exception as error:
         known = recognized(error)

@@ -99,7 +99,9 @@ def estimate(model: Mapping[str, Any], document: Mapping[str, Any], *, longest_c
     is_whole = adapter["type"] == "full"
     trained = parameters if is_whole else _adapter_size(sizes, adapter)
     weights = int(parameters * (_QUANTIZED if kind.quantized else _FLOAT)) + (0 if is_whole else trained * _FLOAT)
-    at_once = -(-hyper["batch_size"] // hyper["gradient_accumulation_steps"])
+    group = document.get("distributed", {"strategy": "ddp", "processes": 1})
+    sharing = group["processes"] if group["strategy"] == "fsdp" else 1
+    at_once = -(-hyper["batch_size"] // (group["processes"] * hyper["gradient_accumulation_steps"]))
     length = hyper["max_length"]
     if longest_chars and not hyper["packing"]:
         length = min(length, longest_chars // _CHARS_PER_TOKEN + _TEMPLATE)
@@ -115,6 +117,7 @@ def estimate(model: Mapping[str, Any], document: Mapping[str, Any], *, longest_c
     if method.task in ("causal_lm", "preference", "unpaired_preference"):
         cells = tokens * sizes["vocab"]
         logits = int(2 * _FLOAT * cells + 2 * _FLOAT * min(cells, _LOSS_CHUNK))
+    weights, trained = -(-weights // sharing), -(-trained // sharing)
     gradients, optimizer = trained * _FLOAT, 2 * trained * _FLOAT
     at_start = activations + logits + (gradients if hyper["gradient_accumulation_steps"] > 1 else 0)
     peak = weights + optimizer + max(at_start, gradients)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cloudtune.files.model_files import Tensor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "thoughts": ("reasoning_content",),
@@ -57,6 +58,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: bool | None = None
     shown: list[str] = []
     """The features of rows (see ``data.losses``) that the chat template renders: tools, thoughts, names."""
+    reads: str | None = None
+    """Its input, as its processor tells: text, image or audio. None if that is unknown."""
     is_encoder_decoder: bool | None = None
     """As in its config.json."""
     parameters: int | None = None
@@ -117,17 +120,30 @@ def _folder(path: Path) -> ModelFacts:
     weights = [file for pattern in WEIGHTS for file in sorted(path.glob(pattern))]
     if not weights:
         raise _unknown(f"{path} has no weights (*.safetensors)", "download the complete model")
-    if not any((path / name).exists() for name in _TOKENIZERS):
+    reads = _reads(path)
+    if reads == "text" and not any((path / name).exists() for name in _TOKENIZERS):
         raise _unknown(f"{path} has no tokenizer", "add its tokenizer (tokenizer.json)")
     return ModelFacts(
         source="folder",
         path=str(path),
         fingerprint=fingerprint([file for file in sorted(path.iterdir()) if file.is_file()]),
         weights=weights_fingerprint(path),
+        reads=reads,
         **_of_weights(weights),
         **_of_config(path / "config.json", config),
         **_of_template(_template(path)),
     )
+
+
+def _reads(path: Path) -> str:
+    """The input of the model: its processor's, if it has one, else text."""
+    file = next((path / name for name in _PREPROCESSORS if (path / name).exists()), None)
+    if file is None:
+        return "text"
+    processor = _json(file)
+    processor = processor.get("feature_extractor") or processor.get("image_processor") or processor
+    is_sound = isinstance(processor, dict) and "sampling_rate" in processor
+    return "audio" if is_sound else "image"
 
 
 def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
@@ -221,20 +237,25 @@ def _gguf(path: Path) -> ModelFacts:
 
 def _description(path: Path) -> ModelFacts:
     document = _json(path)
-    if not set(document) <= {"model", "tokenizer"}:
-        fix = 'describe a model to build as {"model": {...}, "tokenizer": {"vocab_size": 512}}'
-        raise _unknown(f"{path} has unknown keys: {', '.join(sorted(set(document) - {'model', 'tokenizer'}))}", fix)
-    from cloudtune_trainer.tiny import TINY_LLAMA
+    from cloudtune_trainer.tiny import DESCRIPTION, TINY_LLAMA
+    from cloudtune_trainer.tiny_speech import TINY
 
-    for name in ("model", "tokenizer"):
+    if not set(document) <= DESCRIPTION:
+        fix = 'describe a model to build as {"model": {...}, "tokenizer": {"vocab_size": 512}}'
+        raise _unknown(f"{path} has unknown keys: {', '.join(sorted(set(document) - DESCRIPTION))}", fix)
+    for name in sorted(DESCRIPTION):
         if not isinstance(document.get(name, {}), dict):
             raise _unknown(f"{path}: {name} is not a JSON object", 'write "model": {...}, "tokenizer": {...}')
+    if "processor" in document:
+        reads = "audio" if document.get("model", {}).get("model_type") in TINY else "image"
+        return ModelFacts(source="config", path=str(path), fingerprint=fingerprint([path]), reads=reads)
     fields = {**TINY_LLAMA, **document.get("model", {})}
     tokenizer = document.get("tokenizer", {})
     return ModelFacts(
         source="config",
         path=str(path),
         fingerprint=fingerprint([path]),
+        reads="text",
         context_length=_of_config(path, fields)["context_length"],
         dimensions=memory.dimensions({"vocab_size": tokenizer.get("vocab_size", 512), **fields}),
         **_of_template(str(tokenizer.get("chat_template", True) or "")),

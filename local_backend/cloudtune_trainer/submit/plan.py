@@ -18,10 +18,11 @@ from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.heads import HEADS
 from cloudtune_trainer.run_spec import SMOOTHED
 from cloudtune_trainer.spec_values import SMALLEST
-from cloudtune_trainer.submit import distillation, embedding, policy
+from cloudtune_trainer.submit import distillation, distributed, embedding, policy
 from cloudtune_trainer.submit.adapter_facts import given_adapter
 from cloudtune_trainer.submit.adapter_problems import DEFAULT_ADAPTER, adapter_problems
 from cloudtune_trainer.submit.layers import layer_problems, layer_settings, schedule_problems
+from cloudtune_trainer.submit.media import media_problems, wrong_input
 from cloudtune_trainer.submit.preference import PREFERRING, misused, terms
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def run_spec(
         **distillation.terms(spec, choices, request.resolved.facts.get("teacher")),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         **layer_settings(spec, choices, adapter["type"], model),
+        **distributed.settings(spec, choices),
         "validation": _validation(request, choices),
         "checkpoints": {
             "every": choices.pick("checkpoints.every", spec.checkpoints.every, "epoch"),
@@ -180,6 +182,8 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
         rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
+    if METHODS[method].media is not None:
+        return values | {"max_length": DEFAULT_MAX_LENGTH, "packing": False}
     values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
     # With packing, `batch_size` counts full sequences instead of rows: few, large steps. This suits running text, but a
     # few hundred short dialogues would be done in two steps and learn nothing; for them it must be set in the spec.
@@ -215,7 +219,11 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
     found += embedding.row_problems(request)
     found += policy.too_long(document, length, request.resolved.facts.get("reward"))
-    found += [*_wrong_family(request, model), *_unknown_targets(request, model.get("modules") or ())]
+    found += [
+        *wrong_input(request.spec, model),
+        *_wrong_family(request, model),
+        *_unknown_targets(request, model.get("modules") or ()),
+    ]
     task = METHODS[request.spec.method.name].task
     found += layer_problems(request.spec, document["adapter"]["type"], model)
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
@@ -303,8 +311,9 @@ def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """Inconsistent values in the spec and in that back end's own settings."""
     adapter = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
     found = [*adapter_problems(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
+    found += media_problems(spec)
     found += [*policy.misused(spec, backend), *distillation.misused(spec, backend), *embedding.misused(spec)]
-    return [*found, *_of_validation(spec), *_of_batches(spec)]
+    return [*found, *_of_validation(spec), *_of_batches(spec), *distributed.group_problems(spec)]
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cloudtune_trainer.loss import summed_cross_entropy
 from cloudtune_trainer.models import load_model
+from cloudtune_trainer.monitor import entropy
 from cloudtune_trainer.samples import Samples, encode_records
 from cloudtune_trainer.sequences import SequenceBatch, lay_out, next_token_logits
 from cloudtune_trainer.tasks.task import BestMetric, Sums
@@ -68,6 +71,19 @@ class CausalLM:
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`."""
         return token_metrics(loss, metric_sums[0], count)
+
+    def constant_loss(self, samples: Samples) -> float | None:
+        """See `Monitored.constant_loss`."""
+        return None if self.spec.label_smoothing else token_entropy(samples)
+
+    def collapsed(self, _: Sequence[float]) -> str | None:
+        """See `Monitored.collapsed`. A constant token shows in the loss."""
+        return None
+
+
+def token_entropy(samples: Samples) -> float:
+    """The loss of predicting each trained token with its share among all of them."""
+    return entropy(np.bincount(samples.ids[samples.learn]).tolist())
 
 
 def token_metrics(loss: float, correct: float, count: int) -> dict[str, float]:

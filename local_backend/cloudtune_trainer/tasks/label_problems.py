@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from cloudtune_trainer.monitor import entropy
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tasks.predictor import Prediction
 from cloudtune_trainer.tasks.task import BestMetric
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.run_spec import Classification
 
+_COLLAPSED, _USUAL_SHARE = 0.995, 0.9
 NUMBER = "score"
 """The name of the only output of regression."""
 
@@ -55,6 +57,12 @@ class LabelProblem(Protocol):
 
     def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
         """The metrics besides the loss."""
+
+    def constant_loss(self, targets: NDArray[Any]) -> float | None:
+        """See `Monitored.constant_loss`, for these targets of the training rows."""
+
+    def collapsed(self, sums: Sequence[float]) -> str | None:
+        """See `Monitored.collapsed`."""
 
 
 class SingleLabel:
@@ -109,6 +117,19 @@ class SingleLabel:
         return {
             "accuracy": float(right.sum()) / max(1, count), "macro_f1": _macro_f1(right, predicted, actual)
         }  # fmt: skip
+
+    def constant_loss(self, targets: NDArray[Any]) -> float | None:
+        """See `LabelProblem.constant_loss`. Unknown where the settings change the loss."""
+        if self._weights is not None or self._settings.label_smoothing:
+            return None
+        return entropy(np.bincount(targets).tolist())
+
+    def collapsed(self, sums: Sequence[float]) -> str | None:
+        """See `LabelProblem.collapsed`. Where nearly all rows have one label, predicting it is no collapse."""
+        _, predicted, actual = np.asarray(sums, dtype=float).reshape(3, -1)
+        rows, most = actual.sum(), int(predicted.argmax())
+        same = predicted[most] >= _COLLAPSED * rows and actual[most] < _USUAL_SHARE * rows
+        return f"the label {self.labels[most]!r}" if same else None
 
     @staticmethod
     def predictions(logits: Tensor, labels: Sequence[str]) -> list[Prediction]:
@@ -179,6 +200,15 @@ class MultiLabel:
             "micro_f1": float(micro),
         }  # fmt: skip
 
+    def constant_loss(self, targets: NDArray[Any]) -> float | None:
+        """See `LabelProblem.constant_loss`."""
+        shares = targets.mean(0).tolist()
+        return sum(entropy((share, 1 - share)) for share in shares) / len(shares)
+
+    def collapsed(self, _: Sequence[float]) -> str | None:
+        """See `LabelProblem.collapsed`. Each label is likely or not by itself."""
+        return None
+
     @staticmethod
     def predictions(logits: Tensor, labels: Sequence[str]) -> list[Prediction]:
         """The labels of each row with a probability above 0.5, and the probability of every label."""
@@ -226,6 +256,14 @@ class Regression:
     def metrics(self, _: Sequence[float], count: int) -> dict[str, float]:
         """See `LabelProblem.metrics`."""
         return {}
+
+    def constant_loss(self, targets: NDArray[Any]) -> float | None:
+        """See `LabelProblem.constant_loss`."""
+        return float(targets.var())
+
+    def collapsed(self, _: Sequence[float]) -> str | None:
+        """See `LabelProblem.collapsed`."""
+        return None
 
     @staticmethod
     def predictions(logits: Tensor, _: Sequence[str]) -> list[Prediction]:

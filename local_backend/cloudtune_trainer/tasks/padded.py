@@ -11,6 +11,7 @@ from cloudtune_trainer import models
 from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.heads import Head
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.processors import reads_of
 from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.run_spec import TASKS
 from cloudtune_trainer.samples import Cuts, nothing_left, starts_of
@@ -50,7 +51,7 @@ def load_with_head(
     Sets the task's ``padding`` and ``random_weights``.
     """
     spec = task.spec
-    task.padding = padding_of(tokenizer) or 0
+    task.padding = 0 if reads_of(spec.method) != "text" else padding_of(tokenizer) or 0
     head = Head(TASKS[spec.method], task.padding, task.labels, spec.classification.problem)
     random = set[str]() if head.starts_random and weights is None else None
     torch.manual_seed(spec.seed)

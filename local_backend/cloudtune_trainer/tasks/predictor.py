@@ -13,6 +13,7 @@ from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer, load_tuned
 from cloudtune_trainer.generation_settings import padding_of
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.processors import load_processor
 from cloudtune_trainer.records import fault_of_turns
 from cloudtune_trainer.tuned import read_tuned
 
@@ -53,7 +54,7 @@ class Predictor:
         self.tokenizer = tokenizer
         self.labels: tuple[str, ...] = tuple(tuned["labels"])
         self.max_length: int = tuned["max_length"]
-        self.padding = padding_of(tokenizer) or 0
+        self.padding = padding_of(tokenizer) or 0 if self.reads == "text" else 0
         self.lock = threading.Lock()
 
     @classmethod
@@ -71,9 +72,11 @@ class Predictor:
         devices = Devices(device, "auto")
         dtype = devices.compute if devices.device.type != "cpu" else torch.float32
         network = load_tuned(folder, tuned, dtype=dtype, base=base, trust_remote_code=trust_remote_code)
-        tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
+        tokenizer = load_processor(models.BaseModel(str(folder)), cls.reads)
         return cls(network.to(devices.device), tokenizer, tuned)
 
+    reads = "text"
+    """What it predicts from: text, image or audio."""
     has_base = False
     """Whether the base model can predict too."""
 

@@ -18,7 +18,7 @@ from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.samples import Samples
 from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.sequences import PADDED, Batch
-from cloudtune_trainer.tasks.causal_lm import token_metrics
+from cloudtune_trainer.tasks.causal_lm import token_entropy, token_metrics
 from cloudtune_trainer.tasks.padded import encoded, fields_of, filled, joined, load_with_head, padded
 from cloudtune_trainer.tasks.predictor import Prediction, Predictor, text_of, turns_of
 from cloudtune_trainer.tasks.task import BestMetric, Sums
@@ -111,6 +111,14 @@ class Seq2Seq:
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`."""
         return token_metrics(loss, metric_sums[0], count)
+
+    def constant_loss(self, samples: Samples) -> float | None:
+        """See `Monitored.constant_loss`."""
+        return None if self.spec.label_smoothing else token_entropy(samples)
+
+    def collapsed(self, _: Sequence[float]) -> str | None:
+        """See `Monitored.collapsed`."""
+        return None
 
 
 def decoder_inputs(model: Any, labels: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class LabelledSamples(Samples):
 class SequenceClassification:
     """See the module."""
 
-    peft_task_type = "SEQ_CLS"
+    peft_task_type: str | None = "SEQ_CLS"
     can_pack = False
     packed = False
     needs_reference = False
@@ -70,13 +70,13 @@ class SequenceClassification:
         weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
-        self._problem.learn(_checked(records()))
+        self._problem.learn(self._checked(records()))
         return load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long is truncated."""
         texts, labels = [], []
-        for row, record in enumerate(_checked(records), 1):
+        for row, record in enumerate(self._checked(records), 1):
             texts.append(record["text"])
             labels.append(self._problem.target(record, row))
         max_length = self.spec.hyperparameters.max_length
@@ -99,7 +99,7 @@ class SequenceClassification:
 
     def forward(self, model: Any, batch: Batch) -> Sums:
         """See `Task.forward`."""
-        logits = logits_by_length(model, batch.inputs).float()
+        logits = self._logits(model, batch).float()
         loss = self._problem.loss(logits, batch.labels)
         with torch.no_grad():
             sums = self._problem.sums(logits, batch.labels)
@@ -110,6 +110,25 @@ class SequenceClassification:
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Task.metrics`."""
         return {"loss": loss / max(1, count), **self._problem.metrics(metric_sums, count)}
+
+    def constant_loss(self, samples: Samples) -> float | None:
+        """See `Monitored.constant_loss`."""
+        return self._problem.constant_loss(samples.labels)  # type: ignore[attr-defined]
+
+    def collapsed(self, metric_sums: Sequence[float]) -> str | None:
+        """See `Monitored.collapsed`."""
+        return self._problem.collapsed(metric_sums)
+
+    def _logits(self, model: Any, batch: Batch) -> Tensor:
+        return logits_by_length(model, batch.inputs)
+
+    @staticmethod
+    def _checked(records: Iterable[Record]) -> Iterator[Record]:
+        """The records. Raises ``bad_data`` for one without a text or a label."""
+        for row, record in enumerate(records, 1):
+            if not isinstance(record.get("text"), str) or "label" not in record:
+                raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label"')
+            yield record
 
     def row_metrics(self, rows: Tensor) -> dict[str, float]:
         """See `MeasuresRows`: how well the predicted numbers correlate with the labels."""
@@ -142,11 +161,3 @@ class Classifier(Predictor):
         rows = self.read_all(prompts)
         for row, found in zip(rows, self.predict_rows(rows, batch_size), strict=True):
             yield Answer(found.text, "stop", len(row), 0, found.scores)
-
-
-def _checked(records: Iterable[Record]) -> Iterator[Record]:
-    """The records. Raises ``bad_data`` for one without a text or a label."""
-    for row, record in enumerate(records, 1):
-        if not isinstance(record.get("text"), str) or "label" not in record:
-            raise TrainingProblem("bad_data", f'row {row}: a row to classify has "text" and "label"')
-        yield record

@@ -9,12 +9,14 @@ from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.distillation import Distillation
 from cloudtune_trainer.tasks.embedding import Embedder, TextEmbedding
+from cloudtune_trainer.tasks.image_classification import ImageClassification, ImageClassifier
 from cloudtune_trainer.tasks.ppo import policy_task
 from cloudtune_trainer.tasks.preference import Preferences
 from cloudtune_trainer.tasks.question_answering import Answerer, QuestionAnswering
 from cloudtune_trainer.tasks.reward import RewardModel, RewardModeling
 from cloudtune_trainer.tasks.seq2seq import Seq2Seq, Seq2SeqGenerator
 from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
+from cloudtune_trainer.tasks.speech_recognition import SpeechRecognition, Transcriber
 from cloudtune_trainer.tasks.token_classification import Tagger, TokenClassification
 from cloudtune_trainer.tasks.unpaired_preference import UnpairedPreferences
 from cloudtune_trainer.tuned import read_tuned_or_plain
@@ -47,6 +49,8 @@ TASKS: dict[str, TaskEntry] = {
     "text_embedding": TaskEntry(TextEmbedding, Embedder),
     "question_answering": TaskEntry(QuestionAnswering, Answerer),
     "token_classification": TaskEntry(TokenClassification, Tagger),
+    "speech_recognition": TaskEntry(SpeechRecognition, Transcriber),
+    "image_classification": TaskEntry(ImageClassification, ImageClassifier),
 }
 
 

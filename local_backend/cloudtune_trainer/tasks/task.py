@@ -56,8 +56,6 @@ class Task(Protocol):
 
     spec: RunSpec
     """The run's settings. Loading adjusts them to the model."""
-    peft_task_type: str
-    """peft's task type."""
     random_weights: tuple[str, ...]
     """The names of the weights that are not in the base model's files, if any; loading sets them."""
     can_pack: bool
@@ -66,6 +64,10 @@ class Task(Protocol):
     """Whether batches are packed. Loading sets it, depending on the model and the adapter."""
     needs_reference: bool
     """Whether `Pairs.reference` is needed: the untrained model's log-probabilities of every sample."""
+
+    @property
+    def peft_task_type(self) -> str | None:
+        """peft's task type; None for a model that does not read tokens."""
 
     @property
     def best_metric(self) -> BestMetric:

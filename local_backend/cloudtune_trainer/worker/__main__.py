@@ -12,8 +12,10 @@ pipe, on which the worker reports that it is ready.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
+import time
 from typing import Any
 
 from cloudtune_trainer.folder import now, read_json, write_json
@@ -80,7 +82,14 @@ def look_after(run: Run, lock: int, bell: SignalWaiter) -> None:
     run.tell("starting", "starting the trainer", started_at=now())
     run.try_note("starting", kind="state", state="starting", slots=[f"{pool}-{number}" for number in slots])
     python, keep = job.get("python") or sys.executable, (lock, *slots.values())
-    supervise(run, Trainer(run, python, devices.environment_of(pool, slots), keep, processes), bell)
+    restarts, end = int(job.get("max_restarts", 0)), time.monotonic() + float(job.get("max_seconds", math.inf))
+    for left in range(restarts, -1, -1):
+        trainer = Trainer(run, python, devices.environment_of(pool, slots), keep, processes)
+        lost = supervise(run, trainer, bell, at_most_s=max(0.0, end - time.monotonic()), may_restart=left > 0)
+        if lost is None:
+            return
+        message = f"{lost}; restart {restarts - left + 1} of {restarts} from the newest complete checkpoint"
+        run.try_note(message, kind="warning", level="warning")
 
 
 def _record_orphan_failure(run: Run, status: dict[str, Any]) -> None:

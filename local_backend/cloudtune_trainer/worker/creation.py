@@ -8,6 +8,7 @@ import select
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.folder import now, sync_directory, write_json
@@ -19,12 +20,13 @@ from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 ASIDE = ".new"
 DELETED = ".deleted."
 """In the names of folders that are being deleted."""
 START_LIMIT_S = 60.0
+MEDIA = "media"
+"""In a run's data, the folder of the files that rows name. Beside a file of rows: the same, after the file's name."""
 
 
 class ForeignRun(Exception):
@@ -54,6 +56,8 @@ def create(run: Run, spec: Mapping[str, Any], job: Mapping[str, Any], *, queue: 
             shutil.rmtree(aside, ignore_errors=True)
     if lock is None:
         found = run.recorded_job()
+        if not found:
+            raise ForeignRun(f"{run.path} already exists, and its job.json is missing or damaged")
         if (found.get("key"), found.get("attempt")) != (job["key"], job["attempt"]):
             raise ForeignRun(f"{run.path} already exists and belongs to another job")
     return lock
@@ -98,18 +102,27 @@ def _publish(aside: Run, run: Run, spec: Mapping[str, Any], job: Mapping[str, An
 
 
 def _bring(aside: Run, split: str, path: str | None) -> str | None:
-    """Put a split's rows into the run; returns their path in it. A hard link if the file system supports it."""
+    """Put a split's rows into the run; returns their path in it. Hard links if the file system supports them."""
     if path is None:
         return None
     private_folder(aside.data)
-    target = aside.data / f"{split}.jsonl"
+    _link_or_copy(Path(path), aside.data / f"{split}.jsonl")
+    media = Path(f"{path}.{MEDIA}")
+    if media.is_dir():
+        private_folder(aside.data / MEDIA)
+        for file in media.iterdir():
+            if not (aside.data / MEDIA / file.name).exists():  # another split may have it: names are content hashes
+                _link_or_copy(file, aside.data / MEDIA / file.name)
+    return f"data/{split}.jsonl"
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
-        os.link(path, target)
+        os.link(source, target)
     except FileNotFoundError:
         raise
     except OSError:  # another disk, or a file system without links
-        copy_private(path, target)
-    return f"data/{split}.jsonl"
+        copy_private(source, target)
 
 
 def start(run: Run, environment: Mapping[str, str]) -> bool:

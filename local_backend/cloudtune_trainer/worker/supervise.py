@@ -13,6 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.folder import FINAL_STATES, read_json
+from cloudtune_trainer.launch import take_notes
+from cloudtune_trainer.problems import LOST_PROCESS
 from cloudtune_trainer.worker import exit_cause
 
 if TYPE_CHECKING:
@@ -57,10 +59,13 @@ class SignalWaiter:
         return self.stop_signal is not None
 
 
-def supervise(run: Run, trainer: Trainer, bell: SignalWaiter, *, at_most_s: float = math.inf) -> None:
+def supervise(
+    run: Run, trainer: Trainer, bell: SignalWaiter, *, at_most_s: float = math.inf, may_restart: bool = False
+) -> str | None:
     """Wait for the trainer's end, and record the end if the trainer could not.
 
-    The trainer is asked to save its model before the run time in ``job.json``, or ``at_most_s``, is over.
+    With ``may_restart``, the loss of a process is not the end: its description is returned. The trainer is asked to
+    save its model before the run time in ``job.json``, or ``at_most_s``, is over.
     """
     job = read_json(run.job) or {}
     limit = min(float(job.get("max_seconds", math.inf)), at_most_s)
@@ -98,13 +103,15 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter, *, at_most_s: floa
             log_tail=exit_cause.tail(run.log),
         )
         problem = _note_of_one(run) or exit_cause.cause(death)
+        if may_restart and problem["code"] == "killed":
+            return str(problem["message"])
         run.end("failed", problem["message"], problem)
+    return None
 
 
 def _note_of_one(run: Run) -> dict[str, Any] | None:
     """The failure report of one of several processes, if the first one could not write the status."""
-    notes = (read_json(path) for path in sorted(run.path.glob(".problem-*.json")))
-    return next((note for note in notes if isinstance(note, dict)), None)
+    return next((note for note in take_notes(run) if note["code"] != LOST_PROCESS), None)
 
 
 class _StopEscalation:

@@ -68,7 +68,7 @@ class Trainer:
                     stderr=subprocess.STDOUT,
                     pass_fds=keep,
                     process_group=self._pids[0] if self._pids else 0,
-                    preexec_fn=_dies_with_parent(),  # noqa: PLW1509 - the worker has one thread
+                    preexec_fn=dies_with_parent(),  # noqa: PLW1509 - the worker has one thread
                 )
                 process.returncode = 0  # reaped here, with its memory usage, instead of by subprocess
                 self._pids.append(process.pid)
@@ -126,7 +126,7 @@ def _group_of(processes: int, held: socket.socket | None) -> dict[str, str]:
     return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
 
-def _dies_with_parent() -> Callable[[], None] | None:
+def dies_with_parent() -> Callable[[], None] | None:
     """On Linux: have the kernel kill the child when this process dies, so that no trainer outlives its worker."""
     if sys.platform != "linux":
         return None

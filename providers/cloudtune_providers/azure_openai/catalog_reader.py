@@ -24,7 +24,10 @@ SHELF_DAYS = 30
 
 def catalog_of(listed: Iterable[Mapping[str, Any]], known: Catalog, on: date) -> Catalog:
     """The models that can be tuned, and those of the catalog, as the resource lists them."""
-    models = {made.id: made for one in listed if (made := _model(one, known)) is not None}
+    models: dict[str, Model] = {}
+    for made in filter(None, (_model(one, known) for one in listed)):
+        # Versions that the catalog does not tell apart are one model, which can be tuned until the last of them ends.
+        models[made.id] = max(made, models.get(made.id, made), key=lambda one: one.no_new_jobs_from or date.max)
     source = Source(title="the list of models of the Azure resource", seen=on, shelf_days=SHELF_DAYS)
     sources = {_SOURCE: source} if models else {}
     return Catalog(format=1, vendor=NAME, as_of=on, sources=sources, models=tuple(models.values()))
@@ -40,5 +43,8 @@ def _model(listed: Mapping[str, Any], known: Catalog) -> Model | None:
         return None
     made = old or Model(id=name, methods=("sft",), source=_SOURCE, note="the list does not name the methods")
     text = (listed.get("deprecation") or {}).get("fineTune")
-    until = None if text is None else date.fromisoformat(str(text)[:10])
+    try:
+        until = None if text is None else date.fromisoformat(str(text)[:10])
+    except ValueError:
+        until = None  # the catalog's own date stays
     return msgspec.structs.replace(made, source=_SOURCE, no_new_jobs_from=until or made.no_new_jobs_from)

@@ -20,6 +20,7 @@ import msgspec
 
 from cloudtune.catalog import load
 from cloudtune.errors import BackendNotInstalled, CredentialsError, InvalidRequest, PermissionDenied, Problem
+from cloudtune.install_command import install_command
 from cloudtune.plan import output_ref
 from cloudtune_providers.bedrock.responses import NAME
 from cloudtune_providers.openai_dialect.account import Account
@@ -166,7 +167,7 @@ def require() -> None:
     if not is_installed():
         raise BackendNotInstalled(
             "reinforcement fine-tuning of open-weight models on bedrock requires openai, which is not installed",
-            hint='run: pip install "cloudtune[aws,openai]"',
+            hint=f"run: {install_command('aws,openai')}",
         )
 
 

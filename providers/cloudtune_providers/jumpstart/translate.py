@@ -29,6 +29,10 @@ REFUSED = {
     "validation.early_stopping": _OTHERS,
     "checkpoints.every": "JumpStart's scripts upload only the finished model",
     "checkpoints.keep": "JumpStart's scripts upload only the finished model",
+    **dict.fromkeys(
+        ("distributed.strategy", "distributed.processes"), "JumpStart's scripts use all GPUs of their instances"
+    ),
+    "distributed.nodes": f"set overrides.{NAME}.instance_count",
     "verb:checkpoints": "JumpStart's scripts upload only the finished model",
     "verb:continue": "JumpStart's scripts cannot continue a job that has ended; submit it again with --again",
     "verb:pause": "training jobs cannot be paused; cancel the job instead",

@@ -148,13 +148,15 @@ def load_service(name: str) -> Service:
     path = _FOLDER / f"{name}.json" if name in known else Path(name).expanduser()
     fix = f"see {_FOLDER / 'nebius.json'}"
     try:
+        if not path.is_absolute():  # it would be another file in another working folder
+            raise FileNotFoundError("it is neither the name of a service nor an absolute path, nor begins with ./")
         found = msgspec.json.decode(read_regular(path, _LARGEST_BYTES), type=Service)
         faults = [f"{path}: {fault}" for fault in _faults(found)]
         if not faults:
             return found
     except OSError as error:
         faults = [f"no profile {name!r}: {error.strerror or error}"]
-        fix = f"name one of {', '.join(known)}, or a JSON file"
+        fix = f"name one of {', '.join(known)}, or a JSON file: ./FILE is next to the configuration file"
     except (msgspec.DecodeError, RecursionError) as error:
         faults = [f"{path} is not a profile of a service: {error}"]
     field = f"backends.{NAME}.service"

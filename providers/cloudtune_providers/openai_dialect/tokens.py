@@ -14,6 +14,7 @@ from cloudtune.data.checks.tokens import Span
 from cloudtune.data.records import Chat, Item, Message, Preference, Rated, compact
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Record
@@ -60,7 +61,7 @@ class OpenAITokens:
         if not _is_here():
             message, fix = (
                 f"counting tokens with {encoding} requires bpe-openai",
-                'pip install "cloudtune[openai-tokens]"',
+                install_command("openai-tokens"),
             )
             raise DataError([Problem(code="no_tokenizer", message=message, field="tokenizer", fix=fix)])
 

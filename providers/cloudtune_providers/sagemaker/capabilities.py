@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
-from cloudtune.methods import methods_of
+from cloudtune.methods import METHODS, methods_of
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
@@ -35,6 +35,11 @@ _OTHER = {
             "text_embedding",
         )
     },
+    **{
+        f"method:{name}": "images and recordings are not uploaded to its containers: use the local back end"
+        for name, method in METHODS.items()
+        if method.media is not None
+    },
     **dict.fromkeys(
         ("method.problem", "method.class_weights"),
         "it belongs to text classification, which is not supported here",
@@ -42,6 +47,9 @@ _OTHER = {
     **dict.fromkeys(
         ("method.loss", "method.pooling", "method.margin"), "it belongs to text embedding, which is not supported here"
     ),
+    "distributed.strategy": "each GPU has the whole model: its instances share no folder for sharded checkpoints",
+    "distributed.processes": "one process runs on each GPU of its instances",
+    "distributed.nodes": f"set overrides.{NAME}.instances",
     "adapter.path": "an adapter's files are not uploaded: train on the local back end, or resume the job",
     "adapter:head_only": "use adapter: full, and freeze layers with layers.freeze_depth",
     **dict.fromkeys(

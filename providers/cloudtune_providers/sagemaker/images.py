@@ -10,6 +10,7 @@ import importlib.util
 from typing import Literal
 
 from cloudtune.errors import ConfigError, Problem
+from cloudtune.install_command import install_command
 
 _USUAL = "763104351884"
 _ACCOUNTS = {
@@ -62,7 +63,7 @@ def image_uri(scope: Scope, region: str, instance_type: str, *, gpu: bool, setti
     raise ConfigError([Problem(
         code="setting", field=f"backends.sagemaker.{setting}",
         message=f"cloudtune does not know AWS's {scope} image for {region}",
-        fix='set an image, or install the SDK, which knows more images: pip install "cloudtune[sagemaker]"',
+        fix=f"set an image, or install the SDK, which knows more images: {install_command('sagemaker')}",
     )])  # fmt: skip
 
 

@@ -57,6 +57,10 @@ _REFUSED = {
     "method:distill": "serverless customization does not support it; collect the teacher's answers and use sft",
     "validation.every": _RECIPES,
     "validation.early_stopping": "serverless jobs run all their epochs",
+    **dict.fromkeys(
+        ("distributed.strategy", "distributed.processes", "distributed.nodes"),
+        "AWS chooses the machines of serverless jobs",
+    ),
     "checkpoints.every": "serverless jobs expose no checkpoints",
     "checkpoints.keep": "serverless jobs expose no checkpoints",
     "limits.max_time": "AWS documents no time limit for serverless jobs; use `cloudtune watch --cancel-after`",

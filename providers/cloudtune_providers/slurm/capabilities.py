@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 NAME = "slurm"
-_OTHER = {"verb:deploy": "its models need no deployment; use `cloudtune generate`"}
+_OTHER = {
+    "verb:deploy": "its models need no deployment; use `cloudtune generate`",
+    "distributed.nodes": "a job trains on one node; use the ray back end for several",
+}
 
 
 def capabilities(options: Options) -> Capabilities:

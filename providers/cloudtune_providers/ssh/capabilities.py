@@ -21,7 +21,10 @@ NAME = "ssh"
 
 def capabilities() -> Capabilities:
     """What it can do."""
-    reasons = {"verb:deploy": "its models need no deployment; use `cloudtune generate`"}
+    reasons = {
+        "verb:deploy": "its models need no deployment; use `cloudtune generate`",
+        "distributed.nodes": "it trains on one machine; use the ray back end for several",
+    }
     reasons |= unsupported_features() | not_uploaded("use the local back end on that machine")
     return Capabilities(
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),

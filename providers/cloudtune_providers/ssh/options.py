@@ -39,6 +39,3 @@ class Options(BaseModel):
 
 class Overrides(TrainerOverrides):
     """The fields of ``overrides.ssh`` in a spec."""
-
-    processes: PositiveInt = 1
-    """The number of processes for one model: one for each GPU. Each takes a slot; on the CPU they share one."""

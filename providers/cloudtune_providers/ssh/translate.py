@@ -11,6 +11,7 @@ from cloudtune.pricing import by_time
 from cloudtune_providers.run_folders import planning
 from cloudtune_providers.ssh.capabilities import NAME
 from cloudtune_providers.ssh.options import Options, Overrides
+from cloudtune_trainer.submit.distributed import processes_of
 from cloudtune_trainer.submit.plan import Choices
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     root, facts = str(options.folder), request.resolved.facts
     document = planning.trainer_spec(request, root, own, choices)
     warnings = planning.problems(request, document, choices)
-    if problems := list(_machine_problems(own, facts["gpus"], document["hyperparameters"]["precision"])):
+    if problems := list(
+        _machine_problems(own, facts["gpus"], document["hyperparameters"]["precision"], processes_of(request.spec))
+    ):
         raise SpecError(problems)
     for name in ("host", "slots", "grace"):
         source = "settings" if name in options.model_fields_set else f"default of {NAME}"
@@ -76,7 +79,7 @@ def _install_steps(facts: dict[str, Any], root: str) -> list[Step]:
 def _worker_settings(request: PlanRequest, options: Options, own: Overrides) -> dict[str, Any]:
     found: dict[str, Any] = {
         "python": request.resolved.facts["python"],
-        "processes": own.processes,
+        "processes": processes_of(request.spec),
         "slots": None if options.slots == "auto" else options.slots,
         "grace_s": options.grace,
     }
@@ -85,7 +88,7 @@ def _worker_settings(request: PlanRequest, options: Options, own: Overrides) -> 
     return found
 
 
-def _machine_problems(own: Overrides, gpus: int, precision: str) -> list[Problem]:
+def _machine_problems(own: Overrides, gpus: int, precision: str, count: int) -> list[Problem]:
     found = []
     if own.device == "cuda" and not gpus:
         message = "no NVIDIA GPU was found on the machine"
@@ -94,10 +97,9 @@ def _machine_problems(own: Overrides, gpus: int, precision: str) -> list[Problem
         message = "fp16 requires a GPU, and none was found on the machine"
         field = "hyperparameters.precision"
         found.append(Problem(code="range", field=field, message=message, fix="use fp32 or bf16"))
-    if own.processes > 1 and own.device != "cpu" and 0 < gpus < own.processes:
-        message = f"{own.processes} processes require as many GPUs, and the machine has {gpus}"
-        field = f"overrides.{NAME}.processes"
-        found.append(Problem(code="range", field=field, message=message, fix=f"use at most {gpus}"))
+    if count > 1 and own.device != "cpu" and 0 < gpus < count:
+        message = f"{count} processes require as many GPUs, and the machine has {gpus}"
+        found.append(Problem(code="range", field="distributed.processes", message=message, fix=f"use at most {gpus}"))
     return found
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudtune.cli.options import command
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from cloudtune.backend import Capabilities
@@ -41,7 +42,7 @@ def inspect(session: Session, name: str) -> dict[str, Any]:
         "missing": list(info.missing), "usable": False, "problem": None, "hint": None,
     }  # fmt: skip
     if info.missing:
-        line = f'pip install "cloudtune[{info.extra}]"' if info.extra else f"pip install {' '.join(info.missing)}"
+        line = install_command(info.extra) if info.extra else f"pip install {' '.join(info.missing)}"
         return found | {"problem": f"needs {', '.join(info.missing)}", "hint": f"run: {line}"}
     try:
         capabilities = session.client.backend(name).capabilities

@@ -77,7 +77,8 @@ def _refreshed(name: str, found: Catalog, today: date, *, dry_run: bool) -> dict
 
 
 def _changes(before: Catalog, after: Catalog) -> list[str]:
-    lines = []
+    listed = {model.id for model in after.models}
+    lines = [f"{model.id}: no longer listed" for model in before.models if model.id not in listed]
     for model in after.models:
         old = before.model(model.id)
         if old is None:
@@ -93,6 +94,9 @@ def _changes(before: Catalog, after: Catalog) -> list[str]:
             if rates not in before.rates and (rate is None or rate.usd != usd):
                 was = "unknown" if rate is None else f"${rate.usd:g}"
                 lines.append(f"{kind} for {rates.use} in {rates.region}: {was} -> ${usd:g} per hour")
+    for rates in before.rates:
+        lines += [f"{kind} for {rates.use} in {rates.region}: ${usd:g} per hour -> unknown"
+                  for kind, usd in rates.usd.items() if after.rate(rates.use, kind, rates.region) is None]  # fmt: skip
     return lines
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudtune.cli.options import command
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -104,7 +105,7 @@ def opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
 
     if importlib.util.find_spec(NEEDS) is None:
         raise BackendNotInstalled(
-            f"the emulator requires {NEEDS}, which is not installed", hint='run: pip install "cloudtune[emulator]"'
+            f"the emulator requires {NEEDS}, which is not installed", hint=f"run: {install_command('emulator')}"
         )
     module: Any = importlib.import_module(MODULE)
     beyond, tls = options.pop("beyond_loopback"), options.pop("tls")

@@ -95,6 +95,11 @@ class _Written:
 
 
 _LARGEST_FILE = 256 << 20
+_TABLES = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow")
+_AS_ROWS = (
+    "write its rows first: cloudtune data convert {} --map COLUMN=prompt --map OTHER=completion --to cloudtune"
+    " -o prompts.jsonl"
+)
 
 
 def read_lines(path: Path, parse: Callable[[Any], T], code: str, fix: str | None = None) -> list[T | str]:
@@ -110,6 +115,8 @@ def read_lines(path: Path, parse: Callable[[Any], T], code: str, fix: str | None
     """
     from cloudtune.errors import InputError, Problem
 
+    if path.suffix.lower() in _TABLES:
+        raise InputError(f"{path} is a table, and each line of a text file is one prompt", hint=_AS_ROWS.format(path))
     label, lines = _numbered_lines(path)
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return [line for _, line in lines]

@@ -48,6 +48,9 @@ def _show(session: Session, report: LedgerReport, name: str) -> None:
         session.say(f"restore {name} from a backup, or recover it with: sqlite3 {name} .recover")
     elif report.moved_to:
         session.say(f"moved {len(report.rows)} damaged rows to {report.moved_to}")
+        if jobs := sum(row.table == "attempts" for row in report.rows):
+            message = f"budgets and `cloudtune cost` do not count {jobs} of them: jobs whose cost is not known anymore"
+            session.say(f"warning: {message}; run the same specs again to find these jobs", even_quiet=True)
     elif report.rows:
         session.say("to move them out of the ledger: cloudtune ledger check --repair")
     else:

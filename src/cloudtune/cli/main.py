@@ -38,6 +38,8 @@ COMMANDS: dict[str, str] = {
     "undeploy": "Delete a deployment.",
     "sweep": "Delete deployments that are past their time to live.",
     "generate": "Generate text with a tuned model.",
+    "chat": "Talk to a tuned model.",
+    "serve": "Serve a tuned model over HTTP, as chat completions.",
     "predict": "Predict labels, tags or answers with a tuned model.",
     "evaluate": "Measure on held-out rows whether tuning helped.",
     "compare": "Compare jobs on held-out rows.",
@@ -61,6 +63,14 @@ COMMANDS: dict[str, str] = {
 _MODULES = {"import": "importing", "lr-find": "lr_find"}
 _NAMES = {"import": "import_model", "lr-find": "lr_find"}
 """Modules and functions of commands whose name is not usable in Python."""
+
+OTHER_WORDS = {
+    "ask": "generate", "download": "export", "eval": "evaluate", "finetune": "run", "fit": "run", "infer": "generate",
+    "inference": "generate", "info": "show", "kill": "cancel", "list": "jobs", "ls": "jobs", "ps": "jobs",
+    "rm": "delete", "start": "run", "status": "show", "stop": "cancel", "test": "evaluate", "train": "run",
+    "validate": "data check",
+}  # fmt: skip
+"""What other tools call a command -> its name here."""
 
 EPILOG = """\b
 Exit codes:
@@ -108,7 +118,7 @@ class Cli(click.Group):
         from difflib import get_close_matches
 
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            near = get_close_matches(args[0], COMMANDS, n=2)
+            near = [OTHER_WORDS[args[0]]] if args[0] in OTHER_WORDS else get_close_matches(args[0], COMMANDS, n=2)
             hint = f" Did you mean {' or '.join(near)}?" if near else " Run `cloudtune --help` for a list of commands."
             raise click.UsageError(f"unknown command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)

@@ -118,6 +118,7 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+all_option = click.option("--all", "every", is_flag=True, help="List the settings that are defaults, too.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Skip the confirmation prompt.")
 trust_option = click.option(
     "--trust-remote-code", is_flag=True, help="Allow Python code in the model's repository to run. Use it only for "

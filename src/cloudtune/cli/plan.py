@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.options import command, spec_argument
+from cloudtune.cli.options import all_option, command, spec_argument
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 @command("plan")
 @spec_argument
+@all_option
 @click.option("--requests", is_flag=True, help="Include the exact requests.")
 @click.option(
     "--check-remote",
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def plan(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
     accept_unknown_cost: bool,
-    requests: bool, check_remote: bool,
+    requests: bool, every: bool, check_remote: bool,
 ) -> None:  # fmt: skip
     """Show what submit would do, without doing it.
 
@@ -40,7 +41,7 @@ def plan(
     findings = list(preflight(session, made.backend, file.spec, made)) if check_remote else []
     checks = [{"what": what, "verdict": how, "detail": text} for what, how, text in findings]
     session.result(plan_to_json(made) | ({"checks": checks} if check_remote else {}))
-    session.put(plan_text(made, requests=requests))
+    session.put(plan_text(made, requests=requests, every=every))
     if findings:
         session.put("\nPreflight checks")
         put_findings(session, findings)

@@ -21,8 +21,8 @@ _OF_ONE_CODE = 5
 _PURE = {"encode": "local", "await": "read-only"}
 
 
-def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> str:
-    """Format the whole plan."""
+def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True, every: bool = True) -> str:
+    """Format the whole plan. Without ``every``, settings with the back end's default are only counted."""
     model = plan.spec.get("model")
     model = model.get(plan.backend) if isinstance(model, dict) else model
     verb = "for" if plan.purpose == "job" else f"to {plan.purpose}"
@@ -36,14 +36,19 @@ def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> s
     parts += _section("Steps", [line for number, step in enumerate(plan.steps, 1)
                                 for line in _step_lines(number, step, requests)])  # fmt: skip
     if settings:
-        parts += _section(
-            "Settings", _aligned([(one.field, value_text(one.value), one.source) for one in plan.settings])
-        )
+        parts += _section("Settings", _setting_lines(plan, every=every))
     parts += _section("Evaluation, after the job has succeeded", _evaluation_lines(plan))
     parts += _section("Dropped fields (not supported by the back end)",
                       [f"{one.field} = {value_text(one.value)}: {one.reason}" for one in plan.dropped])  # fmt: skip
     parts += _section("Warnings", first_of_each(plan.warnings))
     return "\n".join([*parts, "", f"Cost: {cost_text(plan)}", *(f"  {line}" for line in not_in_cost(plan))])
+
+
+def _setting_lines(plan: Plan, *, every: bool) -> list[str]:
+    shown = [one for one in plan.settings if every or one.source != f"default of {plan.backend}"]
+    lines = _aligned([(one.field, value_text(one.value), one.source) for one in shown])
+    folded = len(plan.settings) - len(shown)
+    return [*lines, f"and {folded} defaults of {plan.backend} (--all lists them)"] if folded else lines
 
 
 def first_of_each(problems: Sequence[Problem]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.cli.render import figure
 from cloudtune.cli.terminal import styled
 from cloudtune.errors import InputError
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +98,7 @@ def save_png(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("--png requires matplotlib, which is not installed",
-                         hint='run: pip install "cloudtune[plot]"') from error  # fmt: skip
+                         hint=f"run: {install_command('plot')}") from error  # fmt: skip
     drawn = Figure(figsize=(8, 5), layout="constrained")
     axes = drawn.add_subplot()
     for name, points in series.items():

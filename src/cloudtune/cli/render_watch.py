@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 30.0
 PLAIN_EVERY_SHARE = 0.05
+_IN_DISPLAY = frozenset({"metrics", "state", "checkpoint"})
+"""Types of events that come many times in an epoch, and that the state, the bar and the figures show."""
 EARLIER_EVENTS = 10
 """Number of earlier events shown when a watch starts."""
 _BARS = "▁▂▃▄▅▆▇█"
@@ -29,7 +31,7 @@ _SHOWN = (
     "learning_rate", "tokens_per_s",
 )  # fmt: skip
 _SHORT = {
-    "token_accuracy": "accuracy", "macro_f1": "F1", "f1": "F1", "exact_match": "exact", "mrr@10": "MRR@10",
+    "token_accuracy": "token accuracy", "macro_f1": "F1", "f1": "F1", "exact_match": "exact", "mrr@10": "MRR@10",
     "spearman": "Spearman", "learning_rate": "lr", "tokens_per_s": "tok/s",
 }  # fmt: skip
 
@@ -73,8 +75,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def worth_telling(update: Update, *, first: bool) -> list[Event]:
-    """Select the events to show: no metrics, and only the latest of the earlier events."""
-    events = [event for event in update.events if event.type != "metrics"]
+    """Select the events to show: what the display itself does not show, and only the latest of the earlier events."""
+    events = [event for event in update.events if event.level != "info" or event.type not in _IN_DISPLAY]
     return events[-EARLIER_EVENTS:] if first else events
 
 
@@ -105,11 +107,12 @@ class PlainView:
         for metric in newest.values() if first else update.metrics:
             if metric.split != "train" or self._is_due(metric.step, snapshot):
                 self._say(self._line(metric, snapshot, with_eta=metric is newest.get("train")))
-        word = f"{snapshot.state}: {snapshot.detail}" if snapshot.detail else str(snapshot.state)
+        # While a job runs, its detail changes several times in an epoch.
+        has_detail = snapshot.detail and snapshot.state is not JobState.RUNNING
+        word = f"{snapshot.state}: {snapshot.detail}" if has_detail else str(snapshot.state)
         if word != self._word:
             self._word = word
-            if not update.events:  # do not repeat the events
-                self._say(word)
+            self._say(word)
         if update.note:
             self._say(f"note: {update.note}")
 

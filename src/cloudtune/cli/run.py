@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.options import command, spec_argument, trust_option, trust_reward_option, watch_options, yes_option
+from cloudtune.cli.options import (
+    all_option,
+    command,
+    spec_argument,
+    trust_option,
+    trust_reward_option,
+    watch_options,
+    yes_option,
+)
 from cloudtune.cli.terminal import one_line
 
 if TYPE_CHECKING:
@@ -21,11 +29,12 @@ if TYPE_CHECKING:
 @trust_reward_option
 @yes_option
 @watch_options
+@all_option
 @click.option("--requests", is_flag=True, help="Include the exact requests in the plan.")
 def run(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
     accept_unknown_cost: bool, yes: bool,
-    waiting: Waiting, requests: bool, trust_remote_code: bool, trust_reward: bool,
+    waiting: Waiting, requests: bool, every: bool, trust_remote_code: bool, trust_reward: bool,
 ) -> None:  # fmt: skip
     """Plan a job, ask for confirmation, submit it and watch it until it ends.
 
@@ -39,7 +48,7 @@ def run(
 
     file = session.open_spec(spec, sets, unsupported)
     made = planned(session, file, again=again, resume=resume, accept_unknown_cost=accept_unknown_cost)
-    session.say(plan_text(made, requests=requests, settings=not yes or session.verbose > 0))
+    session.say(plan_text(made, requests=requests, settings=not yes or every or session.verbose > 0, every=every))
     session.say()
     check_trust(made, confirmed=trust_remote_code, reward_confirmed=trust_reward)
     if not yes:

@@ -25,14 +25,16 @@ def sweep(session: Session, apply: bool) -> None:
     from cloudtune.state import to_json
 
     found = session.client.sweep(backend=session.backend, apply=apply)
-    removed = [one.id for one in found if apply and one.id not in found.failed]
+    removed = [one.id for one in found if apply and (one.backend, one.scope, one.id) not in found.failed]
+    failed = [{"backend": backend, "scope": scope, "id": name, "reason": reason}
+              for (backend, scope, name), reason in found.failed.items()]  # fmt: skip
     session.result({
-        "expired": [to_json(one) for one in found], "removed": removed, "failed": found.failed,
+        "expired": [to_json(one) for one in found], "removed": removed, "failed": failed,
         "unanswered": found.unanswered,
     })  # fmt: skip
     say_unanswered(session, found)
-    for name, reason in found.failed.items():
-        session.say(f"warning: {name} is not deleted: {reason}", even_quiet=True)
+    for one in failed:
+        session.say(f"warning: {one['id']} on {one['backend']} is not deleted: {one['reason']}", even_quiet=True)
     if apply:
         for name in removed:
             session.put(name)

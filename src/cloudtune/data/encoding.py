@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.checks.preparing import go_through, sources
+from cloudtune.data.media.addressing import media_folder
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.scanned import Task
 from cloudtune.data.split import shares
@@ -50,6 +52,8 @@ def encode(
 ) -> Encoded:
     """Write one split in a format (``cloudtune`` = canonical records), atomically.
 
+    Files that the rows name are copied into ``media_folder(to)``, where their names are those in the written rows.
+
     Raises DataError with every row that the format cannot represent completely, unless the loss is allowed here or by
     the data; and if the records' hash is not ``expect_sha256``: the files changed since they were checked.
     """
@@ -68,6 +72,8 @@ def encode(
                 items=only_items(method),
                 allow_dropped=frozenset([*allow_dropped, *(data.allow_dropped or ())]),
                 words=False,
+                media=True,
+                media_folder=str(media_folder(to)),
             )
             _, survey = go_through(data, task, faults, file.put, items=task.items)
             side = survey.sides[split]
@@ -79,6 +85,7 @@ def encode(
         os.replace(aside, to)
     except BaseException:
         Path(aside).unlink()
+        shutil.rmtree(media_folder(to), ignore_errors=True)
         raise
     return Encoded(to, side.rows, file.size, file.sha256(survey))
 

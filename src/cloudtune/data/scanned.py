@@ -12,6 +12,8 @@ from cloudtune.methods import DEFAULT_METHOD, LabelProblem
 
 MAX_CLASSES = 1000
 """Different labels of a classifier. Where there are more, another column was meant."""
+MEDIA_KINDS = frozenset({"image_label", "speech", "audio_label"})
+"""Kinds of rows that name a file."""
 MAX_LABELS = 100
 """Different short answers. Where there are more, they are not labels."""
 
@@ -41,6 +43,10 @@ class Task(msgspec.Struct, frozen=True):
     """Look for template tokens, control characters and broken text."""
     items: bool = False
     """Conversations are tasks for a grader: their other keys are its fields."""
+    media: bool = False
+    """Check the files that rows name, and name them by their content."""
+    media_folder: str | None = None
+    """Copy them into this folder."""
     problem: LabelProblem | None = None
     """Check that the labels of texts fit this problem."""
 

@@ -5,11 +5,14 @@ Jobs and processes share the files. A file is written under a temporary name and
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.data.media.addressing import media_folder
 from cloudtune.errors import LedgerError
 from cloudtune.files.private_files import private_folder
 
@@ -49,9 +52,14 @@ class Spool:
                 method=spec.method.name,
                 expect_sha256=request["sha256"],
             )
+            if media_folder(aside).is_dir():
+                # Before the rows, so that rows always have their files. Another process may have written the same ones.
+                with contextlib.suppress(OSError):
+                    media_folder(aside).rename(media_folder(final))
             aside.replace(final)
         finally:
             aside.unlink(missing_ok=True)
+            shutil.rmtree(media_folder(aside), ignore_errors=True)
         return {"path": str(final), "rows": encoded.rows, "bytes": encoded.bytes, "sha256": encoded.sha256}
 
     def _place(self, step: Step) -> Path:
@@ -62,6 +70,7 @@ class Spool:
         for step in plan.steps:
             if step.kind == "encode":
                 self._place(step).unlink(missing_ok=True)
+                shutil.rmtree(media_folder(self._place(step)), ignore_errors=True)
 
     def holds(self, outputs: Mapping[str, Any]) -> bool:
         """Whether the complete file of an earlier ``encode`` still exists."""

@@ -109,8 +109,20 @@ def open_spec(path: str | Path, changes: Sequence[str] = ()) -> SpecFile:
 
 def parse_spec(values: Mapping[str, Any], *, folder: Path | None = None, changes: Sequence[str] = ()) -> JobSpec:
     """Create a spec from plain values, as in a file. Paths are relative to ``folder`` or the working directory."""
-    document = Document("", (folder or Path.cwd()).absolute(), dict(values))
+    document = Document("", (folder or Path.cwd()).absolute(), _with_text_paths(values))
     return _checked(document, changes, "job").spec
+
+
+def _with_text_paths(value: Any) -> Any:
+    """The same values with paths as text, as they are in a file."""
+    match value:
+        case Path():
+            return str(value)
+        case Mapping():
+            return {key: _with_text_paths(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_with_text_paths(item) for item in value]
+    return value
 
 
 def name_from(text: str) -> str:
@@ -148,7 +160,7 @@ def _refuse_newer(values: Mapping[str, Any], places: _Places) -> None:
         return
     file, line = places(("version",))
     message = f"the spec has version {version}; this cloudtune supports version {SPEC_VERSION}"
-    fix = 'upgrade: pip install -U "cloudtune"'
+    fix = "upgrade cloudtune, or write a spec of this version"
     raise SpecError([Problem(code="newer_version", message=message, file=file, line=line, field="version", fix=fix)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sqlite3
 from contextlib import closing
 from hashlib import blake2b
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cloudtune.errors import BackendError, InputError, LedgerError, Problem
-from cloudtune.evaluation.asking import Questions
+from cloudtune.errors import BackendError, InputError, InvalidRequest, LedgerError, Problem
+from cloudtune.evaluation.asking import PendingPrompts
 from cloudtune.files.private_files import narrow_database, open_private, private_folder
 from cloudtune.ledger.evaluations import BUSY_TIMEOUT_S
 from cloudtune.state import Generation
@@ -68,7 +69,7 @@ class Answers:
             with closing(self._connected()) as db:
                 known = {key: found for key in dict.fromkeys(keys) if (found := _stored(db, key)) is not None}
                 missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
-                questions = Questions(
+                questions = PendingPrompts(
                     missing, len(known), ask, functools.partial(_store, db, asked_for, known), progress
                 )
                 if parallel is None:
@@ -125,6 +126,9 @@ def _key(model: str, prompt: Question, options: GenerateOptions) -> bytes:
 
 
 def _encoded(answer: Generation) -> bytes:
+    if not all(map(math.isfinite, (answer.scores or {}).values())):
+        hint = "its weights are damaged, or its training diverged: evaluate an earlier checkpoint"
+        raise InvalidRequest("a probability that the model gives is not a finite number", hint=hint)
     try:
         return msgspec.json.encode(answer)
     except UnicodeEncodeError as error:

@@ -25,7 +25,7 @@ _REJECTED_AT_FIRST = 3
 _SHOWN = 5
 
 
-class Questions:
+class PendingPrompts:
     """Prompts without an answer. Each answer is stored before the next one is waited for."""
 
     def __init__(

@@ -13,6 +13,7 @@ from cloudtune.evaluation.metrics import ANY, DEFAULTS, LARGEST, METRICS, Metric
 from cloudtune.evaluation.patterns import searcher, unlimited_search, with_limited_patterns
 from cloudtune.evaluation.text_metrics import json_value
 from cloudtune.files.regular_file import read_regular
+from cloudtune.install_command import install_command
 from cloudtune.trust import is_function
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _schema_check(path: str) -> Callable[[str, str], bool]:
         from referencing import Registry
         from referencing.exceptions import Unresolvable
     except ImportError as error:
-        raise InputError(f"{SCHEMA} requires jsonschema", hint='run: pip install "cloudtune[evaluate]"') from error
+        raise InputError(f"{SCHEMA} requires jsonschema", hint=f"run: {install_command('evaluate')}") from error
     try:
         schema = json_value(read_regular(Path(path), _LARGEST_SCHEMA).decode())
     except (OSError, UnicodeDecodeError) as error:

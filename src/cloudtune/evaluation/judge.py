@@ -294,12 +294,20 @@ class Judge:
             yield from self.model.generate(prompts, _OPTIONS)
             return
         try:
-            yield from reading(self._clock, lambda: list(self.model.generate(prompts, _OPTIONS)))
-        except RateLimited:
-            raise
+            found = reading(self._clock, self._once, prompts)
         except (TransientError, InvalidRequest) as error:
             self._failures[prompts[0]] = error.message
             raise InvalidRequest(f"the judge does not answer: {error.message}", hint=error.hint) from error
+        if isinstance(found, RateLimited):
+            raise found
+        yield from found
+
+    def _once(self, prompts: Sequence[str]) -> list[Generation] | RateLimited:
+        """The answers, or that the vendor throttles: the caller then asks less often."""
+        try:
+            return list(self.model.generate(prompts, _OPTIONS))
+        except RateLimited as error:
+            return error
 
 
 class _Judgment(NamedTuple):

@@ -337,6 +337,10 @@ def task_of(kind: str, expected: Sequence[str], *, regression: bool = False, too
     """
     if tools:
         return "tools"
+    if kind == "speech":
+        return "text"
+    if kind == "image_label":
+        return "labels"
     if kind == "text_label":
         return "numbers" if regression and all(number_of(one) is not None for one in expected) else "labels"
     if kind in ("question", "text"):

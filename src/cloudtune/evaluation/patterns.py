@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import InputError
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +31,7 @@ def searcher(pattern: str) -> Callable[[str], bool]:
     try:
         import regex
     except ImportError as error:
-        raise InputError("patterns require regex", hint='run: pip install "cloudtune[evaluate]"') from error
+        raise InputError("patterns require regex", hint=f"run: {install_command('evaluate')}") from error
     try:
         compiled = regex.compile(pattern)
     except regex.error as error:

@@ -14,6 +14,7 @@ from cloudtune.evaluation.models import Address, predicts, trained_with
 from cloudtune.evaluation.result import EvaluateOptions, JudgeOptions
 from cloudtune.evaluation.rows import group_names, read_rows
 from cloudtune.evaluation.statistics import Groups
+from cloudtune.install_command import install_command
 from cloudtune.optional import GenerateOptions
 from cloudtune.plan import PlannedEvaluation
 from cloudtune.prompts import ToolPrompt
@@ -127,7 +128,7 @@ def prepare(
         raise InputError(f"{what} cannot have examples in the prompt", hint="leave out the examples")
     task = task_of(kind, expected, regression=is_regression(spec, rows), tools=tools)
     labels = len(labels_of(expected)) if task == "labels" else 0
-    default = ("accuracy",) if labels > MOST_LABELS else ()
+    default = ("wer", "cer") if kind == "speech" else ("accuracy",) if labels > MOST_LABELS else ()
     metrics = chosen_metrics(options.metrics or default, task, load=load)
     for metric in metrics if load else ():
         if not (metric.of_scores or metric.of_likelihoods):
@@ -147,7 +148,7 @@ def need_numpy() -> None:
     try:
         import numpy as np  # noqa: F401
     except ImportError as error:
-        raise InputError("an evaluation requires numpy", hint='run: pip install "cloudtune[evaluate]"') from error
+        raise InputError("an evaluation requires numpy", hint=f"run: {install_command('evaluate')}") from error
 
 
 def _limit(options: EvaluateOptions, expected: Sequence[str]) -> GenerateOptions:

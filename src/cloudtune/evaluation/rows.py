@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from cloudtune.data.media.addressing import FIELDS, MediaFiles, file_of
 from cloudtune.data.problem_list import KEPT, Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import (
@@ -18,8 +19,10 @@ from cloudtune.data.records import (
     Labelled,
     Message,
     Pair,
+    Picture,
     Question,
     Record,
+    Speech,
     Tagged,
     Text,
     canonical,
@@ -94,13 +97,15 @@ def read_rows(data: Source | Data, most: int | None = None, seed: int = 0) -> tu
         source, side = data.train, shares(data).side
     for batch in read(source, faults):
         for line, record in zip(batch.lines, batch.records, strict=True):
-            if side is not None and side(canonical(record)) != "test":
+            named = _by_content(record, batch.file)
+            if side is not None and not isinstance(named, Problem) and side(canonical(named)) != "test":
                 continue
-            found = prompt_and_answer(record)
-            if isinstance(found, Problem):
-                faults.add(batch.locate(found, line))
+            found = named if isinstance(named, Problem) else prompt_and_answer(named)
+            prompt = found if isinstance(found, Problem) else _with_file(found[0], record, batch.file)
+            if isinstance(named, Problem) or isinstance(found, Problem) or isinstance(prompt, Problem):
+                faults.add(batch.locate(next(one for one in (named, found, prompt) if isinstance(one, Problem)), line))
             else:
-                rows.append(TestRow(line, batch.file, *found, record))
+                rows.append(TestRow(line, batch.file, prompt, found[1], named))
     if not (rows or faults.total("error")):
         message, fix = "there are no rows to evaluate", "add rows, or hold out a larger share"
         faults.error("no_rows", message, file=source.paths[0], fix=fix)
@@ -127,6 +132,10 @@ def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
         case Question():
             given = {"question": record.question, "context": record.context}
             found = (given, compact(list(dict.fromkeys(record.answers.text))))
+        case Picture():
+            found = ({"image": record.image}, str(record.label))
+        case Speech():
+            found = ({"audio": record.audio}, record.transcript)
         case Tagged():
             found = ({"tokens": record.tokens}, compact([str(tag) for tag in record.tags]))
         case Text():
@@ -141,12 +150,35 @@ def prompt_and_answer(record: Record) -> tuple[Prompt | Input, str] | Problem:
         case _:
             message = f"rows of kind {kind_of(record)} have no expected answer that is text"
             return Problem(code="not_evaluated", message=message, fix="use rows with a prompt and an answer")
-    prompt, expected = found
+    return _unless_blank(*found)
+
+
+def _unless_blank(prompt: Prompt | Input, expected: str) -> tuple[Prompt | Input, str] | Problem:
     if not expected.strip():
         return Problem(code="blank", message="the expected answer is empty", fix="add it, or remove the row")
     if not text_of(prompt).strip():
         return Problem(code="blank", message="the prompt is empty", fix="add it, or remove the row")
     return prompt, expected
+
+
+def _by_content(record: Record, file: str) -> Record | Problem:
+    """The record as training splits it: with the name of its file's content. ``file`` is the file of the record."""
+    if type(record) not in FIELDS:
+        return record
+    addressed, problems = MediaFiles(None).addressed(record, file)
+    return problems[0] if addressed is None else addressed
+
+
+def _with_file(prompt: Prompt | Input, record: Record, file: str) -> Prompt | Input | Problem:
+    """The prompt with the path of the record's file, if it has one. Stored answers are for its content."""
+    field = FIELDS.get(type(record))
+    if field is None or not isinstance(prompt, Mapping):
+        return prompt
+    place = file_of(getattr(record, field), file)
+    if not place.is_file():
+        message = "files in data URIs are not evaluated yet"
+        return Problem(code="not_evaluated", field=field, message=message, fix="write the path of a file")
+    return {field: str(place.absolute()), "content": prompt[field]}
 
 
 def _prompt_of_chat(record: Chat) -> tuple[Prompt, str] | Problem:
@@ -189,8 +221,9 @@ def training_side(source: Source, training: Data) -> Iterator[Record]:
     split = shares(training)
     for batch in read(source, faults):
         for record in batch.records:
-            if split.side(canonical(record)) == "train":
-                yield record
+            named = _by_content(record, batch.file)
+            if not isinstance(named, Problem) and split.side(canonical(named)) == "train":
+                yield named
     faults.raise_errors()
 
 

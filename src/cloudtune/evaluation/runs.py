@@ -111,6 +111,6 @@ def _answers_of(run: ModelRun, prompts: Sequence[Any], options: GenerateOptions)
     if run.base:
         raise UnsupportedError("it is not trained to predict this")
     return (
-        Generation(text=compact([tag.tag for tag in one.tags]) if one.tags is not None else one.text)
+        Generation(text=compact([tag.tag for tag in one.tags]) if one.tags is not None else one.text, scores=one.scores)
         for one in run.model.predict(prompts)
     )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.install_command import install_command
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,7 +40,7 @@ def _sacrebleu(name: str) -> Any:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
     except ImportError as error:
-        raise InputError(f"{name} requires sacrebleu", hint='run: pip install "cloudtune[evaluate]"') from error
+        raise InputError(f"{name} requires sacrebleu", hint=f"run: {install_command('evaluate')}") from error
     return {"bleu": BLEU, "chrf": CHRF}[name]()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import LedgerError
+from cloudtune.install_command import install_command
 from cloudtune.ledger.schema import migrations, newer
 from cloudtune.ledger.url import shown
 
@@ -92,7 +93,7 @@ class PostgresStore:
         except ImportError as error:
             raise LedgerError(
                 "a PostgreSQL ledger requires psycopg, which is not installed",
-                hint='run: pip install "cloudtune[postgres]"',
+                hint=f"run: {install_command('postgres')}",
             ) from error
         try:
             with psycopg.connect(self.url, row_factory=dict_row, connect_timeout=_CONNECT_TIMEOUT_S) as db:

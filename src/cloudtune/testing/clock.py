@@ -63,8 +63,11 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Advance the time. Actions planned with `call_at` run meanwhile, each at its own time."""
-        with self._held() as (_, monotonic):
+        with self._held() as (wall, monotonic):
             goal = monotonic + seconds
+            if not self._due or self._due[0][0] > goal:  # in one piece: each of several threads adds its seconds
+                self._set(wall + seconds, goal)
+                return
         while (action := self._next_due(goal)) is not None:
             action()
         with self._held() as (wall, monotonic):

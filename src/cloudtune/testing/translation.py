@@ -92,6 +92,8 @@ def capabilities() -> Capabilities:
             reasons[feature] = "it belongs to adapters that are not offered"
         if feature.startswith("layers."):
             reasons[feature] = "the vendor trains all layers alike"
+        if feature.startswith("distributed."):
+            reasons[feature] = "the vendor chooses its own machines"
         if kind == "method" and name and name not in _METHODS:
             reasons[feature] = f"the scripted vendor knows {' and '.join(_METHODS)} only"
         if kind == "adapter" and name and name not in _ADAPTERS:

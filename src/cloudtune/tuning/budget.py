@@ -36,7 +36,8 @@ class Budget:
         ended = [self.cost(one) or 0.0 for one in every if one.outcome is not None]
         left = budget - sum(self.cost(one) or 0.0 for one in every) - reserve * max(ended, default=0.0)
         why = ""
-        for share in range(free, 0, -1):
+        # The cost of a trial is not known before one has ended: each final training keeps an equal share, if it can.
+        for share in range(free if any(ended) else free + reserve, 0, -1):
             limit = min(spec.limits.max_cost_usd or left, left / share)
             if limit <= 0:
                 break

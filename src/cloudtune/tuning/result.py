@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.capability_check import with_parameters
 from cloudtune.errors import BackendError, InputError, PolicyRefused
 from cloudtune.evaluation.prepared import prepare
 from cloudtune.evaluation.repeats import Repeats
 from cloudtune.ledger.trials import Trial
 from cloudtune.state import Value
-from cloudtune.tuning.space import with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

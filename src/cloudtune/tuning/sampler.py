@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import InputError
+from cloudtune.install_command import install_command
 from cloudtune.tuning.space import distribution, from_optuna, to_optuna
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Sampler:
         try:
             import optuna
         except ImportError as error:
-            raise InputError("a search requires optuna", hint='run: pip install "cloudtune[tune]"') from error
+            raise InputError("a search requires optuna", hint=f"run: {install_command('tune')}") from error
         self._optuna, self._tune = optuna, tune
         self._space = {path: distribution(one) for path, one in tune.parameters.items()}
 

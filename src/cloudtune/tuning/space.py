@@ -4,35 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from cloudtune.capability_check import fit
+from cloudtune.capability_check import fit, parameter_problem, with_parameters
 from cloudtune.errors import InputError, Problem, SpecError
-from cloudtune.spec import JobSpec
 from cloudtune.spec_tune import Choices
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cloudtune.backend import Backend
+    from cloudtune.spec import JobSpec
     from cloudtune.spec_tune import Parameter, Tune
 
 TUNABLE = ("adapter", "checkpoints", "hyperparameters", "layers", "method", "overrides", "seed", "validation")
 """The parts of a spec that a trial can vary. With others, the metrics of two trials are not comparable."""
-
-
-def with_parameters(spec: JobSpec, parameters: Mapping[str, Any], **more: Any) -> JobSpec:
-    """The spec of a single job with these values, by path. Raises pydantic's ValidationError."""
-    document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True, exclude={"tune", "evaluation"})
-    for path, value in parameters.items():
-        *parts, last = path.split(".")
-        here = document
-        for part in parts:
-            inner = here.get(part)
-            here[part] = inner if isinstance(inner, dict) else {}
-            here = here[part]
-        here[last] = value
-    return JobSpec.model_validate(document | more)
 
 
 def check_space(spec: JobSpec, tune: Tune, backend: Backend) -> None:
@@ -56,34 +38,10 @@ def check_space(spec: JobSpec, tune: Tune, backend: Backend) -> None:
             message = f"{outer} is tuned too, and contains it"
             problems.append(Problem(code="overlap", field=f"tune.parameters.{path}", message=message))
             continue
-        for value in _ends(parameter):
-            found = _problem(spec, backend, path, value, known)
-            if found is not None:
-                problems.append(Problem(code="parameter", field=f"tune.parameters.{path}", message=found))
-                break
+        if (found := parameter_problem(spec, backend, path, parameter, known)) is not None:
+            problems.append(Problem(code="parameter", field=f"tune.parameters.{path}", message=found))
     if problems:
         raise SpecError(problems)
-
-
-def _problem(
-    spec: JobSpec, backend: Backend, path: str, value: Any, known: set[tuple[str | None, str]]
-) -> str | None:  # fmt: skip
-    try:
-        dropped = fit(with_parameters(spec, {path: value}), backend).dropped
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        if fault["type"] == "extra_forbidden":
-            return f"a spec has no field {path}"
-        return f"{value!r} is not valid: {fault['msg']}"
-    except InputError as error:
-        new = [one for one in error.problems if (one.field, one.message) not in known]
-        return f"{value!r} is refused: {new[0].message}" if new else None
-    without_effect = (one for one in dropped if f"{path}.".startswith(f"{one.field}."))
-    return next((f"{one.field} has no effect on {backend.name}: {one.reason}" for one in without_effect), None)
-
-
-def _ends(parameter: Parameter) -> tuple[Any, ...]:
-    return parameter.choices if isinstance(parameter, Choices) else (parameter.low, parameter.high)
 
 
 def distribution(parameter: Parameter) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from pydantic import ValidationError
 
+from cloudtune.capability_check import with_parameters
 from cloudtune.errors import (
     DataError,
     InputError,
@@ -34,12 +35,12 @@ from cloudtune.spending import committed, settle
 from cloudtune.state import JobRef, JobState, Value
 from cloudtune.trust import check_trust
 from cloudtune.tuning.budget import Budget
+from cloudtune.tuning.outcomes import outcome_of, run_time
 from cloudtune.tuning.sampler import Sampler
-from cloudtune.tuning.space import check_space, parameters_in, with_parameters
+from cloudtune.tuning.space import check_space, parameters_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from cloudtune.backend import Backend
     from cloudtune.client import Client
@@ -226,11 +227,9 @@ class Study:
         except (InputError, ValidationError) as error:
             if not every:
                 raise
-            with suppress(PolicyRefused):
-                self._plan(with_parameters(self.spec, {}))  # raises if the cause is not these parameters
-            message = error.message if isinstance(error, InputError) else error.errors(include_url=False)[0]["msg"]
+            refusal = self._refusal(error)
             if begin_trial(self.ledger, trial):
-                self._end(trial, Outcome(state="failed", message=f"refused: {message}"))
+                self._end(trial, refusal)
             return True
         except PolicyRefused as error:
             if not every:
@@ -243,6 +242,13 @@ class Study:
         if begin_trial(self.ledger, trial):
             self._plans[trial.name] = plan
         return True
+
+    def _refusal(self, error: InputError | PolicyRefused | ValidationError) -> Outcome:
+        """The outcome of a trial whose plan is refused. Raises if the cause is not its parameters."""
+        with suppress(PolicyRefused):
+            self._plan(with_parameters(self.spec, {}))
+        text = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error.message
+        return Outcome(state="failed", message=f"refused: {text}")
 
     def _plan(self, spec: JobSpec) -> Plan:
         plan = self.client.plan(spec, backend=self.backend.name, accept_unknown_cost=self._accept)
@@ -268,6 +274,8 @@ class Study:
                     raise
                 self._end(trial, Outcome(state="failed", message=f"refused: {error.message}"))
                 return
+            if job is None:
+                return
             by_ref[job.ref] = trial
         watched = self.client.watch_many(
             list(by_ref), timeout=self._time_left(by_ref), repeat_after=READ_METRICS_AFTER_S
@@ -282,7 +290,7 @@ class Study:
         if self.tune.max_time is None:
             return None
         jobs, now = self.client.snapshots(by_ref), self.client.clock.now()
-        self.budget.running = {by_ref[job.ref].name: _run_time(job, now) for job in jobs}
+        self.budget.running = {by_ref[job.ref].name: run_time(job, now) for job in jobs}
         left = self.budget.time_left(self.every(), len(by_ref))
         if left != 0:
             return left
@@ -292,21 +300,36 @@ class Study:
                 self._cancel(job.ref)
         return None
 
-    def _submitted(self, trial: Trial) -> Job:
-        """The job of the trial. A search that was killed between the record and the job submits it now."""
-        if trial.name not in self._jobs:
-            plan = self._plans.pop(trial.name, None)
-            if plan is None:
-                spec = self.spec_of(trial)
-                limits = spec.limits.model_copy(update={"max_cost_usd": trial.limit_usd})
-                plan = self._plan(spec.model_copy(update={"limits": limits}))
+    def _submitted(self, trial: Trial) -> Job | None:
+        """The job of the trial. A search that was killed between the record and the job submits it now.
+
+        None if its plan is now refused, for example because a price has changed: the trial has then failed.
+        """
+        if trial.name in self._jobs:
+            return self._jobs[trial.name]
+        try:
+            plan = self._plans.pop(trial.name, None) or self._plan(self._limited(trial))
+        except (InputError, PolicyRefused, ValidationError) as error:
+            refusal = self._refusal(error)
+            made = [one for one in self.ledger.named(trial.name) if one.ref is not None and one.name == trial.name]
+            if not made or made[0].ref is None:
+                self._end(trial, refusal)
+                return None
+            job = self.client.attach(made[0].ref)
+        else:
             job = self.client.submit(
                 plan, trust_remote_code=self._trust_remote_code, trust_reward=self._trust_reward,
                 accept_unknown_cost=self._accept,
             )  # fmt: skip
-            self._jobs[trial.name] = job
-            self._tell(TuneUpdate(what="started", trial=trial, ref=str(job.ref)))
-        return self._jobs[trial.name]
+        self._jobs[trial.name] = job
+        self._tell(TuneUpdate(what="started", trial=trial, ref=str(job.ref)))
+        return job
+
+    def _limited(self, trial: Trial) -> JobSpec:
+        """The spec of an open trial, with the limit that was recorded."""
+        spec = self.spec_of(trial)
+        limits = spec.limits.model_copy(update={"max_cost_usd": trial.limit_usd})
+        return spec.model_copy(update={"limits": limits})
 
     def _cancel(self, ref: JobRef) -> None:
         with suppress(JobNotFound, UnsupportedError):
@@ -324,7 +347,10 @@ class Study:
                 self._cancel(snapshot.ref)
             return False
         reading(self.client.clock, settle, self.ledger, self.backend, snapshot, self.client.clock.now())
-        self._end(trial, self._outcome(snapshot, curve, position))
+        outcome = outcome_of(
+            snapshot, curve, position, self.tune, self.client.clock.now(), is_out_of_time=self.budget.is_out_of_time
+        )  # fmt: skip
+        self._end(trial, outcome)
         return True
 
     def _pruned_at(self, trial: Trial, curve: Sequence[tuple[int, float]]) -> int | None:
@@ -349,21 +375,6 @@ class Study:
                 curve.append((metric.step, value))
         return curve
 
-    def _outcome(self, job: JobSnapshot, curve: list[tuple[int, float]], position: int | None) -> Outcome:
-        known: dict[str, Any] = {"ref": str(job.ref), "seconds": _run_time(job, self.client.clock.now())}
-        if position is not None:
-            # Whether the job ended before it was cancelled is a matter of timing, so it does not count.
-            return Outcome(state="pruned", value=curve[position][1], curve=tuple(curve[: position + 1]), **known)
-        if job.state is JobState.CANCELLED and self.budget.is_out_of_time:
-            return Outcome(state="stopped", curve=tuple(curve), **known)
-        if job.state not in (JobState.SUCCEEDED, JobState.EXPIRED):
-            return Outcome(state="failed", message=_why(job), **known)
-        if not curve:
-            message = f"the job reports no {self.tune.metric!r} on validation rows"
-            return Outcome(state="failed", message=message, **known)
-        choose = min if self.tune.minimizes else max
-        return Outcome(state="complete", value=choose(value for _, value in curve), curve=tuple(curve), **known)
-
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         end_trial(self.ledger, trial, outcome)
         ended = next(one for one in self.every() if one.name == trial.name)
@@ -374,15 +385,3 @@ def _value(trial: Trial) -> float:
     assert trial.outcome is not None
     assert trial.outcome.value is not None
     return trial.outcome.value
-
-
-def _run_time(job: JobSnapshot, now: datetime) -> float:
-    """For how many seconds a job has run."""
-    start = job.started_at or (None if job.state is JobState.QUEUED else job.created_at)
-    return 0.0 if start is None else max(0.0, ((job.finished_at or now) - start).total_seconds())
-
-
-def _why(job: JobSnapshot) -> str:
-    if job.problem is not None:
-        return job.problem.message
-    return "the job was cancelled" if job.state is JobState.CANCELLED else job.detail or job.native_state

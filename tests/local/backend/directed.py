@@ -139,7 +139,7 @@ class LocalWorld:
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
         backend, run = self.backend(), self._run(ref)
-        wait_until(lambda: "trainer" in (read_json(run.worker) or {}) and self._done(ref) is not None)
+        self._wait_for_start(ref)
         if state is JobState.CANCELLED:
             backend.cancel(ref)
         elif state is JobState.PAUSED:
@@ -149,14 +149,21 @@ class LocalWorld:
         if state is not JobState.QUEUED:
             wait_state(self.near(), ref, state.value)
         if state.is_terminal:
-            worker = read_json(run.worker)
-            wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
+            self._wait_for_end(run)
+
+    def _wait_for_start(self, ref: JobRef) -> None:
+        run = self._run(ref)
+        wait_until(lambda: "trainer" in (read_json(run.worker) or {}) and self._done(ref) is not None)
+
+    def _wait_for_end(self, run: Run) -> None:
+        worker = read_json(run.worker)
+        wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
 
     def settle(self, ref: JobRef) -> None:
         backend, run = self.near(), self._run(ref)
         if run.requested("cancel"):
             wait_until(lambda: backend.get(ref).state.is_terminal, what="the cancelled job's end")
-            wait_until(lambda: not processes.is_alive(read_json(run.worker)), what="the worker's end")
+            self._wait_for_end(run)
         else:
             paused = run.requested("pause")
             wait_until(lambda: (backend.get(ref).state is JobState.PAUSED) is paused, what="what was asked for")

@@ -138,7 +138,10 @@ def test_equal_ratings_are_refused_when_planned(client, spec):
 @pytest.mark.parametrize("name", [name for name in backend_names() if name != "local"])
 def test_other_backends_refuse_with_a_reason(name):
     capabilities = open_backend(name, {}).capabilities
-    methods = methods_of("sequence_classification", "token_classification", "question_answering", "seq2seq")
+    methods = methods_of(
+        "sequence_classification", "token_classification", "question_answering", "seq2seq", "image_classification",
+        "speech_recognition",
+    )  # fmt: skip
     for feature in (*(f"method:{method}" for method in methods), "adapter:prefix", "adapter.virtual_tokens"):
         assert not capabilities.can(feature)
         assert len(capabilities.reasons[feature]) > 10

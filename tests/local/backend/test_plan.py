@@ -14,6 +14,7 @@ from cloudtune_local import backend
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer.run_spec import read_spec
+from cloudtune_trainer.submit import memory
 from cloudtune_trainer.submit.adapter_facts import find_adapter
 from cloudtune_trainer.submit.model_facts import _of_weights
 from cloudtune_trainer.submit.plan import _NOT_READ, _SELDOM_SHOWN
@@ -147,10 +148,49 @@ def test_longer_than_the_context_is_refused_with_all_else(tmp_path):
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path):
-    changes = {"gpus": 2, "overrides": {"local": {"processes": 4}}}
+    changes = {"gpus": 2, "distributed": {"processes": 4}, "overrides": {"local": {"device": "auto"}}}
     with pytest.raises(SpecError, match="4 processes require as many GPUs"):
         planned(tmp_path, **changes)
     assert planned(tmp_path, **{**changes, "gpus": 0}).steps[-1].request["job"]["processes"] == 4
+
+
+def test_the_processes_are_shown_and_sent_to_the_trainer(tmp_path):
+    plan = planned(tmp_path, distributed={"processes": 2})
+    assert spec_json(plan)["distributed"] == {"strategy": "ddp", "processes": 2}
+    assert sources(plan)["distributed.processes"] == (2, "spec")
+    assert sources(plan)["distributed.strategy"] == ("ddp", "default of local")
+    assert plan.steps[-1].request["job"]["processes"] == 2
+    assert read_spec({**spec_json(plan), "data": {"train": "t"}}).distributed.processes == 2
+    assert "distributed" not in spec_json(planned(tmp_path))
+
+
+def test_more_processes_than_rows_in_a_batch_are_refused(tmp_path):
+    wrong = errors_of(tmp_path, distributed={"processes": 3}, hyperparameters={"batch_size": 2})
+    assert wrong["distributed.processes"].fix == "use at most 2"
+    with pytest.raises(ValueError, match="3 processes cannot be divided evenly over 2 nodes"):
+        request(tmp_path, distributed={"processes": 3, "nodes": 2})
+
+
+def test_what_is_not_sharded_is_refused_at_once(tmp_path):
+    wrong = errors_of(
+        tmp_path, method="dpo", adapter="dora", layers={"decay": 0.9}, distributed={"strategy": "fsdp", "processes": 2},
+        hyperparameters={"precision": "fp16"},
+    )["distributed.strategy"]  # fmt: skip
+    assert "dpo, a dora adapter, a schedule of layers, fp16" in wrong.message
+    alone = errors_of(tmp_path, distributed="fsdp")["distributed.strategy"]
+    assert (alone.severity, alone.code) == ("warning", "no_effect")
+
+
+def test_sharding_divides_the_memory(tmp_path):
+    sizes = {"width": 64, "layers": 2, "heads": 2, "vocab": 1000, "attention_dropout": 0, "dropout": 0,
+             "is_python_gelu": False, "is_gated": True, "is_tied": True}  # fmt: skip
+    model = {**MODEL, "dimensions": sizes}
+    whole = memory.estimate(model, spec_json(planned(tmp_path, adapter="full")))
+    sharded = planned(tmp_path, adapter="full", distributed={"strategy": "fsdp", "processes": 2})
+    half = memory.estimate(model, spec_json(sharded))
+    for part in ("weights", "gradients", "optimizer"):
+        assert getattr(half, part) == getattr(whole, part) // 2
+    assert half.activations == whole.activations // 2, "each has half of the batch"
 
 
 def test_warnings(tmp_path):
@@ -367,7 +407,7 @@ def test_qlora_needs_its_package_before_the_job(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "find_spec", lambda _: None)
     with pytest.raises(BackendNotInstalled, match="qlora requires bitsandbytes") as refused:
         LocalBackend(Options(root=tmp_path)).resolve(request(tmp_path, adapter="qlora").spec)
-    assert 'pip install "cloudtune[qlora]"' in refused.value.hint
+    assert "qlora]" in refused.value.hint
 
 
 def test_a_given_adapter_decides_its_settings(tmp_path):
@@ -423,3 +463,14 @@ def test_weights_are_grouped_by_layer(tmp_path):
     made = with_weights(request(tmp_path, adapter="full", layers={"freeze_depth": 4}), hybrid)
     with pytest.raises(SpecError, match="no weight is left"):
         LocalBackend(Options(root=tmp_path)).plan(made)
+
+
+def test_rows_are_grouped_by_length_only_if_they_are_padded(tmp_path):
+    grouped = {"local": {"group_by_length": True}}
+    made = planned(tmp_path, overrides=grouped, hyperparameters={"packing": False})
+    assert spec_json(made)["group_by_length"] is True
+    assert "group_by_length" not in spec_json(planned(tmp_path))
+    assert read_spec({**spec_json(made), "data": {"train": "t"}}).group_by_length
+    with pytest.raises(SpecError) as caught:
+        planned(tmp_path, overrides=grouped, hyperparameters={"packing": True})
+    assert [problem.field for problem in caught.value.problems] == ["overrides.local.group_by_length"]

@@ -22,6 +22,7 @@ from tests.local.backend.submitting import (
 )
 
 from cloudtune.backend import Absent, Done, Intent
+from cloudtune.errors import Conflict
 from cloudtune.state import JobRef
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.submit.locks import take_lock
@@ -260,3 +261,14 @@ def test_a_lock_outlasts_those_who_look(tmp_path):
 
 def test_request_names_the_run_after_the_job(backend):
     assert request(backend, "one").slug.startswith("one-")
+
+
+def test_a_folder_whose_job_is_damaged_is_named(tmp_path):
+    from cloudtune_local import launch
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "spec.json").write_bytes(b"{}")
+    (tmp_path / "mine" / "job.json").write_bytes(b'{"key": "a')
+    asked = {"root": str(tmp_path), "run": "mine", "job": {"key": "a", "attempt": 1}}
+    with pytest.raises(Conflict, match=r"its job\.json is missing or damaged"):
+        launch.create(asked)

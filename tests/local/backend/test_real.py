@@ -4,7 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.local.backend.submitting import kill_all, run_of, wait_until
 
 from cloudtune.client import Client
@@ -104,16 +107,54 @@ def test_a_job_stops_below_its_cost_limit_with_a_model_that_answers(base, open_c
     assert len(list(job.generate(["What is 1 plus 1?"], GenerateOptions(max_tokens=4)))) == 1
 
 
-def test_two_processes_train_together(base, open_client):
+def test_two_processes_equal_one_with_the_doubled_batch(base, open_client):
+    """One process computes the batch in two parts, the group in one part each; both have the same gradient."""
     client = open_client()
-    alone = client.submit(spec(base, hyperparameters={"max_steps": 4}))
-    together = client.submit(spec(base, local={"processes": 2}, hyperparameters={"max_steps": 4}))
+    hyper = {"max_steps": 5, "batch_size": 8, "adam_epsilon": 1e-4, "precision": "fp32"}
+    parts = {**hyper, "gradient_accumulation_steps": 2}
+    alone = client.submit(spec(base, hyperparameters=parts))
+    together = client.submit(spec(base, distributed={"processes": 2}, hyperparameters=hyper))
     alone.wait(timeout=PATIENCE)
     together.wait(timeout=PATIENCE)
     losses = [[metric.values["loss"] for metric in job.metrics()] for job in (alone, together)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-6)
     processes = [event.data["processes"] for event in together.events() if "processes" in event.data]
     assert processes == [2]
+    ours, theirs = (load_file(run_of(job.ref).model / "adapter_model.safetensors") for job in (alone, together))
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.soak
+def test_a_lost_process_is_started_again_and_a_torn_checkpoint_skipped(base, open_client):
+    """The newest checkpoint is truncated, as by a crash: the group continues from the one before it."""
+    client = open_client()
+    hyper = {"max_steps": 60, "batch_size": 4, "precision": "fp32", "adam_epsilon": 1e-4}
+    wanted = {"distributed": {"processes": 2}, "hyperparameters": hyper, "checkpoints": {"every": 5, "keep": 50}}
+    job = client.submit(spec(base, local={"max_restarts": 2}, **wanted))
+    run = run_of(job.ref)
+    wait_until((run.checkpoints / "step-00000010" / "checkpoint.json").exists, PATIENCE, "checkpoints")
+    group = [one for one in psutil.process_iter() if {str(run.path), "cloudtune_trainer"} <= set(words_of(one))]
+    for process in group:
+        process.kill()
+    newest = max(run.checkpoints.glob("step-*/checkpoint.json")).parent
+    (newest / "trainer.safetensors").write_bytes(b"torn")
+    job.wait(timeout=PATIENCE)
+    said = [event.message for event in job.events()]
+    assert any(f"{newest.name} is incomplete or damaged, and is skipped" in message for message in said)
+    assert any("restart 1 of 2 from the newest complete checkpoint" in message for message in said)
+    unbroken = client.submit(spec(base, **wanted))
+    unbroken.wait(timeout=PATIENCE)
+    losses = [{metric.step: metric.values["loss"] for metric in one.metrics()} for one in (job, unbroken)]
+    assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-6)
+
+
+def words_of(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_another_interpreter_needs_no_cloudtune(base, open_client):

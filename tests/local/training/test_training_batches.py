@@ -52,6 +52,34 @@ def test_every_sample_once_an_epoch(samples: int, batch: int, epochs: float, see
         assert sorted(seen) == list(range(samples))
 
 
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=300), st.integers(1, 8), st.integers(0, 5))
+def test_grouped_rows_are_all_seen_once_an_epoch(lengths: list[int], batch: int, seed: int) -> None:
+    schedules = [schedule_of(lengths, batch_size=batch, capacity=90, packing=False, epochs=2, max_steps=None, seed=seed,
+                             group_by_length=grouped) for grouped in (True, False)]  # fmt: skip
+    assert schedules[0].total_steps == schedules[1].total_steps
+    for epoch in range(2):
+        steps = [[schedule.sequences_of(epoch * schedule.steps_per_epoch + step)
+                  for step in range(schedule.steps_per_epoch)] for schedule in schedules]  # fmt: skip
+        assert [len(step) for step in steps[0]] == [len(step) for step in steps[1]]
+        assert sorted(i for step in steps[0] for (i,) in step) == list(range(len(lengths)))
+
+
+def test_grouped_rows_need_less_padding() -> None:
+    lengths = [5 + (i * 7919) % 120 for i in range(2_000)]
+
+    def padded(*, grouped: bool) -> list[int]:
+        found = schedule_of(lengths, batch_size=8, capacity=128, packing=False, epochs=1, max_steps=None, seed=3,
+                            group_by_length=grouped)  # fmt: skip
+        steps = [found.sequences_of(step) for step in range(found.total_steps)]
+        return [max(lengths[i] for (i,) in step) * len(step) for step in steps]
+
+    assert sum(padded(grouped=False)) > 1.5 * sum(lengths)
+    assert sum(padded(grouped=True)) < 1.05 * sum(lengths)
+    widths = padded(grouped=True)
+    assert widths != sorted(widths), "steps are in random order"
+    assert widths == padded(grouped=True)
+
+
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     def orders(seed: int) -> list[list[tuple[int, ...]]]:
         schedule = schedule_of([1] * 50, batch_size=50, capacity=1, packing=False, epochs=2, max_steps=None, seed=seed)

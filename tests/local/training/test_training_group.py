@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import torch
 
 from cloudtune_trainer import checkpoints
+from cloudtune_trainer.distributed_spec import Distributed
 from cloudtune_trainer.folder import RunFolder, read_json
 from cloudtune_trainer.launch import processes_for
 from cloudtune_trainer.ports import hold_port
@@ -140,6 +143,60 @@ def test_the_first_process_leaves_last() -> None:
     assert left >= late
 
 
+_RUNS_OUT = """
+import sys
+from cloudtune_trainer import __main__ as program
+from cloudtune_trainer.tasks import causal_lm
+import os
+
+forward = causal_lm.CausalLM.forward
+
+def limited(task, model, batch):
+    rows = int((batch.inputs["position_ids"] == 0).sum())
+    if model.training and os.environ["RANK"] == "1" and rows > 1:
+        raise MemoryError
+    return forward(task, model, batch)
+
+causal_lm.CausalLM.forward = limited
+status = program.main(sys.argv[1:])
+sys.stdout.flush()
+os._exit(status)
+"""
+
+
+@pytest.mark.soak
+def test_processes_agree_on_smaller_parts(runs: Runs) -> None:
+    """One process runs out of memory in a step. Both then divide the rows of the evaluation in the same way."""
+    hyper = {"batch_size": 6, "max_steps": 3, "packing": False}
+    spec = {"rows": sums(6) + texts(6), "held_out": sums(7, seed=8) + texts(6), "adapter": {"type": "full"},
+            "hyperparameters": hyper, "validation": {"every": 1}}  # fmt: skip
+    one, group = runs.make("one", **spec), runs.make("group", **spec)
+    assert runs.train(one) == "succeeded"
+    with hold_port() as held:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1])}
+        path = os.pathsep.join(sys.path)
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _RUNS_OUT, str(group.path)],
+                env={**os.environ, **shared, "PYTHONPATH": path, "RANK": str(rank), "LOCAL_RANK": str(rank),
+                     "LOCAL_WORLD_SIZE": "2"},
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        try:
+            assert [process.wait(LIMIT_S) for process in processes] == [0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    for split in ("train", "validation"):
+        expected, found = ([m["values"]["loss"] for m in metrics(run, split)] for run in (one, group))
+        assert found == pytest.approx(expected, rel=1e-4), split
+    saved = checkpoints.newest_good(group.checkpoints)
+    assert saved is not None
+    assert saved.progress.sequences_at_once == 1
+
+
 @pytest.mark.usefixtures("_two")
 def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
     """Each process draws numbers of its own, and gets its own back."""
@@ -154,6 +211,23 @@ def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
     rest = trained("rest", 10, resume_from=str(checkpoints.newest_good(first.checkpoints).path))
     assert [m["step"] for m in metrics(rest)] == list(range(6, 11))
     assert same_bits(weights(unbroken.model), weights(rest.model))
+
+
+@pytest.mark.usefixtures("_two")
+def test_a_killed_process_is_the_cause_and_not_the_lost_connection(runs: Runs) -> None:
+    run = runs.make(hyperparameters={"max_steps": 100_000})
+    process = runs.start(run)
+    limit = time.monotonic() + LIMIT_S
+    while len(metrics(run)) < 3:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    of_run = (one for one in psutil.process_iter() if str(run.path) in one.cmdline())
+    second = next(one for one in of_run if one.environ().get("RANK") == "1")
+    second.kill()
+    assert process.wait(LIMIT_S) == 1
+    problem = read_json(run.status)["problem"]
+    assert problem["code"] == "killed"
+    assert "-9" in problem["message"]
 
 
 @pytest.mark.usefixtures("_two")
@@ -175,6 +249,7 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         return RunSpec(version=1, model=source, data=DataFiles(train="t"), device=device)
 
     assert [processes_for(spec(device)) for device in ("auto", "cuda", "cpu", "mps")] == [3, 3, 1, 1]
+    assert processes_for(replace(spec("auto"), distributed=Distributed(processes=2))) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert processes_for(spec("auto")) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")

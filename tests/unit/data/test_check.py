@@ -245,3 +245,16 @@ def test_the_hash_is_the_files_even_where_only_some_batches_are_canonical(
                   expect_sha256=prepare(data).splits["train"].sha256)  # fmt: skip
     assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
     assert done.bytes == done.path.stat().st_size
+
+
+def test_a_file_whose_rows_are_counted_is_not_empty(tmp_path: Path) -> None:
+    """A tokenizer lets the reader look ahead: it decodes the last block of a file after the file's end."""
+    row = '{"prompt": "What is {}?", "completion": "It is {}."}'
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.jsonl").write_text(f"{row.replace('{}', name)}\n", encoding="utf-8")
+    (tmp_path / "blank.jsonl").write_text("\n \n", encoding="utf-8")
+    paths = [str(tmp_path / f"{name}.jsonl") for name in ("a", "b", "blank", "c")]
+    found = check(paths, tokenizer="o200k_base")
+    assert (found.rows, found.counts.get("empty_file")) == (3, 1)
+    held_out = Data.model_validate({"train": paths[0], "validation": paths[1]})
+    assert "empty_file" not in check(held_out, tokenizer="o200k_base").counts

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 from tests.property_tests import examples
@@ -33,7 +33,7 @@ from cloudtune.data.write.formats_table import find_format, format_names
 TOOLS = [Tool("function", TOOL["function"])]
 FORMATS = {name: find_format(name) for name in format_names()}
 
-SETTINGS = settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=examples(12), deadline=None)
 
 
 def written(name: str, record: Chat) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import stat
 from contextlib import closing
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune.errors import BackendError, InputError, LedgerError, RateLimited
+from cloudtune.errors import BackendError, InputError, InvalidRequest, LedgerError, RateLimited
 from cloudtune.evaluation.answers import Answers
 from cloudtune.optional import GenerateOptions
 from cloudtune.state import Generation
@@ -101,6 +102,19 @@ def test_a_damaged_answer_is_asked_for_again(path: Path, damaged: object) -> Non
     for _ in range(2):
         assert texts(Answers(path, FakeClock()), model) == [prompt.upper() for prompt in PROMPTS]
     assert len(model.asked) == 1
+
+
+@pytest.mark.parametrize("score", [math.nan, -math.inf])
+def test_a_probability_that_is_no_number_is_an_error(path: Path, score: float) -> None:
+    asked = []
+
+    def ask(prompts: Sequence[str]) -> Iterator[Generation]:
+        asked.extend(prompts)
+        yield Generation(text="yes", scores={"yes": score})
+
+    with pytest.raises(InvalidRequest, match="not a finite number"):
+        Answers(path, FakeClock()).get_or_generate("m", ["a"], GenerateOptions(), ask)
+    assert asked == ["a"]
 
 
 def test_prompts_and_answers_that_are_no_text_are_refused(path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from cloudtune.backend import Capabilities
-from cloudtune.errors import InputError, InvalidRequest, Unavailable
+from cloudtune.errors import InputError, InvalidRequest, RateLimited, Unavailable
 from cloudtune.evaluation.answers import Answers
 from cloudtune.evaluation.compare import Answered
 from cloudtune.evaluation.judge import Judge, JudgePlan, Label, read_judge
@@ -17,6 +18,7 @@ from cloudtune.evaluation.judged import Agreement, Judged, corrected, rate
 from cloudtune.evaluation.models import EvaluatedModel
 from cloudtune.evaluation.result import JudgeOptions
 from cloudtune.evaluation.rows import read_rows
+from cloudtune.retry import READ_ATTEMPTS
 from cloudtune.spec import Source
 from cloudtune.state import Generation, TunedModel
 from cloudtune.testing import FakeClock
@@ -173,6 +175,18 @@ def test_a_judge_that_fails_for_a_row_is_listed(judged: Callable[..., Judged], e
     assert {one.reason for one in found.unclear} == {str(error)}
     assert (found.models[0].judged, found.models[0].good) == (COUNT - 1, COUNT // 2 - 1)
     assert not judged(Vendor(by_number)).unclear  # a failure is not stored: it is asked again
+
+
+def test_throttling_is_retried_in_one_place(judged: Callable[..., Judged], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Vendor, "capabilities", Capabilities(supports=frozenset(), remote=True))
+
+    def rule(given: dict[str, str]) -> str:
+        raise RateLimited("slow down")
+
+    vendor = Vendor(rule)
+    with pytest.raises(RateLimited):
+        judged(vendor)
+    assert max(Counter(vendor.asked).values()) == READ_ATTEMPTS
 
 
 def test_a_judge_that_always_fails_is_an_error(judged: Callable[..., Judged]) -> None:

@@ -118,3 +118,13 @@ def test_azures_models_get_the_day_on_which_training_ends() -> None:
     changed, old = models["gpt-4.1-2025-04-14"], known.model("gpt-4.1-2025-04-14")
     assert old is not None
     assert (changed.no_new_jobs_from, changed.ends, changed.methods) == (date(2027, 1, 31), old.ends, old.methods)
+
+
+def test_versions_of_one_azure_model_end_with_the_last() -> None:
+    row = {"name": "Qwen-32B", "capabilities": {"fineTune": "true"}}
+    days = {"1": "2027-05-01", "2": "2027-09-01", "3": "2027-01-01", "4": "soon"}
+    listed_ = [row | {"version": version, "deprecation": {"fineTune": day}} for version, day in days.items()]
+    (model,) = catalog_of(listed_[:3], load("azure_openai"), TODAY).models
+    assert model.no_new_jobs_from == date(2027, 9, 1)
+    (model,) = catalog_of(listed_[3:], load("azure_openai"), TODAY).models
+    assert model.no_new_jobs_from is None, "a date that cannot be read changes nothing"

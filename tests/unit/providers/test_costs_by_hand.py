@@ -15,6 +15,7 @@ from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import SplitInfo, TokenCount
 from cloudtune.pricing import by_tokens
 from cloudtune.spec import Limits
+from cloudtune.spec_distributed import Distributed
 from cloudtune.spending import estimated
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
@@ -54,9 +55,12 @@ def test_bedrock_bills_tokens_and_stores_for_a_fee() -> None:
 def test_local_bills_hours_at_the_price_in_the_settings(tmp_path: Path, processes: int, gpus: int, usd: float) -> None:
     # 90 s for 1 MB and epoch: 10 MB x 2 epochs take 1800 s = 0.5 h. 0.5 x 0.20 on the CPU; 0.5 x 2.50 for each GPU.
     backend = LocalBackend(Options(root=tmp_path, usd_per_gpu_hour=2.5, usd_per_cpu_hour=0.2))
-    wanted = request(backend, "job", device="auto", processes=processes)
+    wanted = request(backend, "job", device="auto")
     spec = wanted.spec.model_copy(
-        update={"hyperparameters": wanted.spec.hyperparameters.model_copy(update={"epochs": 2.0})}
+        update={
+            "hyperparameters": wanted.spec.hyperparameters.model_copy(update={"epochs": 2.0}),
+            "distributed": Distributed(processes=processes),
+        }
     )
     split = msgspec.structs.replace(wanted.data.splits["train"], bytes=10_000_000)
     wanted = msgspec.structs.replace(

@@ -231,6 +231,52 @@ def test_parallel_trials_share_what_the_budget_has_left(scene: Scene) -> None:
     assert spent(client) <= 60.0
 
 
+def test_the_first_trials_leave_money_for_the_final_trainings(scene: Scene) -> None:
+    scene.vendor.follow(Script(queue_s=0.0, prepare_s=1.0, step_s=5.0, steps=100, stop_s=1.0))
+    client = scene.client(usd_per_hour=3600.0)  # a job uses up any limit
+    found = client.tune(scene.spec(max_cost_usd=120.0, seeds=1, prune=False, parallel=4))
+    limits = [attempt.plan.spec["limits"]["max_cost_usd"] for attempt in client.ledger.attempts()][::-1]
+    assert limits[:4] == pytest.approx([20.0] * 4), "four trials and two final trainings"
+    assert "keeps the cost of the final trainings" in found.notes[0]
+    assert 0 < spent(client) <= 80.0
+
+
+@pytest.mark.parametrize("has_job", [False, True])
+def test_an_open_trial_that_is_now_refused_ends(scene: Scene, monkeypatch: pytest.MonkeyPatch, has_job: bool) -> None:
+    spec, submit = scene.spec(trials=4, seeds=0, prune=False), Client.submit
+
+    def killed(client: Client, plan: Any, **options: Any) -> Any:
+        is_third = len(scene.vendor.jobs()) == 2
+        if is_third and not has_job:
+            raise Killed
+        job = submit(client, plan, **options)
+        if is_third:
+            raise Killed
+        return job
+
+    monkeypatch.setattr(Client, "submit", killed)
+    with pytest.raises(Killed):
+        scene.client().tune(spec)
+    monkeypatch.setattr(Client, "submit", submit)
+    open_trial = next(one for one in trials_of(scene.client().ledger, _study(scene)) if one.outcome is None)
+    refused = open_trial.parameters["hyperparameters.learning_rate"]
+
+    def check(self: Learning, spec: JobSpec) -> list[Problem]:
+        return [Problem(code="new", message="a new rule")] if spec.hyperparameters.learning_rate == refused else []
+
+    monkeypatch.setattr(Learning, "check", check)
+    found = scene.client().tune(spec)
+    outcomes = [one.outcome for one in found.trials if one.outcome is not None]
+    assert [one.state for one in outcomes] == ["complete", "complete", "complete" if has_job else "failed", "complete"]
+    assert outcomes[2].message == ("" if has_job else "refused: a new rule")
+    assert len(scene.vendor.jobs()) == 3 + has_job
+
+
+def _study(scene: Scene) -> str:
+    (row,) = scene.client().ledger.store.read("SELECT DISTINCT study FROM trials", ())
+    return str(row["study"])
+
+
 def test_a_budget_below_one_trial_starts_nothing(scene: Scene) -> None:
     client = scene.client()
     with pytest.raises(PolicyRefused, match="cannot be kept, because"):

@@ -51,6 +51,10 @@ _STUDIO = "not supported by this route; use Azure's studio or azure-ai-ml"
 REFUSED = {
     "hyperparameters.batch_size": "training components count rows per device, and the number of devices is unknown; "
     "set overrides.azure_openai.hyperparameters.per_device_train_batch_size",
+    **dict.fromkeys(
+        ("distributed.strategy", "distributed.processes", "distributed.nodes"),
+        "the workspace chooses the machines of serverless jobs",
+    ),
     "limits.max_time": "the workspace has no time limit for fine-tuning jobs; use `cloudtune watch --cancel-after`",
     "method.loss_on": "the model's training component chooses the trained tokens",
     "verb:checkpoints": "this route registers the finished model and exposes no checkpoints",

@@ -25,7 +25,7 @@ from cloudtune.data.read.remote import RemoteFile
 from cloudtune.errors import DataError, Problem
 from cloudtune.files.private_files import private_folder, write_private
 from cloudtune.files.regular_file import open_regular
-from cloudtune.methods import DEFAULT_METHOD
+from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.plan import DataReport
 from cloudtune.plugins import FORMATS, ROW_KINDS, TOKENIZERS
 
@@ -61,6 +61,8 @@ class Verdicts:
         limit: RowLimit | None = None, target: Target | None = None,
     ) -> DataReport:  # fmt: skip
         """As `cloudtune.data.prepare`, or its cached result for the same bytes and rules."""
+        if METHODS[method].media is not None:  # the entry would have to cover the files that rows name
+            return prepare(data, method=method, problem=problem, limit=limit, target=target)
         before = _prints(data)
         key = _key(data, method, problem, limit, target) if before is not None else None
         if key is not None and (known := self._read(key)) is not None:

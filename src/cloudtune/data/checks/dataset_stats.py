@@ -9,7 +9,7 @@ from collections import Counter
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.checks.histogram import Histogram
-from cloudtune.data.scanned import MAX_CLASSES, MAX_LABELS
+from cloudtune.data.scanned import MAX_CLASSES, MAX_LABELS, MEDIA_KINDS
 from cloudtune.data.transform.mixing import is_mixed_in
 from cloudtune.errors import Problem
 
@@ -278,7 +278,13 @@ class Survey:
 
     def _conflict(self, one: Place, other: Place) -> None:
         self.conflicts += 1
-        self._warn("conflict", f"the same prompt has a different answer at {one}", other, "keep the correct one")
+        what = "file has a different label" if self.kinds.keys() & MEDIA_KINDS else "prompt has a different answer"
+        if self.kinds.keys() & MEDIA_KINDS and one.origin != other.origin and {one.origin, other.origin} & _HELD_OUT:
+            self.leaks += 1
+            message = f"the file of this {other.origin} row is also in the {one.origin} set, with another label: {one}"
+            self._warn("leak", message, other, "keep it in one of them, with the correct label")
+            return
+        self._warn("conflict", f"the same {what} at {one}", other, "keep the correct one")
 
     def _warn(self, code: str, message: str, place: Place, fix: str) -> None:
         where = {"row": place.line} if place.by_row else {"line": place.line}

@@ -98,7 +98,7 @@ def prepare(
 
 def _task(data: Data, method: str, problem: LabelProblem | None, limit: RowLimit | None, target: Target | None) -> Task:
     task = Task(
-        method=method, problem=problem, items=only_items(method), shares=shares(data),
+        method=method, problem=problem, items=only_items(method), shares=shares(data), media=True,
         allow_dropped=frozenset(data.allow_dropped or ()),
     )  # fmt: skip
     if target is not None:

@@ -14,6 +14,7 @@ from cloudtune.data.checks.label_checks import label_fault, labels_of
 from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.checks.targets import row_rules
+from cloudtune.data.media.addressing import FIELDS, MediaFiles
 from cloudtune.data.places import Located
 from cloudtune.data.read import wrong_values
 from cloudtune.data.read.causes import UNEXPECTED_ERRORS
@@ -79,6 +80,7 @@ class Scanner:
         self.row_rules = [*(self.format.rules if self.format else ()), *(r for r in own if isinstance(r, RowRule))]
         self.measure = Measure(task)
         self.row_check = ROW_CHECKS.make(*task.row_check) if task.row_check is not None else None
+        self.media = MediaFiles(task.media_folder) if task.media else None
         self._labels_seen: set[str] = set()
         method = METHODS.get(task.method)
         self._has_classes = method is not None and (method.labels or method.task == "unpaired_preference")
@@ -102,6 +104,8 @@ class Scanner:
         problems: list[Problem] = []
         plain = all(type(record) is Chat and is_plain(record) for record in batch.records)
         records, numbers = (batch.records, batch.lines) if plain else self._good(batch, problems)
+        if self.media is not None and records and type(records[0]) in FIELDS:
+            records, numbers = self._addressed(batch._replace(records=records, lines=numbers), problems)
         joined = canonical_lines(records)
         lines = joined.split(b"\n")
         lines.pop()
@@ -173,6 +177,19 @@ class Scanner:
                 problems += [batch.locate(fault, number) for fault in found]
             else:
                 records.append(record)
+                numbers.append(number)
+        return records, numbers
+
+    def _addressed(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
+        """The records whose files can be used, with the names of their content, and their lines."""
+        assert self.media is not None
+        records: list[Record] = []
+        numbers: list[int] = []
+        for record, number in zip(batch.records, batch.lines, strict=True):
+            named, found = self.media.addressed(record, batch.file)
+            problems += [batch.locate(problem, number) for problem in found]
+            if named is not None:
+                records.append(named)
                 numbers.append(number)
         return records, numbers
 
@@ -283,7 +300,9 @@ def _answer(record: Record) -> str | None:
 
 
 def _prompts(records: Sequence[Record], lines: list[bytes]) -> bytes:
-    """Hashes of the text before the last answer, 8 bytes each; 0 for records that do not end with one."""
+    """Hashes of the text before the last answer, or of the file, 8 bytes each; 0 for records without one."""
+    if records and (field := FIELDS.get(type(records[0]))) is not None:
+        return array("q", [hash(getattr(record, field)) for record in records]).tobytes()
     ends = [type(record) is Chat and record.messages[-1].role == "assistant" for record in records]
     found = [hash(line[: line.rfind(ANSWER) + 1]) if end else 0 for line, end in zip(lines, ends, strict=True)]
     return array("q", found).tobytes()

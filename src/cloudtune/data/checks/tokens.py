@@ -18,6 +18,7 @@ from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
 from cloudtune.files.model_files import read_json_object
 from cloudtune.files.regular_file import open_regular, read_regular
+from cloudtune.install_command import install_command
 from cloudtune.plugins import TOKENIZERS
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _of_gguf(file: Path) -> TokenCounter:
         try:
             getattr(importlib.import_module(module), name)(file.absolute(), Path(folder))
         except ImportError as error:
-            fix = 'pip install "cloudtune[local]"'
+            fix = install_command("local")
             raise _refusal(file, f"reading the tokenizer of a GGUF file requires {error.name}", fix) from error
         except Exception as error:  # the trainer's own exception type, which is not imported here
             raise _refusal(file, str(error), "use another file") from error
@@ -121,7 +122,7 @@ class TokenCounter:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            fix = 'pip install "cloudtune[local]"'
+            fix = install_command("local")
             raise _refusal(self.file, "counting tokens requires the tokenizers package", fix) from error
         try:
             with panics_as_errors():

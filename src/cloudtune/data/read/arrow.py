@@ -20,6 +20,7 @@ from cloudtune.data.read.columnar_worker import BATCH_SECONDS, END, FAULT, HEAD_
 from cloudtune.data.read.size_limits import AS_JSONL, expansion
 from cloudtune.data.read.tables import Table
 from cloudtune.files.regular_file import open_regular, read_regular
+from cloudtune.install_command import install_command
 from cloudtune.processes.environment import child_environment
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ColumnarReader:
         """Rows of a file of a format in `ON_DISK`. ``name`` is what the file is called."""
         if find_spec(ON_DISK[kind]) is None:
             faults.error("not_installed", f"reading {kind} requires {ON_DISK[kind].replace('_', '-')}", file=name,
-                         fix='pip install "cloudtune[data]"')  # fmt: skip
+                         fix=install_command("data"))  # fmt: skip
             return
         with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from cloudtune.data.media.folders import class_files
 from cloudtune.data.read import remote
 from cloudtune.data.read.arrow import dataset_files
 from cloudtune.data.read.path_patterns import matching_files
@@ -24,6 +25,7 @@ from cloudtune.data.read.remote import RemoteFile, is_remote
 from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO
 from cloudtune.errors import CloudtuneError, DataError, Problem
 from cloudtune.files.regular_file import NotRegularFile, invalid_path, open_regular
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,9 +102,10 @@ def _readable(path: Path, faults: Faults) -> list[Path]:
         if path.is_dir():
             files = dataset_files(path, faults)
             if files is None:
-                faults.error(
-                    "is_directory", "this is a folder", file=name, fix=f"specify the files, e.g. {name}/*.jsonl"
-                )
+                files = class_files(path, faults)
+            if files is None:
+                fix = f"specify the files, e.g. {name}/*.jsonl, or a folder with one folder of images for each label"
+                faults.error("is_directory", "this is a folder", file=name, fix=fix)
             return files or []
         # Asking for permission beforehand would answer for the real user, not the effective one.
         with open_regular(path) as file:
@@ -228,7 +231,7 @@ def _unzstd(raw: IO[bytes], path: File) -> IO[bytes]:
     try:
         from pyarrow import input_stream
     except ImportError as error:
-        fix = 'pip install "cloudtune[data]"'
+        fix = install_command("data")
         problem = Problem(code="not_installed", message="reading .zst requires pyarrow", file=str(path), fix=fix)
         raise DataError([problem]) from error
     return cast("IO[bytes]", input_stream(raw, compression="zstd"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from msgspec import structs
 
+from cloudtune.data.media.folders import media_field
 from cloudtune.data.read.arrow import ON_DISK, ColumnarReader
 from cloudtune.data.read.blocks import PART_BYTES, Block, array_blocks, line_blocks
 from cloudtune.data.read.decoding import FileRows
@@ -49,9 +51,11 @@ def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterato
     with ColumnarReader() as columnar:
         for path in files_of(source, faults):
             rows = _rows(str(path), source, how, faults, items=items)
-            errors = faults.total("error")
+            errors, has_rows = faults.total("error"), False
             try:
                 for chunk in _chunks(path, source, faults, columnar):
+                    # The reader may decode the block later, after it has seen the next one.
+                    has_rows = has_rows or (isinstance(chunk, Block) and bool(chunk.data) and not chunk.data.isspace())
                     yield rows, chunk
                     if rows.hopeless or rows.is_given_up():
                         break
@@ -62,7 +66,7 @@ def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterato
             except (OSError, UnicodeError) as error:
                 _report(error, path, faults)
             how = rows.how  # all files of a source have the same kind of rows
-            if not rows.seen and faults.total("error") == errors:
+            if not (rows.seen or has_rows) and faults.total("error") == errors:
                 faults.error("empty_file", "this file has no rows", file=str(path), fix="write at least one")
 
 
@@ -88,6 +92,10 @@ def _report(error: Exception, path: File, faults: Faults) -> None:
 
 def _chunks(path: File, source: Source, faults: Faults, columnar: ColumnarReader) -> Iterator[Block | Table]:
     file = str(path)
+    if isinstance(path, Path) and (field := media_field(path)) is not None:
+        here = path.absolute()  # in the folder of its class
+        yield Table([1], [{field: str(here), "label": here.parent.name}], by_row=True)
+        return
     with opened(path) as raw:
         head, stream = raw.read(_HEAD), raw
         if encoding := encoding_of(head):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
+from cloudtune.install_command import install_command
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Record
@@ -25,7 +26,7 @@ class NearDuplicates:
         try:
             import rensa
         except ImportError as error:
-            fix = 'pip install "cloudtune[data]"'
+            fix = install_command("data")
             message = "finding near-duplicates requires the rensa package"
             raise DataError([Problem(code="not_installed", message=message, fix=fix)]) from error
         self.threshold = threshold

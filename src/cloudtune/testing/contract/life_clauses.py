@@ -259,7 +259,7 @@ def _ends(
     """Wait for the job, and check how that ends."""
     patience.setdefault("timeout", 120.0)  # a wait that does not end in its own way must end all the same
     with pytest.raises(JobEnded) as ended:
-        for _ in watch(backend, ref, clock=world.clock, longest_poll=0.3, **patience):  # type: ignore[arg-type]
+        for _ in watch(backend, ref, clock=world.clock, longest_poll=0.3, **patience):
             pass
     error = ended.value
     assert (type(error), error.exit_code, error.ref) == (how, code, ref)

@@ -1,0 +1,1 @@
+"""Ray clusters: cloudtune's trainer as jobs of the Ray Jobs API."""

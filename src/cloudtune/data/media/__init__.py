@@ -1,0 +1,1 @@
+"""Files that rows name: images and recordings, found in folders, checked, and addressed by their content."""

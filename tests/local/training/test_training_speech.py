@@ -1,0 +1,180 @@
+"""Models of speech: the losses of transformers' own forward passes, rows that do not fit, and learning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from cloudtune_trainer import models
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.processors import load_processor
+from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.tasks.edits import distance, edits
+from cloudtune_trainer.tasks.table import open_model, task_for
+from cloudtune_trainer.tiny_speech import write_speech_model
+
+from .conftest import Runs, events, metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Rows
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
+RATE = 16_000
+TONES = {"a": 300, "b": 900, "c": 2700}
+SMALL: dict[str, dict[str, Any]] = {
+    "wav2vec2": {"hidden_size": 32, "num_attention_heads": 2, "conv_dim": [32, 32, 32, 32], "num_hidden_layers": 1,
+                 "num_conv_pos_embedding_groups": 2},
+    "whisper": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "max_source_positions": 50},
+}  # fmt: skip
+
+
+def spoken(word: str, chance: np.random.Generator) -> np.ndarray[Any, Any]:
+    """A tone for each letter, with a pause after it and with noise."""
+    time = np.arange(1600) / RATE
+    parts = [np.concatenate([np.sin(2 * np.pi * TONES[letter] * time), np.zeros(480)]) for letter in word]
+    sound = 0.5 * np.concatenate(parts)
+    return sound + chance.normal(0, 0.01, len(sound))
+
+
+def write_rows(folder: Path, count: int, seed: int) -> Rows:
+    chance = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        word = "".join(chance.choice(list(TONES), chance.integers(2, 5)))
+        path = folder / f"{seed}-{number}.wav"
+        soundfile.write(path, spoken(word, chance), RATE)
+        rows.append({"audio": str(path), "transcript": word})
+    return rows
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = {"model_type": request.param, **SMALL[request.param]}
+    return write_speech_model(tmp_path_factory.mktemp(request.param), vocab_texts=["abc"], model=sizes)
+
+
+def spec_of(base: Path, adapter: str) -> RunSpec:
+    return RunSpec(
+        version=2, model=ModelSource(source="folder", path=str(base)), data=DataFiles(train="t"),
+        method="speech_recognition", adapter=Adapter(type=adapter),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_loss_and_gradient_are_those_of_transformers(base: Path, tmp_path: Path, adapter: str) -> None:
+    spec, place = spec_of(base, adapter), models.BaseModel(str(base))
+    rows = write_rows(tmp_path, 4, seed=0)
+    task, processor = task_for(spec), load_processor(place, "audio")
+    network = task.load_model(place, processor, lambda: rows, dtype=torch.float32, weights=None, dropout=0.0)
+    model = models.make_trainable(network, spec, place, None, task.peft_task_type)
+    model.eval()
+    batch = task.collate(task.encode(rows, processor), range(4))
+    ours = task.forward(model, batch)
+    ours.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    inputs = {name: value for name, value in batch.inputs.items() if name != "sizes"}
+    theirs = model(**inputs, labels=batch.labels).loss
+    if network.config.model_type == "whisper":  # the mean over the tokens; that of CTC is a sum
+        theirs = theirs * batch.count
+    theirs.backward()
+    torch.testing.assert_close(ours.loss, theirs, rtol=1e-4, atol=1e-4)
+    assert gradients
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_rows_that_do_not_fit_are_left_out_and_named(base: Path, tmp_path: Path) -> None:
+    place = models.BaseModel(str(base))
+    rows = write_rows(tmp_path, 3, seed=0)
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), RATE)
+    soundfile.write(tmp_path / "long.wav", np.zeros(3 * RATE), RATE)
+    rows += [
+        {"audio": str(tmp_path / "short.wav"), "transcript": "a"},
+        {"audio": str(tmp_path / "long.wav"), "transcript": "ab"},
+        {"audio": rows[0]["audio"], "transcript": "cba" * 60},
+        {"audio": rows[0]["audio"], "transcript": "aж"},
+    ]
+    task, processor = task_for(spec_of(base, "full")), load_processor(place, "audio")
+    network = task.load_model(place, processor, lambda: rows, dtype=torch.float32, weights=None, dropout=0.0)
+    samples = task.encode(rows, processor)
+    reasons = {kind.removeprefix("left out: "): numbers for kind, numbers in samples.cuts.unshown.items()}
+    expected = {
+        "whisper": {
+            "the recording is shorter than 25 ms": [4], "the recording is longer than the window of the model": [5],
+            "the transcript has more than 64 tokens": [6],
+        },
+        "wav2vec2": {
+            "the recording is shorter than 25 ms": [4],
+            "the transcript is longer than the frames of the recording": [6],
+            "the transcript has characters that the model does not know": [7],
+        },
+    }  # fmt: skip
+    assert reasons == expected[network.config.model_type]
+    assert len(samples) == 7 - len(reasons)
+    with pytest.raises(TrainingProblem, match="no row is left to train on: 1 rows are left out: the recording is sho"):
+        task.encode(rows[3:4], processor)
+
+
+def test_a_trained_model_reads_new_recordings_and_an_untrained_one_does_not(tmp_path: Path) -> None:
+    base = write_speech_model(tmp_path / "base", vocab_texts=["abc"], model=SMALL["wav2vec2"])
+    rows, held_out = write_rows(tmp_path / "rows", 96, seed=1), write_rows(tmp_path / "rows", 16, seed=2)
+    runs, found = Runs(tmp_path / "runs", base), {}
+    for name, rate, epochs in (("trained", 5e-3, 6), ("control", 1e-9, 1)):
+        hyper = {"epochs": epochs, "batch_size": 8, "learning_rate": rate, "packing": False, "dropout": 0.0}
+        run = runs.make(name, rows=rows, held_out=held_out, method="speech_recognition", adapter={"type": "full"},
+                        hyperparameters=hyper)  # fmt: skip
+        assert runs.train(run) == "succeeded"
+        assert not events(run, "warning")
+        found[name] = min(one["values"]["cer"] for one in metrics(run, "validation"))
+    assert found["trained"] < 0.2
+    assert found["control"] > 0.8
+    texts = [one.text for one in open_model(tmp_path / "runs" / "trained" / "model").predict(
+        [row["audio"] for row in held_out])]  # fmt: skip
+    wrong = sum(distance(text, row["transcript"]) for text, row in zip(texts, held_out, strict=True))
+    assert wrong / sum(len(row["transcript"]) for row in held_out) == pytest.approx(found["trained"])
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_whisper_trains_and_writes(tmp_path: Path, adapter: str) -> None:
+    sizes = {"model_type": "whisper", **SMALL["whisper"]}
+    base = write_speech_model(tmp_path / "base", vocab_texts=["abc"], model=sizes)
+    rows, runs = write_rows(tmp_path / "rows", 8, seed=1), Runs(tmp_path / "runs", base)
+    run = runs.make(rows=rows, held_out=rows, method="speech_recognition", adapter={"type": adapter},
+                    hyperparameters={"max_steps": 3, "packing": False})  # fmt: skip
+    assert runs.train(run) == "succeeded"
+    assert "token_accuracy" in metrics(run, "validation")[0]["values"]
+    (answer,) = open_model(run.model).predict([rows[0]["audio"]])
+    assert isinstance(answer.text, str)
+    assert not events(run, "warning")
+
+
+def test_another_rate_and_two_channels_are_heard_as_one(tmp_path: Path) -> None:
+    from cloudtune_trainer.recordings import decoded
+
+    sound = spoken("ab", np.random.default_rng(0))
+    soundfile.write(tmp_path / "one.wav", sound, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "two.flac", np.stack([sound, sound], 1), RATE)
+    half = np.interp(np.arange(0, len(sound), 2), np.arange(len(sound)), sound)
+    soundfile.write(tmp_path / "slow.wav", half, RATE // 2, subtype="FLOAT")
+    one, two, slow = (decoded(str(tmp_path / name), RATE) for name in ("one.wav", "two.flac", "slow.wav"))
+    assert np.allclose(one, two, atol=1e-3)
+    assert len(slow) == pytest.approx(len(one), abs=2)
+    assert np.corrcoef(slow[: len(one)], one[: len(slow)])[0, 1] > 0.95
+    (tmp_path / "bad.wav").write_bytes(b"RIFF and no more")
+    with pytest.raises(TrainingProblem, match=r"cannot read the recording .*bad\.wav"):
+        decoded(str(tmp_path / "bad.wav"), RATE)
+
+
+def test_edits_are_the_levenshtein_distance() -> None:
+    assert distance("kitten", "sitting") == 3
+    assert edits("the cat", "a cat sat") == (2, 3, 6, 9)
+    assert edits("", "ab") == (1, 1, 2, 2)

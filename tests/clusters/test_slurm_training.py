@@ -69,7 +69,7 @@ def test_the_time_limit_ends_a_training_with_its_model(
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.conf))
     spec = made_tiny(copied(tmp_path)).folder / "job.yaml"
-    job = submitted(tmp_path, spec, "name=limited", "hyperparameters.epochs=10000", "overrides.slurm.time=1m")
+    job = submitted(tmp_path, spec, "name=limited", "hyperparameters.epochs=10000", "overrides.slurm.time=2m")
     deadline = time.monotonic() + LIMIT_S
     while not job.state.is_terminal:
         assert time.monotonic() < deadline

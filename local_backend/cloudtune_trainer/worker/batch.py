@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,10 @@ CLAIM = "batch.json"
 DUPLICATE = 4
 UNSEEN = 5
 _LOCK_PATIENCE_S = 5.0
+_KILL_SHARE = 0.25
+"""Of the time between the scheduler's signal and its time limit: what is left when the trainer gets SIGTERM."""
+_EARLY_S = 75.0
+"""Slurm sends the signal up to 60 s early (slurm.schedmd.com/sbatch.html, --signal, seen 2026-11-30)."""
 """Exit codes: another job has the run; the node does not see the run."""
 
 
@@ -51,7 +56,7 @@ def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> i
         return DUPLICATE
     restarts = int(environment.get("SLURM_RESTART_COUNT") or 0)
     write_json(run.worker, {**(procs.identity(os.getpid()) or {}), "since": now(), "node": node, "job": job_id})
-    bell = SignalWaiter()
+    bell = LimitWaiter(run)
     try:
         _look_after(run, bell, node=node, job_id=job_id, restarts=restarts)
     except Exception as error:  # after any error, the job must report why it ended
@@ -105,9 +110,26 @@ def _look_after(run: Run, bell: SignalWaiter, *, node: str, job_id: str, restart
 
 
 def _run_time(job: Mapping[str, Any]) -> float:
-    """The seconds until Slurm asks this job to stop, because its time limit is near."""
+    """The seconds after which the trainer must end, shortly before the scheduler kills the job at its time limit."""
     limit = job.get("time_limit_s")
-    return math.inf if limit is None else max(1.0, float(limit) - float(job.get("signal_s", 0)))
+    return math.inf if limit is None else float(limit) - _KILL_SHARE * float(job.get("signal_s", 0))
+
+
+class LimitWaiter(SignalWaiter):
+    """Tells the scheduler's signal before the time limit from a preemption: it asks the trainer to save its model."""
+
+    def __init__(self, run: Run) -> None:
+        job = run.recorded_job()
+        limit, self._run = job.get("time_limit_s"), run
+        early = float(job.get("signal_s", 0)) + _EARLY_S
+        self._near_at = math.inf if limit is None else time.monotonic() + float(limit) - early
+        super().__init__()
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if time.monotonic() >= self._near_at:
+            self._run.ask("expire")
+        else:
+            super()._stop(number, frame)
 
 
 def was_interrupted(status: Mapping[str, Any]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cloudtune_providers.slurm import cluster, states
 from cloudtune_providers.slurm.options import Options, Overrides
 from cloudtune_providers.slurm.script import batch_script, sbatch_arguments
 from cloudtune_providers.slurm.translate import gpu_count
+from cloudtune_trainer.worker.run import Run
 
 KILLED = {"code": "killed", "message": "received SIGTERM", "hint": None, "interrupted": True}
 SUBMITTED = {"job": "7"}
@@ -258,3 +261,19 @@ def test_sbatch_gets_what_the_spec_asks_for() -> None:
         "--signal=B:TERM@120",
         "--no-requeue",
     }
+
+
+@pytest.mark.parametrize(("limit", "is_limit"), [(60, True), (3600, False), (None, False)])
+def test_a_signal_near_the_limit_is_no_preemption(tmp_path: Path, limit: float | None, is_limit: bool) -> None:
+    (tmp_path / "job.json").write_text(json.dumps({"time_limit_s": limit, "signal_s": 12}))
+    run = Run(tmp_path)
+    program = (
+        "import os, signal, sys\n"
+        "from cloudtune_trainer.worker.batch import LimitWaiter\n"
+        "from cloudtune_trainer.worker.run import Run\n"
+        "waiter = LimitWaiter(Run(sys.argv[1]))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print(waiter.told_to_stop)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), run.requested("expire")) == (str(not is_limit), is_limit)

@@ -35,6 +35,7 @@ TRUSTED = {
     "local_backend/cloudtune_trainer/folder.py": "read_json: the run's own state",
     "local_backend/cloudtune_trainer/records.py": "__iter__: read_records has read the rows before",
     "local_backend/cloudtune_trainer/tiny.py": "models.py, its caller, catches it",
+    "local_backend/cloudtune_trainer/tiny_speech.py": "reads the vocabulary that it has just trained",
     "local_backend/cloudtune_trainer/sagemaker/entrypoint.py": "reads what the service or the trainer wrote",
 }
 DEEP = "[" * 100_000

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ray.job_submission import JobStatus, JobSubmissionClient
 from tests.clusters.worlds import directed_python, no_code
 from tests.local.backend.directed import LocalWorld
 from tests.local.backend.submitting import wait_until
@@ -41,6 +40,8 @@ class RayWorld(LocalWorld):
         super().__init__(root, trained)
         self.cluster = cluster
         self.sdk_modules = ("ray",)
+        from ray.job_submission import JobStatus  # not in a process without Ray
+
         self.words = [status.value for status in JobStatus]
         self.lacks = {
             **self.lacks, "paused": "a paused job would keep its part of the cluster",
@@ -54,16 +55,21 @@ class RayWorld(LocalWorld):
         arguments = {"root": str(self.root), "address": self.cluster.address}
         return Recipe(target="tests.clusters.ray_world:open_ray", arguments=arguments)
 
+    def _client(self) -> Any:
+        from ray.job_submission import JobSubmissionClient
+
+        return JobSubmissionClient(self.cluster.address)
+
     def _wait_for_start(self, ref: JobRef) -> None:
         wait_until(lambda: self._done(ref) is not None, what="the trainer")
 
     def _wait_for_end(self, run: Run) -> None:
-        wait_until(lambda: JobSubmissionClient(self.cluster.address).get_job_status(run.slug).is_terminal())
+        wait_until(lambda: self._client().get_job_status(run.slug).is_terminal())
 
     def jobs(self) -> Sequence[str]:
         """From the cluster's own list."""
         mine = {path.parent.name for path in self.runs.glob("*/job.json")}
-        found = JobSubmissionClient(self.cluster.address).list_jobs()
+        found = self._client().list_jobs()
         return [str(job.submission_id) for job in sorted(found, key=lambda job: job.start_time or 0)
                 if job.submission_id in mine]  # fmt: skip
 
@@ -71,6 +77,6 @@ class RayWorld(LocalWorld):
         return sorted(str(path) for path in self.runs.glob(".files/rows/*"))
 
     def close(self) -> None:
-        client = JobSubmissionClient(self.cluster.address)
+        client = self._client()
         for job in self.jobs():
             client.stop_job(job)

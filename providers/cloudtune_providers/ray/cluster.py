@@ -79,6 +79,7 @@ class Cluster:
     @contextlib.contextmanager
     def _translated(self, job: str) -> Iterator[None]:
         """Convert the exceptions of Ray's client and of requests."""
+        require_ray()
         import ray.exceptions
         import requests
 
@@ -110,16 +111,21 @@ def _error_of(text: str, job: str, address: str) -> BackendError:
     return InvalidRequest(f"{address} refused the request: {last}")
 
 
-def _connect(address: str) -> Any:
-    """Ray's client with a time limit for each request. Raises ConfigError, BackendNotInstalled."""
-    for name in _OVERRIDING:
-        if os.environ.get(name, address).rstrip("/") != address.rstrip("/"):
-            raise ConfigError(f"the variable {name} would replace the cluster's address {address}", hint="unset it")
+def require_ray() -> None:
+    """Raise BackendNotInstalled if Ray's client is missing."""
     try:
-        from ray.job_submission import JobSubmissionClient
+        import ray.job_submission  # noqa: F401
     except ImportError as error:
         hint = 'run: pip install "cloudtune[ray]"'
         raise BackendNotInstalled("the ray back end requires ray[default], not installed", hint=hint) from error
+
+
+def _connect(address: str) -> Any:
+    """Ray's client with a time limit for each request. Raises ConfigError."""
+    for name in _OVERRIDING:
+        if os.environ.get(name, address).rstrip("/") != address.rstrip("/"):
+            raise ConfigError(f"the variable {name} would replace the cluster's address {address}", hint="unset it")
+    from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):
         """Without a time limit, a request to a node that is gone would never end."""

@@ -75,7 +75,7 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
         "max_restarts": own.max_restarts,
         "python": options.python,
     }
-    for name in ("address", "python", "install"):
+    for name in ("python", "install"):
         source = "settings" if name in options.model_fields_set else f"default of {NAME}"
         choices.settings.append(Setting(field=f"backends.{NAME}.{name}", value=getattr(options, name), source=source))
     steps = [

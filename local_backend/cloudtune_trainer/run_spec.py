@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cloudtune_trainer.adapters import ADAPTERS, MOVES_BASE
+from cloudtune_trainer.classification_spec import Classification, classification_faults
 from cloudtune_trainer.distributed_spec import Distributed, distributed_faults, sharding_faults
 from cloudtune_trainer.embedding_spec import Embedding, embedding_faults
 from cloudtune_trainer.folder import SPEC_VERSION
@@ -100,19 +101,6 @@ class Preference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
-    """Additional settings of the classification of texts or images."""
-
-    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
-    """What the label of a text is: one class, a list of classes, or a number."""
-    class_weights: Literal["balanced"] | dict[str, float] | None = None
-    """Factors of the losses of the rows of a class, for a single label; 1 for a class that is not named. ``balanced``:
-    all classes have the same sum."""
-    label_smoothing: float = 0.0
-    """The share of the target probability that is divided among all classes, for a single label."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Teacher:
     """Additional settings of distillation."""
 
@@ -186,7 +174,7 @@ class RunSpec:
     Evaluations have none."""
     preference: Preference | None = None
     """Set if, and only if, the method learns from pairs of answers or from rated ones."""
-    classification: Classification = Classification()
+    classification: Classification = field(default_factory=Classification)
     policy: Policy | None = None
     """Set if, and only if, the method samples completions and learns from their rewards."""
     embedding: Embedding | None = None
@@ -337,18 +325,7 @@ def _faults_of_classification(spec: RunSpec) -> list[str]:
         return []
     if TASKS[spec.method] not in CLASSIFYING:
         return [f"classification: the method {spec.method} does not use it"]
-    found = []
-    if terms.problem != "single_label" and (terms.class_weights is not None or terms.label_smoothing):
-        found.append(f"classification.class_weights and label_smoothing do not apply to {terms.problem}")
-    if not 0 <= terms.label_smoothing < 1:
-        found.append(f"classification.label_smoothing must be at least 0 and less than 1, not {terms.label_smoothing}")
-    weights = terms.class_weights if isinstance(terms.class_weights, dict) else {}
-    found += [
-        f"classification.class_weights.{label} must be a positive, finite number, not {weight}"
-        for label, weight in weights.items()
-        if not 0 < weight < float("inf")
-    ]
-    return found
+    return classification_faults(terms)
 
 
 def _faults_of_policy(spec: RunSpec) -> list[str]:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from cloudtune_trainer.classification_spec import Classification
     from cloudtune_trainer.records import Record
-    from cloudtune_trainer.run_spec import Classification
 
 _COLLAPSED, _USUAL_SHARE = 0.995, 0.9
 NUMBER = "score"

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification
 
 from cloudtune_trainer import models
+from cloudtune_trainer.classification_spec import Classification
 from cloudtune_trainer.export import export
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.run_spec import Adapter, Classification, DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, RunSpec
 from cloudtune_trainer.tasks.correlation import correlations
 from cloudtune_trainer.tasks.sequence_classification import SequenceClassification
 from cloudtune_trainer.tasks.table import open_model, task_for

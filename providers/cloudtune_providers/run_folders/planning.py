@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from cloudtune.errors import SpecError
+from cloudtune.methods import METHODS
 from cloudtune.plan import Setting, Step, output_ref
 from cloudtune_trainer.submit import distillation, memory, policy, preference
 from cloudtune_trainer.submit.plan import FORMAT, model_problems, run_spec
@@ -33,7 +34,8 @@ _FOR_TRAINER = ("device", "threads", "log_every", "trust_remote_code")
 def not_uploaded(advice: str) -> dict[str, str]:
     """Features whose files stay on this machine, with the reason: only the base model travels."""
     reason = f"only the base model is uploaded: {advice}"
-    return policy.unsupported(reason) | dict.fromkeys(("adapter.path", "method:distill"), reason)
+    media = [f"method:{name}" for name, method in METHODS.items() if method.media is not None]
+    return policy.unsupported(reason) | dict.fromkeys(("adapter.path", "method:distill", *media), reason)
 
 
 def code_folder(root: str, sha256: str) -> str:

@@ -75,11 +75,18 @@ class LearningMonitor:
 
     def _growing(self) -> str | None:
         """Whether the gradients or the loss have grown far above their first values."""
+        causes = f"the likeliest cause is the learning rate, {self._rate:g}; lower it, or raise warmup_ratio"
+        recent = fmean(self._losses[-_FIRST // 2 :])
+        if (
+            self._constant
+            and len(self._losses) > _FIRST // 2
+            and recent > _GROWN * max(self._losses[0], self._constant)
+        ):
+            return f"the loss has grown from {self._losses[0]:.3g} to {recent:.3g}; {causes}"
         if len(self._losses) < 3 * _FIRST:
             return None
         first, last = median(self._norms[:_FIRST]), median(self._norms[-_FIRST:])
         begin, end = fmean(self._losses[:_FIRST]), fmean(self._losses[-_FIRST:])
-        causes = f"the likeliest cause is the learning rate, {self._rate:g}; lower it, or raise warmup_ratio"
         if begin > 0 and end > _GROWN * begin and end > (self._constant or 0.0):
             return f"the loss has grown from {begin:.3g} to {end:.3g}; {causes}"
         if first > 0 and last > _EXPLODED * first and end >= begin:

@@ -16,6 +16,7 @@ from .test_training_images import METHOD, write_rows
 from .test_training_speech import SMALL
 from .test_training_speech import write_rows as write_recordings
 
+soundfile = pytest.importorskip("soundfile")
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -119,8 +120,8 @@ def test_a_ctc_model_that_writes_only_blanks_is_found(tmp_path: Path, fault: str
 
     base = write_speech_model(tmp_path / "base", vocab_texts=["abc"], model=SMALL["wav2vec2"])
     rows = write_recordings(tmp_path / "rows", 64, seed=0)
-    if fault == "blank":  # transcripts that have nothing to do with the sound
-        texts = random.Random(0).sample([row["transcript"] for row in rows], len(rows))
-        rows = [row | {"transcript": text[:1]} for row, text in zip(rows, texts, strict=True)]
+    if fault == "blank":  # silence, from which nothing can be read
+        for row in rows:
+            soundfile.write(row["audio"], np.random.default_rng(0).normal(0, 1e-3, 8000), 16_000)
     found = trained(tmp_path, base, rows, "speech_recognition", learning_rate=5e-3, dropout=0.0)
-    assert any("no character (the blank of CTC)" in text for text in found) is (fault == "blank"), found
+    assert any(text.startswith("not learning: ") for text in found) is (fault == "blank"), found

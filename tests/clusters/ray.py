@@ -78,7 +78,8 @@ class RayCluster:
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *words,
-                 "--num-cpus=2", "--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"],
+                 f"--dashboard-agent-listen-port={_free_ports(1)[0]}", "--num-cpus=2",
+                 "--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         (self.folder / f"{name}.pid").write_text(str(process.pid))

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 OLDEST = (2, 40)
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 120.0
+"""The first submission waits until the agent of the head node has started, which takes a minute on a busy machine."""
 _STATUS = re.compile(r"status code (\d{3})")
 _OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 

@@ -21,7 +21,7 @@ def test_models_of_all_catalogs_are_listed_with_source_and_price(desk: Desk, mon
     done = desk.run("models", "--json")
     found = done.json["models"]
     assert {one["backend"] for one in found} == set(vendors())
-    assert done.json["without_catalog"] == ["jumpstart", "local", "scripted"]
+    assert done.json["without_catalog"] == ["jumpstart", "local", "ray", "scripted", "slurm", "ssh"]
     assert all(one["source"] and one["read"] and one["open"] for one in found)
     (mini,) = [one for one in found if (one["backend"], one["model"], one["method"])
                == ("openai", "gpt-4.1-mini-2025-04-14", "sft")]  # fmt: skip

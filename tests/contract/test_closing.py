@@ -42,7 +42,11 @@ def test_closing_leaves_no_connection(world: Any, client: Client) -> None:
     assert connections(world) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "local"])
+WITHOUT_CONNECTION = ("local", "ray", "slurm", "ssh")
+"""Folders, programs, or a connection for each call."""
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in WITHOUT_CONNECTION])
 def test_every_back_end_of_a_service_can_be_closed(name: str) -> None:
     assert issubclass(backend_class(name), Closeable)
     assert any(world.startswith(name) for world in WORLDS)

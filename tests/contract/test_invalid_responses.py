@@ -175,4 +175,5 @@ def test_an_answer_that_is_none_is_told_clearly(world: Any, client: Client, kind
 
 
 def test_every_remote_back_end_is_here() -> None:
-    assert {name.partition(",")[0] for name in WORLDS} == BUILT_IN.keys() - {"local"}
+    without_http = {"local", "ray", "slurm", "ssh"}  # tests/clusters has the wrong answers of programs
+    assert {name.partition(",")[0] for name in WORLDS} == BUILT_IN.keys() - without_http

@@ -123,7 +123,7 @@ def _submit_step(request: PlanRequest, folder: str, code: str, options: Options)
         request={
             "job": request.slug,
             "arguments": {
-                "entrypoint": shlex.join([options.python, "-m", "cloudtune_trainer.ray", folder]),
+                "entrypoint": shlex.join([options.python, "-P", "-m", "cloudtune_trainer.ray", folder]),
                 "runtime_env": environment,
                 "metadata": {"job_name": request.spec.name, TOKEN: request.token},
             },

@@ -243,6 +243,8 @@ def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
         return {"question": question, "context": f"It is {answer}.", "answers": {"text": ["It"], "answer_start": [0]}}
     if kind == "contrastive":
         return {"anchor": question, "positive": f"It is {answer}.", "negative": f"It is {answer + 1}."}
+    if kind == "image_label":
+        return {"image": _data_uri(answer), "label": str(answer % 2)}
     if kind == "pair":
         return {"source": question, "target": f"{answer}"}
     return {"prompt": question, "completion": f"{answer}"}

@@ -49,6 +49,7 @@ def request(
     script: str = "steps 3 0.01",
     *,
     parent: JobRef | None = None,
+    processes: int = 1,
     **overrides: object,
 ) -> PlanRequest:
     """What core would hand to ``plan``."""
@@ -56,6 +57,7 @@ def request(
     spec = JobSpec.model_validate({
         "name": name, "model": "scripted", "tags": {"script": script}, "data": {"train": "rows.jsonl"},
         "overrides": {"local": {"device": "cpu", **overrides}},
+        "distributed": {"processes": processes} if processes > 1 else None,
     })  # fmt: skip
     split = SplitInfo(rows=1, bytes=10, sha256="0" * 64, kind="text")
     model = {"source": "folder", "path": "/none", "revision": None, "context_length": None, "chat_template": None}

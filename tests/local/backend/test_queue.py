@@ -269,6 +269,6 @@ def test_a_folder_whose_job_is_damaged_is_named(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "spec.json").write_bytes(b"{}")
     (tmp_path / "mine" / "job.json").write_bytes(b'{"key": "a')
-    asked = {"root": str(tmp_path), "run": "mine", "job": {"key": "a", "attempt": 1}}
+    asked = {"root": str(tmp_path), "run": "mine", "spec": {}, "job": {"key": "a", "attempt": 1}}
     with pytest.raises(Conflict, match=r"its job\.json is missing or damaged"):
         launch.create(asked)

@@ -324,7 +324,7 @@ def test_a_strangers_folder_is_not_taken_for_ours(backend):
     folder = backend.root / step.request["run"]
     folder.mkdir(parents=True)
     (folder / "spec.json").write_text("{}")
-    with pytest.raises(Conflict, match="another job"):
+    with pytest.raises(Conflict, match=r"already exists, and its job\.json is missing"):
         backend.do(step, Notes())
     assert sorted(path.name for path in folder.iterdir()) == ["spec.json"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -213,6 +214,12 @@ def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
     assert same_bits(weights(unbroken.model), weights(rest.model))
 
 
+def is_process_of(process: psutil.Process, run: Path, rank: str) -> bool:
+    with contextlib.suppress(psutil.Error):  # it has ended
+        return str(run) in process.cmdline() and process.environ().get("RANK") == rank
+    return False
+
+
 @pytest.mark.usefixtures("_two")
 def test_a_killed_process_is_the_cause_and_not_the_lost_connection(runs: Runs) -> None:
     run = runs.make(hyperparameters={"max_steps": 100_000})
@@ -221,8 +228,7 @@ def test_a_killed_process_is_the_cause_and_not_the_lost_connection(runs: Runs) -
     while len(metrics(run)) < 3:
         assert time.monotonic() < limit
         time.sleep(0.05)
-    of_run = (one for one in psutil.process_iter() if str(run.path) in one.cmdline())
-    second = next(one for one in of_run if one.environ().get("RANK") == "1")
+    second = next(one for one in psutil.process_iter() if is_process_of(one, run.path, rank="1"))
     second.kill()
     assert process.wait(LIMIT_S) == 1
     problem = read_json(run.status)["problem"]

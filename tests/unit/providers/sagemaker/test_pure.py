@@ -92,7 +92,7 @@ def test_images_of_known_regions() -> None:
 
 def test_an_image_of_an_unknown_region_is_asked_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_has_sdk", lambda: False)
-    with pytest.raises(ConfigError, match=r"backends\.sagemaker\.image.*moon-1.*cloudtune\[sagemaker\]"):
+    with pytest.raises(ConfigError, match=r"backends\.sagemaker\.image.*moon-1.*\[sagemaker\]"):
         image_uri("training", "moon-1", "ml.g5.xlarge", gpu=True, setting="image")
     monkeypatch.setattr(images, "_has_sdk", lambda: True)
     monkeypatch.setattr(images, "_ask_sdk", lambda kind, region, instance: f"{kind} {region} {instance}")

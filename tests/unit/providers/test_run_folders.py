@@ -1,0 +1,30 @@
+"""Back ends with run folders, without their engines: refusals, errors, and files that other users planted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloudtune.methods import METHODS
+from cloudtune_providers.ray import translate as ray_translate
+from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
+from cloudtune_providers.slurm.options import Options as SlurmOptions
+from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
+
+if TYPE_CHECKING:
+    from cloudtune.backend import Capabilities
+
+ON_LOGIN_NODE = SlurmOptions(folder="/shared")
+BY_SSH = SlurmOptions(folder="/shared", host="login")
+MEDIA = [f"method:{name}" for name, method in METHODS.items() if method.media is not None]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [slurm_capabilities(ON_LOGIN_NODE), slurm_capabilities(BY_SSH), ssh_capabilities(), ray_translate.capabilities()],
+)
+def test_methods_whose_files_are_not_uploaded_are_refused(found: Capabilities) -> None:
+    assert MEDIA
+    assert not found.supports.intersection(MEDIA)
+    assert all("not uploaded: " in found.reasons[name] for name in MEDIA)

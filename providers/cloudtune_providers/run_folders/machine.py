@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONNECT_TIMEOUT_S = 15
+_UNSENT = ("ssh: connect to host", "ssh: could not resolve", "command-line", "can't open user config file")
+"""How the client's last line begins if it did not connect."""
+_NO_KEY = re.compile(r"^\S+: permission denied \(|too many authentication failures", re.MULTILINE)
 _REFUSED = 255
 """The exit code of the client itself; every other code is that of the remote command."""
 _CLIENT = (
@@ -119,15 +122,17 @@ def _exchange(
 
 
 def _failure(host: str, text: str) -> Exception:
-    """The error for what the client itself reports. It may have sent the command before a connection was lost."""
+    """The error for what the client itself reports. It may have sent the command before a connection was lost.
+
+    Only its last line tells that it did not: earlier ones may be warnings, or words of the machine.
+    """
     low, last = text.lower(), text.splitlines()[-1] if text else "no message"
     if "host key verification failed" in low or "host identification has changed" in low:
         hint = f"compare the key with its administrator, then run `ssh {host}` once, or correct known_hosts"
         return PermissionDenied(f"the host key of {host} is not the known one, so nothing was sent", hint=hint)
-    if "permission denied" in low or "too many authentication failures" in low:
+    if _NO_KEY.search(low):
         hint = f"make `ssh {host} true` work without a password: a key in ssh-agent, or IdentityFile in ~/.ssh/config"
         return CredentialsError(f"{host} does not accept a key of this user: {last}", hint=hint)
-    if "could not resolve" in low or "bad configuration option" in low or "no such file" in low:
-        return Unavailable(f"cannot connect to {host}: {last}", acted=False, hint="check the name in ~/.ssh/config")
-    unsent = any(words in low for words in ("connection refused", "connection timed out", "no route to host"))
-    return Unavailable(f"cannot reach {host}: {last}", acted=False if unsent else None)
+    is_unsent = last.lower().startswith(_UNSENT) or "bad configuration option" in last.lower()
+    hint = "check the name in ~/.ssh/config" if is_unsent else None
+    return Unavailable(f"cannot reach {host}: {last}", acted=False if is_unsent else None, hint=hint)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloudtune.errors import Unavailable
 from cloudtune.methods import METHODS
 from cloudtune_providers.ray import translate as ray_translate
+from cloudtune_providers.run_folders import machine
 from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
@@ -28,3 +30,20 @@ def test_methods_whose_files_are_not_uploaded_are_refused(found: Capabilities) -
     assert MEDIA
     assert not found.supports.intersection(MEDIA)
     assert all("not uploaded: " in found.reasons[name] for name in MEDIA)
+
+
+@pytest.mark.parametrize(
+    ("said", "acted"),
+    [
+        ("ssh: connect to host gpu port 22: Connection refused", False),
+        ("ssh: Could not resolve hostname gpu: Name or service not known", False),
+        ("/x/config: terminating, 1 bad configuration options", False),
+        ("Read from remote host gpu: Connection timed out", None),
+        ("no such identity: /x/key: No such file or directory\nConnection to gpu closed by remote host.", None),
+        ("motd: permission denied for strangers\nclient_loop: send disconnect: Broken pipe", None),
+    ],
+)
+def test_a_lost_connection_may_have_sent_the_command(said: str, acted: bool | None) -> None:
+    error = machine._failure("gpu", said)
+    assert isinstance(error, Unavailable)
+    assert error.acted is acted

@@ -13,8 +13,13 @@ from cloudtune_providers.run_folders import machine
 from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
+from cloudtune_trainer.folder import write_json
+from cloudtune_trainer.worker import batch
+from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cloudtune.backend import Capabilities
 
 ON_LOGIN_NODE = SlurmOptions(folder="/shared")
@@ -47,3 +52,17 @@ def test_a_lost_connection_may_have_sent_the_command(said: str, acted: bool | No
     error = machine._failure("gpu", said)
     assert isinstance(error, Unavailable)
     assert error.acted is acted
+
+
+def test_the_run_time_continues_after_a_requeue(tmp_path: Path) -> None:
+    """A limit in money becomes a run time: Slurm's restarts must not begin it again."""
+    run = Run(tmp_path)
+    who = {"pid": 1, "start_time": "1", "boot_id": "b", "since": "2026-01-01T00:00:00.000+00:00", "earlier_s": 30.0}
+    write_json(run.spec, {})
+    write_json(run.worker, who)
+    write_json(run.status, {"state": "training", "updated_at": "2026-01-01T00:01:00.000+00:00"})
+    assert batch._earlier_seconds(run) == 90.0
+    write_json(run.worker, who | {"earlier_s": 90.0})
+    write_json(run.job, {"max_seconds": 90.0, "max_restarts": 10})
+    batch._look_after(run, None, node="n1", job_id="7", restarts=1)  # type: ignore[arg-type]
+    assert run.recorded_status()["state"] == "expired"

@@ -22,8 +22,8 @@ from cloudtune_trainer import checkpoints
 from cloudtune_trainer.folder import TUNED, now, read_json, read_lines, write_json
 from cloudtune_trainer.locks import is_held, take_lock
 from cloudtune_trainer.private_files import keep_private, private_folder
-from cloudtune_trainer.worker import creation, devices, processes
-from cloudtune_trainer.worker.environment import install, installed
+from cloudtune_trainer.worker import creation, devices, environment, processes
+from cloudtune_trainer.worker.environment import installed
 from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, run_status_of
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def has_files(root: str, names: Sequence[str]) -> dict[str, Any]:
 def put_file(body: BinaryIO, root: str, name: str, size: int, sha256: str | None) -> dict[str, Any]:
     """Store the body under that name. Readers never see an incomplete file."""
     target = _stored(root, name)
+    _own(Path(root) / FILES)
     if target.exists() and target.stat().st_size == size:
         return {}
     private_folder(target.parent)
@@ -140,6 +141,7 @@ def put_file(body: BinaryIO, root: str, name: str, size: int, sha256: str | None
 def unpack_code(root: str, name: str) -> dict[str, Any]:
     """Unpack an archive of the trainer beside itself. Returns its folder."""
     archive = _stored(root, name)
+    _own(Path(root) / FILES)
     target = archive.with_name(f"{archive.name}.d")
     if not target.is_dir():
         aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -159,12 +161,33 @@ def _stored(root: str, name: str) -> Path:
     return Path(root) / FILES / name
 
 
+def _own(folder: Path) -> None:
+    """Create the folder if it is missing. Refused if another user owns it, and so can replace the files in it."""
+    private_folder(folder)
+    probe = folder / f".{secrets.token_hex(8)}"
+    probe.mkdir(0o700)
+    try:
+        mine = probe.stat().st_uid  # this user, as the file system shows it
+    finally:
+        probe.rmdir()
+    if folder.lstat().st_uid != mine:
+        raise Refused("conflict", f"{folder} belongs to another user, who can replace its files: use another folder")
+
+
+def install(root: str, python: str, packages: Sequence[str]) -> dict[str, Any]:
+    """Start the installation of the packages: see `cloudtune_trainer.worker.environment`."""
+    _own(Path(root) / environment.FOLDER)
+    return environment.install(root, python, packages)
+
+
 # -- runs ----------------------------------------------------------------------------------------------------------
 
 
 def create_run(root: str, run: str, spec: Mapping[str, Any], job: Mapping[str, Any], start: bool) -> dict[str, Any]:
     """Create the run unless it exists; with ``start``, start its worker unless it has, or had, one."""
     made = Run(Path(root) / run)
+    for folder in (Path(root) / creation.ASIDE, *([made.path] if made.exists() else [])):
+        _own(folder)
     try:
         lock = creation.create(made, spec, job, queue=start)
     except creation.ForeignRun as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +16,11 @@ from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabil
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
 from cloudtune_trainer.folder import write_json
-from cloudtune_trainer.worker import batch
+from cloudtune_trainer.worker import access, batch
 from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cloudtune.backend import Capabilities
@@ -66,3 +69,19 @@ def test_the_run_time_continues_after_a_requeue(tmp_path: Path) -> None:
     write_json(run.job, {"max_seconds": 90.0, "max_restarts": 10})
     batch._look_after(run, None, node="n1", job_id="7", restarts=1)  # type: ignore[arg-type]
     assert run.recorded_status()["state"] == "expired"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+@pytest.mark.parametrize("planted", [".files", ".new", ".environments"])
+def test_folders_that_another_user_planted_are_refused(tmp_path: Path, planted: str) -> None:
+    (tmp_path / planted).mkdir()
+    os.chown(tmp_path / planted, 4321, 4321)
+    root = str(tmp_path)
+    calls: dict[str, Callable[[], object]] = {
+        ".files": lambda: access.put_file(io.BytesIO(b"x"), root, "rows/a", 1, None),
+        ".new": lambda: access.create_run(root, "mine", {}, {}, start=False),
+        ".environments": lambda: access.install(root, "python3", []),
+    }
+    with pytest.raises(access.Refused, match="belongs to another user"):
+        calls[planted]()
+    assert not list((tmp_path / planted).iterdir())

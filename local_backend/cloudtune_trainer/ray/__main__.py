@@ -137,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     import ray
 
-    driver = Driver(run)
     ray.init(log_to_driver=False)
+    driver = Driver(run)  # after `init`, which has a handler of its own for SIGTERM
     try:
         driver.run()
     except Stopped:

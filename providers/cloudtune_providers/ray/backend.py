@@ -105,6 +105,9 @@ class RayBackend(Answers):
             return {"run": self.jobs.create(self.scope(), request).id}
         if step.id != translate.SUBMIT:
             raise InvalidRequest(f"the ray back end has no step {step.id!r}")
+        folders = self.jobs.folders(self.scope())
+        batch = {"address": self._cluster.address}
+        folders.call("note_submitted", root=folders.root, run=request["job"], batch=batch)
         try:
             self._cluster.submit(request["job"], request["arguments"])
         except InvalidRequest:
@@ -148,12 +151,13 @@ class RayBackend(Answers):
         """The statuses, corrected by what the cluster says about the jobs that have not ended."""
         unfinished = [name for name, document in documents.items() if not has_ended(document["status"])]
         if not unfinished:
-            return {name: combined(document, None) for name, document in documents.items()}
+            return {name: combined(document, None, self._cluster.address) for name, document in documents.items()}
         known = self._cluster.jobs()
         ended = [name for name in unfinished if name not in known or PHASES.get(known[name].status) == "ended"]
         if ended:  # the run may have ended between the two questions
             documents = {**documents, **folders.call("statuses", root=folders.root, runs=ended)["runs"]}
-        return {name: combined(document, known.get(name)) for name, document in documents.items()}
+        address = self._cluster.address
+        return {name: combined(document, known.get(name), address) for name, document in documents.items()}
 
     def get(self, ref: JobRef) -> JobSnapshot:
         """The job's current state. Raises JobNotFound."""

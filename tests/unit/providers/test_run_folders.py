@@ -10,6 +10,7 @@ import pytest
 
 from cloudtune.errors import Unavailable
 from cloudtune.methods import METHODS
+from cloudtune_providers.ray import states as ray_states
 from cloudtune_providers.ray import translate as ray_translate
 from cloudtune_providers.run_folders import machine
 from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
@@ -85,3 +86,14 @@ def test_folders_that_another_user_planted_are_refused(tmp_path: Path, planted: 
     with pytest.raises(access.Refused, match="belongs to another user"):
         calls[planted]()
     assert not list((tmp_path / planted).iterdir())
+
+
+def test_a_job_of_another_ray_cluster_does_not_look_ended() -> None:
+    """The address in the settings may change: a job that runs elsewhere is not lost."""
+    status = {"state": "training", "detail": "step 3", "started_at": "2026-01-01T00:00:00+00:00"}
+    shown = {"state": "training", "detail": "", "problem": None, "status": status, "job": {}, "worker": None}
+    document = shown | {"derived": False, "requests": [], "submitted": {"address": "http://a:8265"}}
+    elsewhere = ray_states.combined(document, None, "http://b:8265")
+    assert (elsewhere.state, elsewhere.is_final) == ("training", False)
+    assert "submitted to http://a:8265" in elsewhere.detail
+    assert ray_states.combined(document, None, "http://a:8265").state == "failed"

@@ -21,7 +21,8 @@ from cloudtune_providers.slurm.cluster import Cluster, Partition, QueueEntry
 from cloudtune_providers.slurm.translate import SUBMIT, estimate, to_plan
 from cloudtune_trainer.submit import rows
 from cloudtune_trainer.submit.bundle import Bundle, package_bundle
-from cloudtune_trainer.worker.run import is_waiting
+from cloudtune_trainer.submit.snapshots import to_time
+from cloudtune_trainer.worker.run import has_ended, is_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -159,9 +160,9 @@ class SlurmBackend(Answers):
         for name, document in found.items():
             job, recorded = document["job"], None
             entry = _newest(entries, str(job.get("token")))
-            if entry is None and document["submitted"] and states.needs_queue(document):
-                since = str(job.get("created_at", ""))[:19]
-                recorded = self._cluster.recorded_state(folders, name, since)
+            created = to_time(job.get("created_at"))
+            if entry is None and created is not None and document["submitted"] and not has_ended(document["status"]):
+                recorded = self._cluster.recorded_state(folders, name, created)
             corrected[name] = states.combined(document, entry, recorded)
         return corrected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,9 @@ from cloudtune.methods import METHODS
 from cloudtune_providers.ray import states as ray_states
 from cloudtune_providers.ray import translate as ray_translate
 from cloudtune_providers.run_folders import machine
+from cloudtune_providers.run_folders.access import Folders
 from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
+from cloudtune_providers.slurm.cluster import Cluster
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
 from cloudtune_trainer.folder import write_json
@@ -97,3 +100,18 @@ def test_a_job_of_another_ray_cluster_does_not_look_ended() -> None:
     assert (elsewhere.state, elsewhere.is_final) == ("training", False)
     assert "submitted to http://a:8265" in elsewhere.detail
     assert ray_states.combined(document, None, "http://a:8265").state == "failed"
+
+
+def test_the_accounting_is_asked_in_any_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run folder has UTC, sacct the local time: at 04:00 in California, a job is created at 12:00."""
+    program = tmp_path / "sacct"
+    program.write_text(
+        "#!/bin/bash\n"
+        'for word; do case "$word" in --starttime=*) since="${word#*=}";; esac; done\n'
+        '[[ "$since" < 2026-01-10T04:00:01 ]] && echo "2026-01-10T04:00:01|TIMEOUT"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    folders = Folders(str(tmp_path), None, "")
+    created = datetime(2026, 1, 10, 12, tzinfo=UTC)
+    assert Cluster().recorded_state(folders, "mine", created) == "TIMEOUT"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.folder import TUNED, now, read_json, read_lines, write_json
 from cloudtune_trainer.locks import is_held, take_lock
-from cloudtune_trainer.private_files import keep_private, private_folder
+from cloudtune_trainer.private_files import keep_private, opener, private_folder
 from cloudtune_trainer.worker import creation, devices, environment, processes
 from cloudtune_trainer.worker.environment import installed
 from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, run_status_of
@@ -123,7 +123,7 @@ def put_file(body: BinaryIO, root: str, name: str, size: int, sha256: str | None
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     digest, left = hashlib.sha256(), size
     try:
-        with open(aside, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(aside, "xb", opener=opener) as file:
             while left and (block := body.read(min(left, _BLOCK))):
                 digest.update(block)
                 file.write(block)
@@ -146,8 +146,9 @@ def unpack_code(root: str, name: str) -> dict[str, Any]:
     if not target.is_dir():
         aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
-            with tarfile.open(archive) as content:
-                content.extractall(aside, filter="data")
+            with tarfile.open(archive) as content:  # without its filters, which Python 3.11.2 does not have
+                for entry in content:
+                    _unpack(content, entry, aside)
             with contextlib.suppress(OSError):  # another process was first
                 aside.rename(target)
         finally:
@@ -155,10 +156,24 @@ def unpack_code(root: str, name: str) -> dict[str, Any]:
     return {"path": str(target)}
 
 
+def _unpack(content: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> None:
+    file = content.extractfile(entry) if entry.isreg() else None
+    if file is None:
+        raise Refused("damaged", f"{entry.name!r} is not a plain file")
+    path = _inside(to, entry.name)
+    private_folder(path.parent)
+    with open(path, "xb", opener=opener) as copy:
+        shutil.copyfileobj(file, copy)
+
+
 def _stored(root: str, name: str) -> Path:
+    return _inside(Path(root) / FILES, name)
+
+
+def _inside(folder: Path, name: str) -> Path:
     if any(part in ("", ".", "..") for part in name.split("/")):
-        raise Refused("invalid", f"{name!r} is not the name of a stored file")
-    return Path(root) / FILES / name
+        raise Refused("invalid", f"{name!r} is not the name of a file in {folder}")
+    return folder / name
 
 
 def _own(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,12 +21,12 @@ from cloudtune_providers.slurm.cluster import Cluster
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
 from cloudtune_trainer.folder import write_json
+from cloudtune_trainer.submit.bundle import pack
 from cloudtune_trainer.worker import access, batch
 from cloudtune_trainer.worker.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from cloudtune.backend import Capabilities
 
@@ -115,3 +116,20 @@ def test_the_accounting_is_asked_in_any_time_zone(tmp_path: Path, monkeypatch: p
     folders = Folders(str(tmp_path), None, "")
     created = datetime(2026, 1, 10, 12, tzinfo=UTC)
     assert Cluster().recorded_state(folders, "mine", created) == "TIMEOUT"
+
+
+def unpacked(root: Path, contents: dict[str, bytes]) -> Path:
+    content = pack(contents)
+    access.put_file(io.BytesIO(content), str(root), "code/a", len(content), None)
+    return Path(access.unpack_code(str(root), "code/a")["path"])
+
+
+def test_code_is_unpacked_without_the_filters_of_tarfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 12 has Python 3.11.2, where `extractall` has no filters."""
+    monkeypatch.delattr("tarfile.TarFile.extractall")
+    file = unpacked(tmp_path, {"package/module.py": b"pass"}) / "package" / "module.py"
+    assert file.read_bytes() == b"pass"
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(access.Refused, match="is not the name of a file"):
+        unpacked(tmp_path / "other", {"../module.py": b"pass"})
+    assert [path.name for path in (tmp_path / "other" / ".files" / "code").iterdir()] == ["a"]

@@ -24,7 +24,7 @@ from cloudtune_trainer.locks import is_held, take_lock
 from cloudtune_trainer.private_files import keep_private, opener, private_folder
 from cloudtune_trainer.worker import creation, devices, environment, processes
 from cloudtune_trainer.worker.environment import installed
-from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, run_status_of
+from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, listed_status_of, run_status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -236,12 +236,14 @@ def _environment(run: Run) -> dict[str, str]:
 
 def statuses(root: str, runs: Sequence[str] | None) -> dict[str, Any]:
     """The status of those runs, or of all under the root."""
+    status_of = run_status_of
     if runs is None:
+        status_of = listed_status_of
         with contextlib.suppress(FileNotFoundError):
             runs = [name for name in os.listdir(root) if not name.startswith(".")]
     found = {}
     for name in runs or ():
-        status = run_status_of(f"{root}/{name}")
+        status = status_of(f"{root}/{name}")
         if status is not None:
             found[name] = {
                 **status._asdict(),

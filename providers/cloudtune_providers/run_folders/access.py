@@ -73,7 +73,7 @@ class Folders:
             raise _REFUSALS.get(kind, BackendError)(message) from refused
         except PermissionError as error:
             raise PermissionDenied(
-                f"no permission to write to {self.where}: {error}", hint="choose another folder"
+                f"no permission to use {self.where}: {error}", hint="choose another folder"
             ) from error
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:

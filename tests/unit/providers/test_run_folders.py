@@ -133,3 +133,21 @@ def test_code_is_unpacked_without_the_filters_of_tarfile(tmp_path: Path, monkeyp
     with pytest.raises(access.Refused, match="is not the name of a file"):
         unpacked(tmp_path / "other", {"../module.py": b"pass"})
     assert [path.name for path in (tmp_path / "other" / ".files" / "code").iterdir()] == ["a"]
+
+
+def test_a_folder_that_this_user_may_not_read_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as ``lost+found``, or the runs of another user below the same root."""
+    for name in ("lost+found", "mine"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "spec.json", {})
+    opened = os.open
+
+    def refusing(path: str | Path, *more: int, **others: int) -> int:
+        if "lost+found" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *more, **others)
+
+    monkeypatch.setattr(os, "open", refusing)
+    assert list(access.statuses(str(tmp_path), None)["runs"]) == ["mine"]
+    with pytest.raises(PermissionError):
+        access.statuses(str(tmp_path), ["lost+found"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from cloudtune_providers.slurm.cluster import Cluster
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
 from cloudtune_trainer.folder import write_json
+from cloudtune_trainer.ray import __main__ as ray_driver
 from cloudtune_trainer.submit.bundle import pack
 from cloudtune_trainer.worker import access, batch
 from cloudtune_trainer.worker.run import Run
@@ -151,3 +153,26 @@ def test_a_folder_that_this_user_may_not_read_is_no_run(tmp_path: Path, monkeypa
     assert list(access.statuses(str(tmp_path), None)["runs"]) == ["mine"]
     with pytest.raises(PermissionError):
         access.statuses(str(tmp_path), ["lost+found"])
+
+
+class HungGroup:
+    """A group that does not stop."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def poll(self) -> list[int | None]:
+        return [None]
+
+    def send(self, number: int) -> None:
+        self.sent.append(number)
+
+
+def test_a_cancelled_ray_job_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_GRACE_S", "_LOOK_S"):
+        monkeypatch.setattr(ray_driver, name, 0.02)
+    monkeypatch.setattr(ray_driver.signal, "signal", lambda *_: None)
+    run, group = Run(tmp_path), HungGroup()
+    run.ask("cancel")
+    assert ray_driver.Driver(run)._wait(group) == [None]  # type: ignore[arg-type]
+    assert group.sent == [signal.SIGTERM]

@@ -92,8 +92,9 @@ def run_command(argv: Sequence[str], stdin: str, environment: Sequence[str], pre
     }
     try:
         done = subprocess.run(
-            argv, input=stdin, env=passed, capture_output=True, text=True, check=False, timeout=_COMMAND_LIMIT_S
-        )
+            argv, input=stdin, env=passed, capture_output=True, encoding="utf-8", errors="replace", check=False,
+            timeout=_COMMAND_LIMIT_S,
+        )  # fmt: skip
     except FileNotFoundError:
         return {"code": 127, "out": "", "err": f"{argv[0]}: no such program"}
     except subprocess.TimeoutExpired:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +17,10 @@ from cloudtune.errors import Unavailable
 from cloudtune.methods import METHODS
 from cloudtune_providers.ray import states as ray_states
 from cloudtune_providers.ray import translate as ray_translate
+from cloudtune_providers.run_folders import access as folder_access
 from cloudtune_providers.run_folders import machine
 from cloudtune_providers.run_folders.access import Folders
+from cloudtune_providers.run_folders.machine import SshMachine
 from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
 from cloudtune_providers.slurm.cluster import Cluster
 from cloudtune_providers.slurm.options import Options as SlurmOptions
@@ -176,3 +180,17 @@ def test_a_cancelled_ray_job_that_hangs_is_ended(tmp_path: Path, monkeypatch: py
     run.ask("cancel")
     assert ray_driver.Driver(run)._wait(group) == [None]  # type: ignore[arg-type]
     assert group.sent == [signal.SIGTERM]
+
+
+def test_what_a_program_prints_need_not_be_text() -> None:
+    """Such as the name of another job of this user in squeue."""
+    assert access.run_command(["printf", r"a\377b"], "", ["PATH"], [])["out"] == "a\ufffdb"
+
+
+def test_the_program_for_another_machine_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For csh as the login shell there."""
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/ssh")
+    words = SshMachine("gpu")._argv(["python3", *folder_access._PROGRAM])
+    assert all("\n" not in word for word in words)
+    done = subprocess.run([sys.executable, *folder_access._PROGRAM], input=b"{}", capture_output=True, check=False)
+    assert b"KeyError" in done.stderr  # it ran, and missed the request

@@ -193,7 +193,7 @@ class SlurmBackend(Answers):
     # -- control -----------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Cancel the job; one in the queue ends at once, a running one saves nothing more. No effect after the end."""
+        """Cancel the job; one in the queue ends at once, a running one saves a checkpoint. No effect after the end."""
         status = self.jobs.status(ref)
         if status.is_final:
             return

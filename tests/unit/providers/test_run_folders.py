@@ -9,7 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +24,12 @@ from cloudtune_providers.run_folders.machine import SshMachine
 from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
 from cloudtune_providers.slurm.cluster import Cluster
 from cloudtune_providers.slurm.options import Options as SlurmOptions
+from cloudtune_providers.slurm.options import Overrides as SlurmOverrides
+from cloudtune_providers.slurm.script import sbatch_arguments
+from cloudtune_providers.ssh import translate as ssh_translate
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
+from cloudtune_providers.ssh.options import Options as SshOptions
+from cloudtune_providers.ssh.options import Overrides as SshOverrides
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.ray import __main__ as ray_driver
 from cloudtune_trainer.submit.bundle import pack
@@ -194,3 +199,19 @@ def test_the_program_for_another_machine_is_one_line(monkeypatch: pytest.MonkeyP
     assert all("\n" not in word for word in words)
     done = subprocess.run([sys.executable, *folder_access._PROGRAM], input=b"{}", capture_output=True, check=False)
     assert b"KeyError" in done.stderr  # it ran, and missed the request
+
+
+def test_a_percent_sign_in_the_folder_is_no_pattern_of_slurm() -> None:
+    found = sbatch_arguments(
+        ON_LOGIN_NODE, SlurmOverrides(), name="a", token="b", run="/shared/100%used/a", signal_s=120
+    )
+    assert "--output=/shared/100%%used/a/slurm.log" in found
+
+
+@pytest.mark.parametrize(
+    ("slots", "gpus", "is_refused"), [(1, 4, True), (2, 4, False), ("auto", 4, False), (1, 0, False)]
+)
+def test_more_processes_than_slots_are_refused(slots: Any, gpus: int, is_refused: bool) -> None:
+    """A job gets a GPU for each slot."""
+    found = ssh_translate._slot_problems(SshOverrides(), gpus, SshOptions(slots=slots), 2)
+    assert bool(found) is is_refused

@@ -120,11 +120,11 @@ def _look_after(run: Run, bell: SignalWaiter, *, node: str, job_id: str, restart
 def _earlier_seconds(run: Run) -> float:
     """How long the run's earlier starts lasted, as far as its records tell; waiting in the queue is not counted."""
     worker = run.recorded_worker() or {}
-    times = (worker.get("since"), run.recorded_status().get("updated_at"))
-    if not all(isinstance(time, str) for time in times):
+    begin, end = worker.get("since"), run.recorded_status().get("updated_at")
+    if not (isinstance(begin, str) and isinstance(end, str)):
         return 0.0
-    begin, end = map(datetime.fromisoformat, times)
-    return float(worker.get("earlier_s", 0.0)) + max(0.0, (end - begin).total_seconds())
+    lasted = datetime.fromisoformat(end) - datetime.fromisoformat(begin)
+    return float(worker.get("earlier_s", 0.0)) + max(0.0, lasted.total_seconds())
 
 
 def _run_time(job: Mapping[str, Any]) -> float:

@@ -134,5 +134,6 @@ def _failure(host: str, text: str) -> Exception:
         hint = f"make `ssh {host} true` work without a password: a key in ssh-agent, or IdentityFile in ~/.ssh/config"
         return CredentialsError(f"{host} does not accept a key of this user: {last}", hint=hint)
     is_unsent = last.lower().startswith(_UNSENT) or "bad configuration option" in last.lower()
-    hint = "check the name in ~/.ssh/config" if is_unsent else None
-    return Unavailable(f"cannot reach {host}: {last}", acted=False if is_unsent else None, hint=hint)
+    if is_unsent:
+        return Unavailable(f"cannot reach {host}: {last}", acted=False, hint="check the name in ~/.ssh/config")
+    return Unavailable(f"the connection to {host} was lost: {last}")

@@ -215,3 +215,17 @@ def test_more_processes_than_slots_are_refused(slots: Any, gpus: int, is_refused
     """A job gets a GPU for each slot."""
     found = ssh_translate._slot_problems(SshOverrides(), gpus, SshOptions(slots=slots), 2)
     assert bool(found) is is_refused
+
+
+@pytest.mark.parametrize("words", [(), ("fetch",)])
+def test_an_ssh_client_that_hangs_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    program = tmp_path / "ssh"
+    program.write_text("#!/bin/sh\nexec sleep 300\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    far = SshMachine("gpu", timeout=0.2)
+    body = bytes(1 << 20)  # more than the pipe takes
+    with pytest.raises(Unavailable, match=r"no response within 0\.2 s"):
+        far.fetch(["true"], body, io.BytesIO()) if words else far.run(["true"], [body])

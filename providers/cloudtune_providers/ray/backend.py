@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -200,7 +201,10 @@ class RayBackend(Answers):
     def delete(self, ref: JobRef) -> None:
         """Delete an ended job with its checkpoints, its model and its record on the cluster."""
         self.jobs.delete(ref)
-        self._cluster.delete(ref.id)
+        with contextlib.suppress(JobNotFound):
+            _, metadata = self._cluster.find(ref.id)
+            if translate.TOKEN in metadata:  # else it is another program's, and the reference a mistake
+                self._cluster.delete(ref.id)
 
     # -- the model ---------------------------------------------------------------------------------------------------
 

@@ -248,10 +248,11 @@ class SlurmBackend(Answers):
 def _newest(entries: Sequence[QueueEntry], token: str) -> QueueEntry | None:
     """The job with that token as its comment: a job id alone may belong to a later job of another user's making.
 
-    One that has not ended comes first.
+    If a lost response has made two, the one that runs comes first, and one that has ended last.
     """
     found = [entry for entry in entries if entry.comment == token]
-    found.sort(key=lambda entry: (states.PHASES.get(entry.state) != "ended", entry.submitted))
+    ranks = {"ended": 0, "waiting": 1}
+    found.sort(key=lambda entry: (ranks.get(states.PHASES.get(entry.state, ""), 2), entry.submitted))
     return found[-1] if found else None
 
 

@@ -21,8 +21,9 @@ from cloudtune_providers.run_folders import access as folder_access
 from cloudtune_providers.run_folders import machine
 from cloudtune_providers.run_folders.access import Folders
 from cloudtune_providers.run_folders.machine import SshMachine
+from cloudtune_providers.slurm.backend import _newest
 from cloudtune_providers.slurm.capabilities import capabilities as slurm_capabilities
-from cloudtune_providers.slurm.cluster import Cluster
+from cloudtune_providers.slurm.cluster import Cluster, QueueEntry
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.slurm.options import Overrides as SlurmOverrides
 from cloudtune_providers.slurm.script import sbatch_arguments
@@ -229,3 +230,11 @@ def test_an_ssh_client_that_hangs_is_ended(
     body = bytes(1 << 20)  # more than the pipe takes
     with pytest.raises(Unavailable, match=r"no response within 0\.2 s"):
         far.fetch(["true"], body, io.BytesIO()) if words else far.run(["true"], [body])
+
+
+def test_of_two_batch_jobs_the_one_that_runs_tells_the_state() -> None:
+    words = {"1": "RUNNING", "2": "PENDING", "3": "FAILED"}
+    jobs = [
+        QueueEntry(number, word, f"2026-01-01T00:00:0{number}", "token", "", "", "") for number, word in words.items()
+    ]
+    assert [_newest(some, "token").job_id for some in (jobs, jobs[1:], jobs[2:])] == ["1", "2", "3"]  # type: ignore[union-attr]

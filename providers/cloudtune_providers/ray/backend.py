@@ -19,7 +19,7 @@ from cloudtune_providers.run_folders.jobs import RunFolderJobs
 from cloudtune_providers.run_folders.planning import CREATE, FIND_CHECKPOINT
 from cloudtune_providers.run_folders.resolving import resolve_model
 from cloudtune_trainer.submit import rows
-from cloudtune_trainer.submit.bundle import REQUIREMENTS, Bundle, files, package_bundle
+from cloudtune_trainer.submit.bundle import Bundle, package_bundle, requirements
 from cloudtune_trainer.worker.run import has_ended
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class RayBackend(Answers):
         own = options.Overrides.model_validate(spec.overrides.get(NAME, {}))
         code = self.jobs.code().sha256
         resolved = resolve_model(spec, NAME, self.scope(), own, code=code, is_remote=True)
-        packages = {"packages": _packages()} if self.options.install else {}
+        packages = {"packages": requirements()} if self.options.install else {}
         return msgspec.structs.replace(resolved, facts={**resolved.facts, **packages})
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -211,9 +211,3 @@ class RayBackend(Answers):
     def model(self, ref: JobRef) -> TunedModel:
         """The job's model. Raises InvalidRequest while there is none."""
         return self.jobs.model(ref)
-
-
-def _packages() -> list[str]:
-    """What the trainer needs beside torch, as pip takes it."""
-    lines = files()[REQUIREMENTS].decode().splitlines()
-    return [package for line in lines if (package := line.partition("#")[0].strip())]

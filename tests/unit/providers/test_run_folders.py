@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,7 +34,8 @@ from cloudtune_providers.ssh.options import Options as SshOptions
 from cloudtune_providers.ssh.options import Overrides as SshOverrides
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.ray import __main__ as ray_driver
-from cloudtune_trainer.submit.bundle import pack
+from cloudtune_trainer.submit.bundle import pack, requirements
+from cloudtune_trainer.submit.inference import NEEDS
 from cloudtune_trainer.worker import access, batch
 from cloudtune_trainer.worker.run import Run
 
@@ -238,3 +240,9 @@ def test_of_two_batch_jobs_the_one_that_runs_tells_the_state() -> None:
         QueueEntry(number, word, f"2026-01-01T00:00:0{number}", "token", "", "", "") for number, word in words.items()
     ]
     assert [_newest(some, "token").job_id for some in (jobs, jobs[1:], jobs[2:])] == ["1", "2", "3"]  # type: ignore[union-attr]
+
+
+def test_the_packages_on_another_machine_have_the_tested_versions() -> None:
+    found = requirements()
+    assert {line.partition("==")[0] for line in found} > set(NEEDS) - {"torch"}
+    assert all(re.fullmatch(r"[a-z0-9]+==[0-9.]+", line) for line in found)

@@ -40,7 +40,7 @@ from cloudtune_trainer.submit.plan import row_limit
 from cloudtune_trainer.submit.policy import find_reward
 from cloudtune_trainer.submit.tuned_model import tuned_model
 from cloudtune_trainer.worker import creation, devices, processes
-from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, run_status_of
+from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, listed_status_of, run_status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -207,7 +207,7 @@ class LocalBackend:
         except FileNotFoundError:
             return []
         refs = (JobRef(NAME, str(self.root), name) for name in names if not name.startswith("."))
-        found = [(ref, run_status) for ref in refs if (run_status := run_status_of(_folder(ref))) is not None]
+        found = [(ref, run_status) for ref in refs if (run_status := listed_status_of(_folder(ref))) is not None]
         found.sort(key=lambda pair: (int(pair[1].job.get("number", 0)), pair[0].id), reverse=True)
         lines = QueueLines()
         return [

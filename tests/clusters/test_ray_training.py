@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from cloudtune import Client
 from cloudtune.errors import BackendError, ConfigError, JobFailed, Unavailable, UnsupportedError
 from cloudtune.spec import JobSpec
+from cloudtune.state import JobState
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options as LocalOptions
 from cloudtune_providers.ray.backend import RayBackend
@@ -123,6 +124,18 @@ def test_settings_that_do_not_work_are_told_with_what_to_do(
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:10")
     with pytest.raises((ConfigError, BackendError), match="RAY_ADDRESS would replace"):
         nowhere._cluster.version()
+
+
+def test_a_job_stopped_in_ray_is_cancelled_and_not_failed(ray_cluster: RayCluster, base: Path, tmp_path: Path) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    job = on_ray(ray_cluster, tmp_path).submit(spec(base, ray={"cpus": 99.0}))
+    _wait_for(lambda: "waiting for the cluster" in job.snapshot().detail)
+    time.sleep(1)  # the driver has written that before its first look at the reservation
+    JobSubmissionClient(ray_cluster.address).stop_job(job.ref.id)
+    _wait_for(lambda: job.state.is_terminal)
+    assert job.state is JobState.CANCELLED
+    assert job.snapshot().detail == "stopped in Ray"
 
 
 @pytest.mark.soak

@@ -131,6 +131,11 @@ def test_a_partition_that_cannot_run_the_job_is_refused(
         client.plan(world.spec(overrides={"slurm": {"partition": partition, "time": "2h"}}))
 
 
+def test_more_processes_than_gpus_are_refused(world: SlurmWorld, client: Client) -> None:
+    with pytest.raises(SpecError, match="2 processes require as many GPUs, and the job asks for 1"):
+        client.plan(world.spec(distributed={"processes": 2}, overrides={"slurm": {"gpus": 1}}))
+
+
 def test_a_controller_that_is_down_can_be_asked_again(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LOOK_S = 0.5
 _PARTING_S = 15.0
 """Once a process has failed, the others get this long to notice."""
+_GRACE_S = 30.0
+"""A cancelled group that does not stop gets SIGTERM after this time, and ends after the same time again."""
 _SMALLER_S = 60.0
 """After a loss, the group waits this long for its full size before it continues with fewer processes."""
 
@@ -78,7 +80,8 @@ class Driver:
                 if reservation.is_ready(_LOOK_S):
                     if shape != wished:
                         self._run.try_note(f"continuing with {shape.processes} of {wished.processes} processes")
-                    self._run.tell("starting", "starting the trainer", started_at=now())
+                    started = self._run.recorded_status().get("started_at") or now()
+                    self._run.tell("starting", "starting the trainer", started_at=started)
                     return reservation
             reservation.give_back()
             shape, since = Shape(shape.processes - 1, None, shape.cpus, shape.gpus), time.monotonic()
@@ -103,15 +106,20 @@ class Driver:
         causes = [note for note in take_notes(self._run) if note["code"] != LOST_PROCESS]
         if causes:
             raise TrainingProblem(**causes[0])
-        if self._signal is not None:
+        if self._signal is not None or self._run.requested("cancel"):
             raise Stopped
         assert ranks_that_failed(codes) or not any(codes)
         return group.describe_end()
 
     def _wait(self, group: Group) -> Sequence[int | None]:
-        is_told, failed_at = False, None
+        is_told, failed_at, cancelled_at = False, None, None
         while None in (codes := group.poll()):
-            if self._signal is not None and not is_told:
+            if cancelled_at is None and self._run.requested("cancel"):
+                cancelled_at = time.monotonic()
+            overdue = 0.0 if cancelled_at is None else time.monotonic() - cancelled_at - _GRACE_S
+            if overdue > _GRACE_S:
+                return codes  # the reservation's end kills them
+            if (self._signal is not None or overdue > 0) and not is_told:
                 is_told = True
                 group.send(signal.SIGTERM)
             if failed_at is None and ranks_that_failed(codes):
@@ -137,8 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     import ray
 
-    driver = Driver(run)
     ray.init(log_to_driver=False)
+    driver = Driver(run)  # after `init`, which has a handler of its own for SIGTERM
     try:
         driver.run()
     except Stopped:

@@ -75,6 +75,7 @@ class Member:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                umask=0o077,
                 preexec_fn=dies_with_parent(),  # noqa: PLW1509 - if Ray kills this actor, the trainer must end too
             )
 

@@ -54,6 +54,12 @@ def files() -> dict[str, bytes]:
     return {ENTRY: _START.encode(), REQUIREMENTS: requirements.read_bytes(), **package()}
 
 
+def requirements() -> list[str]:
+    """What the trainer needs beside torch, in the versions that cloudtune is tested with, as pip takes it."""
+    lines = files()[REQUIREMENTS].decode().splitlines()
+    return [package for line in lines if (package := line.partition("#")[0].strip())]
+
+
 @cache
 def package_bundle() -> Bundle:
     """Pack the installed trainer without an entry point, for machines whose Python starts it as a module."""

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.folder import TUNED, now, read_json, read_lines, write_json
 from cloudtune_trainer.locks import is_held, take_lock
-from cloudtune_trainer.private_files import keep_private, private_folder
-from cloudtune_trainer.worker import creation, devices, processes
-from cloudtune_trainer.worker.environment import install, installed
-from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, run_status_of
+from cloudtune_trainer.private_files import keep_private, opener, private_folder
+from cloudtune_trainer.worker import creation, devices, environment, processes
+from cloudtune_trainer.worker.environment import installed
+from cloudtune_trainer.worker.run import UNREADABLE, Run, is_waiting, listed_status_of, run_status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,8 +92,9 @@ def run_command(argv: Sequence[str], stdin: str, environment: Sequence[str], pre
     }
     try:
         done = subprocess.run(
-            argv, input=stdin, env=passed, capture_output=True, text=True, check=False, timeout=_COMMAND_LIMIT_S
-        )
+            argv, input=stdin, env=passed, capture_output=True, encoding="utf-8", errors="replace", check=False,
+            timeout=_COMMAND_LIMIT_S,
+        )  # fmt: skip
     except FileNotFoundError:
         return {"code": 127, "out": "", "err": f"{argv[0]}: no such program"}
     except subprocess.TimeoutExpired:
@@ -116,13 +117,14 @@ def has_files(root: str, names: Sequence[str]) -> dict[str, Any]:
 def put_file(body: BinaryIO, root: str, name: str, size: int, sha256: str | None) -> dict[str, Any]:
     """Store the body under that name. Readers never see an incomplete file."""
     target = _stored(root, name)
+    _own(Path(root) / FILES)
     if target.exists() and target.stat().st_size == size:
         return {}
     private_folder(target.parent)
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     digest, left = hashlib.sha256(), size
     try:
-        with open(aside, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(aside, "xb", opener=opener) as file:
             while left and (block := body.read(min(left, _BLOCK))):
                 digest.update(block)
                 file.write(block)
@@ -140,11 +142,12 @@ def put_file(body: BinaryIO, root: str, name: str, size: int, sha256: str | None
 def unpack_code(root: str, name: str) -> dict[str, Any]:
     """Unpack an archive of the trainer beside itself. Returns its folder."""
     archive = _stored(root, name)
+    _own(Path(root) / FILES)
     target = archive.with_name(f"{archive.name}.d")
     if not target.is_dir():
         aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
-            with tarfile.open(archive) as content:
+            with tarfile.open(archive) as content:  # without its filters, which Python 3.11.2 does not have
                 for entry in content:
                     _unpack(content, entry, aside)
             with contextlib.suppress(OSError):  # another process was first
@@ -154,25 +157,43 @@ def unpack_code(root: str, name: str) -> dict[str, Any]:
     return {"path": str(target)}
 
 
-def _unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
-    """Write one file. An archive of the trainer has nothing but regular files with relative names."""
-    content = archive.extractfile(entry) if entry.isreg() else None
-    if content is None or not _is_relative(entry.name):
-        raise Refused("damaged", f"the archive of the trainer has the entry {entry.name!r}, which is no regular file")
-    target = folder / entry.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "xb") as file:
-        shutil.copyfileobj(content, file)
-
-
-def _is_relative(name: str) -> bool:
-    return not any(part in ("", ".", "..") for part in name.split("/"))
+def _unpack(content: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> None:
+    file = content.extractfile(entry) if entry.isreg() else None
+    if file is None:
+        raise Refused("damaged", f"{entry.name!r} is not a plain file")
+    path = _inside(to, entry.name)
+    private_folder(path.parent)
+    with open(path, "xb", opener=opener) as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _stored(root: str, name: str) -> Path:
-    if not _is_relative(name):
-        raise Refused("invalid", f"{name!r} is not the name of a stored file")
-    return Path(root) / FILES / name
+    return _inside(Path(root) / FILES, name)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise Refused("invalid", f"{name!r} is not the name of a file in {folder}")
+    return folder / name
+
+
+def _own(folder: Path) -> None:
+    """Create the folder if it is missing. Refused if another user owns it, and so can replace the files in it."""
+    private_folder(folder)
+    probe = folder / f".{secrets.token_hex(8)}"
+    probe.mkdir(0o700)
+    try:
+        mine = probe.stat().st_uid  # this user, as the file system shows it
+    finally:
+        probe.rmdir()
+    if folder.lstat().st_uid != mine:
+        raise Refused("conflict", f"{folder} belongs to another user, who can replace its files: use another folder")
+
+
+def install(root: str, python: str, packages: Sequence[str]) -> dict[str, Any]:
+    """Start the installation of the packages: see `cloudtune_trainer.worker.environment`."""
+    _own(Path(root) / environment.FOLDER)
+    return environment.install(root, python, packages)
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------
@@ -181,6 +202,8 @@ def _stored(root: str, name: str) -> Path:
 def create_run(root: str, run: str, spec: Mapping[str, Any], job: Mapping[str, Any], start: bool) -> dict[str, Any]:
     """Create the run unless it exists; with ``start``, start its worker unless it has, or had, one."""
     made = Run(Path(root) / run)
+    for folder in (Path(root) / creation.ASIDE, *([made.path] if made.exists() else [])):
+        _own(folder)
     try:
         lock = creation.create(made, spec, job, queue=start)
     except creation.ForeignRun as error:
@@ -214,12 +237,14 @@ def _environment(run: Run) -> dict[str, str]:
 
 def statuses(root: str, runs: Sequence[str] | None) -> dict[str, Any]:
     """The status of those runs, or of all under the root."""
+    status_of = run_status_of
     if runs is None:
+        status_of = listed_status_of
         with contextlib.suppress(FileNotFoundError):
             runs = [name for name in os.listdir(root) if not name.startswith(".")]
     found = {}
     for name in runs or ():
-        status = run_status_of(f"{root}/{name}")
+        status = status_of(f"{root}/{name}")
         if status is not None:
             found[name] = {
                 **status._asdict(),

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,12 @@ CLAIM = "batch.json"
 """Names the batch job that runs this run: of two jobs that were submitted for it, one trains."""
 DUPLICATE = 4
 UNSEEN = 5
+"""Exit codes: another job has the run; the node does not see the run."""
 _LOCK_PATIENCE_S = 5.0
 _KILL_SHARE = 0.25
 """Of the time between the scheduler's signal and its time limit: what is left when the trainer gets SIGTERM."""
 _EARLY_S = 75.0
 """Slurm sends the signal up to 60 s early (slurm.schedmd.com/sbatch.html, --signal, seen 2026-11-30)."""
-"""Exit codes: another job has the run; the node does not see the run."""
 
 
 def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> int:
@@ -55,7 +56,9 @@ def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> i
         sys.stderr.write(f"another job runs {run.path}\n")
         return DUPLICATE
     restarts = int(environment.get("SLURM_RESTART_COUNT") or 0)
-    write_json(run.worker, {**(procs.identity(os.getpid()) or {}), "since": now(), "node": node, "job": job_id})
+    earlier = _earlier_seconds(run) if restarts else 0.0
+    worker = {"since": now(), "earlier_s": earlier, "node": node, "job": job_id}
+    write_json(run.worker, {**(procs.identity(os.getpid()) or {}), **worker})
     bell = LimitWaiter(run)
     try:
         _look_after(run, bell, node=node, job_id=job_id, restarts=restarts)
@@ -94,6 +97,10 @@ def _look_after(run: Run, bell: SignalWaiter, *, node: str, job_id: str, restart
         message = f"the job was started {restarts + 1} times, which is more than max_restarts allows"
         run.end("failed", message, exit_cause.interrupted(message))
         return
+    left = float(job.get("max_seconds", math.inf)) - float((run.recorded_worker() or {}).get("earlier_s", 0.0))
+    if left <= 0:
+        run.end("expired", "its run time was over when it was interrupted; its checkpoints are kept")
+        return
     if unseen := list(_unseen(run)):
         message = f"the node {node} does not see {', '.join(unseen)}"
         hint = "use folders that all nodes share, then start a new attempt: `cloudtune submit --again`"
@@ -106,7 +113,18 @@ def _look_after(run: Run, bell: SignalWaiter, *, node: str, job_id: str, restart
     run.keep_reserve()
     lock = take_lock(run.lock, patience=_LOCK_PATIENCE_S)
     keep = () if lock is None else (lock,)  # None: the file system has no locks; the claim is what counts
-    supervise(run, Trainer(run, job.get("python") or sys.executable, {}, keep), bell, at_most_s=_run_time(job))
+    trainer = Trainer(run, job.get("python") or sys.executable, {}, keep)
+    supervise(run, trainer, bell, at_most_s=min(left, _run_time(job)))
+
+
+def _earlier_seconds(run: Run) -> float:
+    """How long the run's earlier starts lasted, as far as its records tell; waiting in the queue is not counted."""
+    worker = run.recorded_worker() or {}
+    begin, end = worker.get("since"), run.recorded_status().get("updated_at")
+    if not (isinstance(begin, str) and isinstance(end, str)):
+        return 0.0
+    lasted = datetime.fromisoformat(end) - datetime.fromisoformat(begin)
+    return float(worker.get("earlier_s", 0.0)) + max(0.0, lasted.total_seconds())
 
 
 def _run_time(job: Mapping[str, Any]) -> float:

@@ -191,6 +191,14 @@ def run_status_of(folder: str) -> RunStatus | None:
     return run._run_status(job or {}, status or {"state": "queued"}) if run.exists() else None
 
 
+def listed_status_of(folder: str) -> RunStatus | None:
+    """The same for a folder of a list: None also if this user may not read it, such as ``lost+found``."""
+    try:
+        return run_status_of(folder)
+    except PermissionError:
+        return None
+
+
 def _document(path: str) -> dict[str, Any] | None:
     try:
         handle = os.open(path, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -18,7 +19,7 @@ from cloudtune_providers.run_folders.jobs import RunFolderJobs
 from cloudtune_providers.run_folders.planning import CREATE, FIND_CHECKPOINT
 from cloudtune_providers.run_folders.resolving import resolve_model
 from cloudtune_trainer.submit import rows
-from cloudtune_trainer.submit.bundle import REQUIREMENTS, Bundle, files, package_bundle
+from cloudtune_trainer.submit.bundle import Bundle, package_bundle, requirements
 from cloudtune_trainer.worker.run import has_ended
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class RayBackend(Answers):
         own = options.Overrides.model_validate(spec.overrides.get(NAME, {}))
         code = self.jobs.code().sha256
         resolved = resolve_model(spec, NAME, self.scope(), own, code=code, is_remote=True)
-        packages = {"packages": _packages()} if self.options.install else {}
+        packages = {"packages": requirements()} if self.options.install else {}
         return msgspec.structs.replace(resolved, facts={**resolved.facts, **packages})
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -105,6 +106,9 @@ class RayBackend(Answers):
             return {"run": self.jobs.create(self.scope(), request).id}
         if step.id != translate.SUBMIT:
             raise InvalidRequest(f"the ray back end has no step {step.id!r}")
+        folders = self.jobs.folders(self.scope())
+        batch = {"address": self._cluster.address}
+        folders.call("note_submitted", root=folders.root, run=request["job"], batch=batch)
         try:
             self._cluster.submit(request["job"], request["arguments"])
         except InvalidRequest:
@@ -148,12 +152,13 @@ class RayBackend(Answers):
         """The statuses, corrected by what the cluster says about the jobs that have not ended."""
         unfinished = [name for name, document in documents.items() if not has_ended(document["status"])]
         if not unfinished:
-            return {name: combined(document, None) for name, document in documents.items()}
+            return {name: combined(document, None, self._cluster.address) for name, document in documents.items()}
         known = self._cluster.jobs()
         ended = [name for name in unfinished if name not in known or PHASES.get(known[name].status) == "ended"]
         if ended:  # the run may have ended between the two questions
             documents = {**documents, **folders.call("statuses", root=folders.root, runs=ended)["runs"]}
-        return {name: combined(document, known.get(name)) for name, document in documents.items()}
+        address = self._cluster.address
+        return {name: combined(document, known.get(name), address) for name, document in documents.items()}
 
     def get(self, ref: JobRef) -> JobSnapshot:
         """The job's current state. Raises JobNotFound."""
@@ -196,16 +201,13 @@ class RayBackend(Answers):
     def delete(self, ref: JobRef) -> None:
         """Delete an ended job with its checkpoints, its model and its record on the cluster."""
         self.jobs.delete(ref)
-        self._cluster.delete(ref.id)
+        with contextlib.suppress(JobNotFound):
+            _, metadata = self._cluster.find(ref.id)
+            if translate.TOKEN in metadata:  # else it is another program's, and the reference a mistake
+                self._cluster.delete(ref.id)
 
     # -- the model ---------------------------------------------------------------------------------------------------
 
     def model(self, ref: JobRef) -> TunedModel:
         """The job's model. Raises InvalidRequest while there is none."""
         return self.jobs.model(ref)
-
-
-def _packages() -> list[str]:
-    """What the trainer needs beside torch, as pip takes it."""
-    lines = files()[REQUIREMENTS].decode().splitlines()
-    return [package for line in lines if (package := line.partition("#")[0].strip())]

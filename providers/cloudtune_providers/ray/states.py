@@ -29,11 +29,15 @@ class RayJob(NamedTuple):
     message: str
 
 
-def combined(document: Mapping[str, Any], job: RayJob | None) -> RunStatus:
-    """The status of a run whose job is known to the cluster, or (None) unknown to it."""
+def combined(document: Mapping[str, Any], job: RayJob | None, address: str = "") -> RunStatus:
+    """The status of a run whose job is known to the cluster at that address, or (None) unknown to it."""
     status, cancel = to_run_status(document), "cancel" in document["requests"]
     if has_ended(status.status):
         return status
+    there = (document.get("submitted") or {}).get("address", address)
+    if job is None and there != address:
+        detail = f"submitted to {there}; the cluster at {address} does not know it"
+        return _derived(status, status.status["state"], detail)
     phase = "ended" if job is None else PHASES.get(job.status, "running")
     if job is None and is_waiting(status.status) and not cancel:
         return _derived(status, "queued", "not submitted yet: run the same command again")

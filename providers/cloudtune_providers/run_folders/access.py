@@ -46,6 +46,8 @@ sys.meta_path.insert(0, Modules())
 from cloudtune_trainer.worker.access import main
 main(order["request"])
 """
+_PROGRAM = ("-c", f"exec({_START!r})")
+"""In one line: csh, the login shell of some users, takes no line ends in quotes."""
 
 
 class Folders:
@@ -73,7 +75,7 @@ class Folders:
             raise _REFUSALS.get(kind, BackendError)(message) from refused
         except PermissionError as error:
             raise PermissionDenied(
-                f"no permission to write to {self.where}: {error}", hint="choose another folder"
+                f"no permission to use {self.where}: {error}", hint="choose another folder"
             ) from error
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
@@ -82,7 +84,7 @@ class Folders:
 
     def _remote(self, machine: SshMachine, request: dict[str, Any], body: IO[bytes] | None) -> dict[str, Any]:
         parts: list[bytes | IO[bytes]] = [_order(request)]
-        answer = machine.run([self._python, "-c", _START], parts if body is None else [*parts, body])
+        answer = machine.run([self._python, *_PROGRAM], parts if body is None else [*parts, body])
         return self._decoded(machine, answer)
 
     def _decoded(self, machine: SshMachine, answer: Answer) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class Folders:
             access.send(sink, root=self.root, run=run, folder=folder)  # type: ignore[arg-type]
             return
         order = _order({"do": "send", "root": self.root, "run": run, "folder": folder})
-        self._check(self.machine, self.machine.fetch([self._python, "-c", _START], order, sink))
+        self._check(self.machine, self.machine.fetch([self._python, *_PROGRAM], order, sink))
 
 
 _REFUSALS: dict[str, type[BackendError | Conflict]] = {

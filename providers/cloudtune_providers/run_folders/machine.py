@@ -6,11 +6,16 @@ Nothing secret is on a command line.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 import shutil
 import subprocess
-from typing import IO, TYPE_CHECKING, NamedTuple
+import tempfile
+import threading
+import time
+from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
 from cloudtune.errors import BackendNotInstalled, CredentialsError, PermissionDenied, Unavailable
 from cloudtune.processes.environment import child_environment
@@ -19,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONNECT_TIMEOUT_S = 15
+_UNSENT = ("ssh: connect to host", "ssh: could not resolve", "command-line", "can't open user config file")
+"""How the client's last line begins if it did not connect."""
+_NO_KEY = re.compile(r"^\S+: permission denied \(|too many authentication failures", re.MULTILINE)
+_BLOCK = 1 << 16
 _REFUSED = 255
 """The exit code of the client itself; every other code is that of the remote command."""
 _CLIENT = (
@@ -82,13 +91,61 @@ class SshMachine:
 
     def fetch(self, command: Sequence[str], request: bytes, sink: IO[bytes]) -> Answer:
         """Run a command and write its standard output to a file."""
-        done = subprocess.run(
-            self._argv(command), env=_environment(), input=request, stdout=sink, stderr=subprocess.PIPE, check=False
-        )
-        text = done.stderr.decode(errors="replace").strip()
-        if done.returncode == _REFUSED:
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                self._argv(command), env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said
+            ) as process,
+            _Watch(process, self._timeout) as watch,
+        ):
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:  # the reason is in its standard error
+                process.stdin.write(request)
+            while block := process.stdout.read(_BLOCK):
+                watch.progress()
+                sink.write(block)
+            process.wait()
+            watch.check()
+            said.seek(0)
+            text = said.read().decode(errors="replace").strip()
+        if process.returncode == _REFUSED:
             raise _failure(self.host, text)
-        return Answer(done.returncode, b"", text)
+        return Answer(process.returncode, b"", text)
+
+
+class _Watch:
+    """Kills a client that neither takes nor gives bytes for that time."""
+
+    def __init__(self, process: subprocess.Popen[bytes], timeout: float) -> None:
+        self._process, self._timeout = process, timeout
+        self._seen_at, self._is_late = time.monotonic(), False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="cloudtune watch of ssh", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def progress(self) -> None:
+        """Some bytes have arrived."""
+        self._seen_at = time.monotonic()
+
+    def check(self) -> None:
+        """Raise Unavailable if the client had to be killed."""
+        if self._is_late:
+            raise Unavailable(f"no response within {self._timeout:g} s")
+
+    def _look(self) -> None:
+        while not self._over.wait(min(1.0, self._timeout)):
+            if time.monotonic() - self._seen_at > self._timeout:
+                self._is_late = True
+                self._process.kill()
+                return
 
 
 def _environment() -> dict[str, str]:
@@ -101,15 +158,16 @@ def _exchange(
 ) -> tuple[bytes, bytes]:
     """Write the parts, then read both outputs. A process that does not read its input ends the writing."""
     assert process.stdin is not None
-    try:
-        for part in parts:
-            if isinstance(part, bytes):
-                process.stdin.write(part)
-            else:
-                shutil.copyfileobj(part, process.stdin, 1 << 20)
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass  # the reason is in its standard error
+    with _Watch(process, timeout) as watch:
+        try:
+            for part in parts:
+                file = io.BytesIO(part) if isinstance(part, bytes) else part
+                while block := file.read(_BLOCK):
+                    process.stdin.write(block)
+                    watch.progress()
+            process.stdin.flush()
+        except BrokenPipeError:
+            watch.check()  # else the reason is in its standard error
     try:
         return process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
@@ -119,15 +177,18 @@ def _exchange(
 
 
 def _failure(host: str, text: str) -> Exception:
-    """The error for what the client itself reports. It may have sent the command before a connection was lost."""
+    """The error for what the client itself reports. It may have sent the command before a connection was lost.
+
+    Only its last line tells that it did not: earlier ones may be warnings, or words of the machine.
+    """
     low, last = text.lower(), text.splitlines()[-1] if text else "no message"
     if "host key verification failed" in low or "host identification has changed" in low:
         hint = f"compare the key with its administrator, then run `ssh {host}` once, or correct known_hosts"
         return PermissionDenied(f"the host key of {host} is not the known one, so nothing was sent", hint=hint)
-    if "permission denied" in low or "too many authentication failures" in low:
+    if _NO_KEY.search(low):
         hint = f"make `ssh {host} true` work without a password: a key in ssh-agent, or IdentityFile in ~/.ssh/config"
         return CredentialsError(f"{host} does not accept a key of this user: {last}", hint=hint)
-    if "could not resolve" in low or "bad configuration option" in low or "no such file" in low:
-        return Unavailable(f"cannot connect to {host}: {last}", acted=False, hint="check the name in ~/.ssh/config")
-    unsent = any(words in low for words in ("connection refused", "connection timed out", "no route to host"))
-    return Unavailable(f"cannot reach {host}: {last}", acted=False if unsent else None)
+    is_unsent = last.lower().startswith(_UNSENT) or "bad configuration option" in last.lower()
+    if is_unsent:
+        return Unavailable(f"cannot reach {host}: {last}", acted=False, hint="check the name in ~/.ssh/config")
+    return Unavailable(f"the connection to {host} was lost: {last}")

@@ -34,8 +34,13 @@ _FOR_TRAINER = ("device", "threads", "log_every", "trust_remote_code")
 def not_uploaded(advice: str) -> dict[str, str]:
     """Features whose files stay on this machine, with the reason: only the base model travels."""
     reason = f"only the base model is uploaded: {advice}"
-    media = [f"method:{name}" for name, method in METHODS.items() if method.media is not None]
-    return policy.unsupported(reason) | dict.fromkeys(("adapter.path", "method:distill", *media), reason)
+    return policy.unsupported(reason) | dict.fromkeys(("adapter.path", "method:distill"), reason) | no_media(advice)
+
+
+def no_media(advice: str) -> dict[str, str]:
+    """The methods whose rows name files, with the reason: only the rows travel."""
+    reason = f"images and recordings are not uploaded: {advice}"
+    return {f"method:{name}": reason for name, method in METHODS.items() if method.media is not None}
 
 
 def code_folder(root: str, sha256: str) -> str:

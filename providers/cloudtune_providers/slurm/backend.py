@@ -21,7 +21,8 @@ from cloudtune_providers.slurm.cluster import Cluster, Partition, QueueEntry
 from cloudtune_providers.slurm.translate import SUBMIT, estimate, to_plan
 from cloudtune_trainer.submit import rows
 from cloudtune_trainer.submit.bundle import Bundle, package_bundle
-from cloudtune_trainer.worker.run import is_waiting
+from cloudtune_trainer.submit.snapshots import to_time
+from cloudtune_trainer.worker.run import has_ended, is_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -159,9 +160,9 @@ class SlurmBackend(Answers):
         for name, document in found.items():
             job, recorded = document["job"], None
             entry = _newest(entries, str(job.get("token")))
-            if entry is None and document["submitted"] and states.needs_queue(document):
-                since = str(job.get("created_at", ""))[:19]
-                recorded = self._cluster.recorded_state(folders, name, since)
+            created = to_time(job.get("created_at"))
+            if entry is None and created is not None and document["submitted"] and not has_ended(document["status"]):
+                recorded = self._cluster.recorded_state(folders, name, created)
             corrected[name] = states.combined(document, entry, recorded)
         return corrected
 
@@ -192,7 +193,7 @@ class SlurmBackend(Answers):
     # -- control -----------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Cancel the job; one in the queue ends at once, a running one saves nothing more. No effect after the end."""
+        """Cancel the job; one in the queue ends at once, a running one saves a checkpoint. No effect after the end."""
         status = self.jobs.status(ref)
         if status.is_final:
             return
@@ -247,10 +248,11 @@ class SlurmBackend(Answers):
 def _newest(entries: Sequence[QueueEntry], token: str) -> QueueEntry | None:
     """The job with that token as its comment: a job id alone may belong to a later job of another user's making.
 
-    One that has not ended comes first.
+    If a lost response has made two, the one that runs comes first, and one that has ended last.
     """
     found = [entry for entry in entries if entry.comment == token]
-    found.sort(key=lambda entry: (states.PHASES.get(entry.state) != "ended", entry.submitted))
+    ranks = {"ended": 0, "waiting": 1}
+    found.sort(key=lambda entry: (ranks.get(states.PHASES.get(entry.state, ""), 2), entry.submitted))
     return found[-1] if found else None
 
 

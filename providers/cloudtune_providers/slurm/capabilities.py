@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
 from cloudtune.spec import spec_features
-from cloudtune_providers.run_folders.planning import not_uploaded
+from cloudtune_providers.run_folders.planning import no_media, not_uploaded
 from cloudtune_providers.slurm.options import Options, Overrides
 from cloudtune_trainer.submit.plan import COMMON_OVERRIDES, contradictions, unsupported_features
 
@@ -30,6 +30,7 @@ def capabilities(options: Options) -> Capabilities:
     reasons = _OTHER | unsupported_features()
     if options.host is not None:
         reasons |= not_uploaded("run cloudtune on the login node")
+    reasons |= no_media("use the local back end")
     return Capabilities(
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.errors import (
@@ -16,10 +17,11 @@ from cloudtune.processes.environment import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from cloudtune_providers.run_folders.access import Folders
 
-_PASSED = (*sorted(NAMES), "SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "MODULEPATH", "MODULESHOME", "LMOD_CMD")
+_PASSED = (*sorted(NAMES), "SLURM_CONF", "SLURM_CLUSTERS", "MODULEPATH", "MODULESHOME", "LMOD_CMD")
 _PREFIXES = ("LC_",)
 _QUEUE_FORMAT = "%i|%T|%V|%k|%j|%N|%r"  # the reason last: it is the only one that may contain anything
 _MISSING = 127
@@ -76,8 +78,12 @@ class Cluster:
         rows = (line.split("|", 6) for line in self.run(folders, argv).splitlines())
         return [QueueEntry(*row) for row in rows if len(row) == 7]
 
-    def recorded_state(self, folders: Folders, name: str, since: str) -> str | None:
-        """The state of the newest job of that name in the accounting database; None without one."""
+    def recorded_state(self, folders: Folders, name: str, created: datetime) -> str | None:
+        """The state of the newest job of that name in the accounting database; None without one.
+
+        sacct takes local times of its machine: two days earlier covers every time zone.
+        """
+        since = (created - timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%S")
         shown = ["--allocations", "--noheader", "--parsable2", "--format=Submit,State"]
         argv = ["sacct", *shown, f"--starttime={since}", f"--name={name}"]
         try:

@@ -20,7 +20,7 @@ def sbatch_arguments(options: Options, own: Overrides, *, name: str, token: str,
     chosen: dict[str, Any] = {
         "job-name": name,
         "comment": token,
-        "output": f"{run}/{LOG}",
+        "output": f"{run}/{LOG}".replace("%", "%%"),  # else a pattern of Slurm
         "open-mode": "append",
         "export": "ALL",
         "nodes": 1,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.cost import CostEstimate
+from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import Plan, Setting, Step
 from cloudtune.pricing import by_time
 from cloudtune_providers.run_folders import planning
 from cloudtune_providers.slurm.capabilities import NAME
 from cloudtune_providers.slurm.options import Options, Overrides
 from cloudtune_providers.slurm.script import batch_script, sbatch_arguments
+from cloudtune_trainer.submit.distributed import processes_of
 from cloudtune_trainer.submit.plan import Choices
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     root = str(options.folder)
     document = planning.trainer_spec(request, root, own, choices)
     warnings = planning.problems(request, document, choices)
+    gpus, count = gpu_count(own), processes_of(request.spec)
+    if own.device != "cpu" and 0 < gpus < count:
+        message, fix = f"{count} processes require as many GPUs, and the job asks for {gpus}", f"use at most {gpus}"
+        raise SpecError([Problem(code="range", field="distributed.processes", message=message, fix=fix)])
     for name in _SHOWN:
         if value := getattr(options, name):
             choices.settings.append(Setting(field=f"backends.{NAME}.{name}", value=value, source="settings"))

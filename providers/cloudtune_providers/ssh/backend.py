@@ -17,7 +17,7 @@ from cloudtune_providers.ssh import capabilities, options
 from cloudtune_providers.ssh.capabilities import NAME
 from cloudtune_providers.ssh.translate import AWAIT_INSTALL, INSTALL, estimate, to_plan
 from cloudtune_trainer.submit import rows
-from cloudtune_trainer.submit.bundle import Bundle, package_bundle
+from cloudtune_trainer.submit.bundle import Bundle, package_bundle, requirements
 from cloudtune_trainer.submit.inference import NEEDS
 from cloudtune_trainer.worker.environment import environment_python
 
@@ -91,7 +91,7 @@ class SshBackend(Answers):
         if not found["missing"]:
             return facts
         if self.options.install:
-            base, packages = found["python"], sorted(wanted)
+            base, packages = found["python"], ["torch", *requirements()]
             python = environment_python(folders.root, base, packages)
             return facts | {"python": python, "base_python": base, "packages": packages}
         raise BackendNotInstalled(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudtune.errors import InvalidRequest, JobNotFound, PermissionDenied, RateLimited, Unavailable
+from cloudtune.state import JobRef
+from cloudtune_providers.ray.backend import RayBackend
 from cloudtune_providers.ray.cluster import _error_of
+from cloudtune_providers.ray.options import Options
 from cloudtune_providers.ray.states import PHASES, RayJob, combined
+from cloudtune_providers.ray.translate import TOKEN
 
 
 def document(state: str, *requests: str, **status: Any) -> dict[str, Any]:
@@ -68,3 +73,14 @@ def test_responses(code: int, kind: type[Exception]) -> None:
         "Request failed with status code 500: Job with submission_id one already exists.", "one", "http://h"
     )
     assert isinstance(taken, InvalidRequest)
+
+
+@pytest.mark.parametrize(("metadata", "deleted"), [({}, []), ({TOKEN: "t"}, ["a"])])
+def test_only_jobs_of_cloudtune_are_deleted_in_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: dict[str, str], deleted: list[str]
+) -> None:
+    backend, found = RayBackend(Options(address="http://a:8265", shared_folder=str(tmp_path))), []
+    monkeypatch.setattr(backend._cluster, "find", lambda _: (RayJob("SUCCEEDED", ""), metadata))
+    monkeypatch.setattr(backend._cluster, "delete", found.append)
+    backend.delete(JobRef("ray", str(tmp_path), "a"))
+    assert found == deleted

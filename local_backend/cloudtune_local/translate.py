@@ -13,7 +13,7 @@ from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune.pricing import by_time
 from cloudtune_local.options import Options, Overrides
 from cloudtune_trainer.submit import distillation, memory, policy, preference
-from cloudtune_trainer.submit.distributed import processes_of
+from cloudtune_trainer.submit.distributed import gpu_problems, processes_of
 from cloudtune_trainer.submit.plan import FORMAT, Choices, model_problems, run_spec, warning
 from cloudtune_trainer.worker.run import JOB_VERSION
 
@@ -33,7 +33,7 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     own = Overrides.model_validate(request.spec.overrides.get(NAME, {}))
     document = _spec_document(request, own, choices)
     job = _job_document(request, options, own, choices)
-    warnings = _problems(request, document, own)
+    warnings = _problems(request, document, own, job["slots"])
     splits = request.data.splits
     needed = memory.estimate(request.resolved.facts["model"], document, longest_chars=splits["train"].longest_chars)
     if needed is not None:
@@ -164,7 +164,7 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
     }
 
 
-def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
+def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides, slots: int | None) -> list[Problem]:
     """Warnings about the spec for this model and machine. Raises SpecError for errors."""
     facts, precision = request.resolved.facts, document["hyperparameters"]["precision"]
     found = model_problems(request, document, facts["model"])
@@ -173,16 +173,13 @@ def _problems(request: PlanRequest, document: dict[str, Any], own: Overrides) ->
         found.append(Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16"))
     if own.learning_rate_range is not None:
         found += _range_problems(request)
-    gpus, count = facts["gpus"], processes_of(request.spec)
-    if count > 1 and own.device in ("auto", "cuda") and 0 < gpus < count:
-        message = f"{count} processes require as many GPUs, and this machine has {gpus}"
-        fix = f"use at most {gpus}, or `overrides.{NAME}.device: cpu`"
-        found.append(Problem(code="range", field="distributed.processes", message=message, fix=fix))
+    if own.device in ("auto", "cuda"):
+        found += gpu_problems(request.spec, facts["gpus"], slots, NAME)
     if own.group_by_length and document["hyperparameters"]["packing"]:
         message = "packed rows are not padded, so their lengths do not matter"
         field, fix = f"overrides.{NAME}.group_by_length", "set hyperparameters.packing: false"
         found.append(Problem(code="needless", field=field, message=message, fix=fix))
-    if own.device == "cuda" and not gpus:
+    if own.device == "cuda" and not facts["gpus"]:
         message = "no NVIDIA GPU was found on this machine"
         found.append(warning("no_gpu", f"overrides.{NAME}.device", message, "set it to `auto`, or install the driver"))
     if errors := [problem for problem in found if problem.severity == "error"]:

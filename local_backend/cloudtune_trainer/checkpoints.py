@@ -140,6 +140,14 @@ def damaged_after(folder: Path, good: Saved | None) -> list[str]:
     return sorted(path.name for path in folder.glob("step-*") if path.name > last)
 
 
+def continue_from(folder: Path, good: Saved | None) -> None:
+    """Mark newer checkpoints as incomplete, so that none of them becomes the model; they are damaged."""
+    for name in damaged_after(folder, good):
+        (folder / name / MARKER).unlink(missing_ok=True)
+    if good is not None and good.progress.best_step is not None:
+        only_best(folder, good.progress.best_step)
+
+
 def read(path: Path) -> Saved | None:
     """The checkpoint in that folder, or None if its marker is missing or damaged."""
     try:

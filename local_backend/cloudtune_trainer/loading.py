@@ -67,7 +67,7 @@ class Loaded:
 
 def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stopping: Callable[[], bool]) -> Loaded:
     """Load everything, and report the progress."""
-    start = _starting_point(run, spec, report)
+    start = _starting_point(run, spec, report, is_first=devices.rank == 0)
     task = task_for(spec)
     with ThreadPoolExecutor(1, "records") as reader:
         records = {name: reader.submit(read_records, path) for name, path in _data(run, spec).items()}
@@ -149,11 +149,13 @@ def _data(run: RunFolder, spec: RunSpec) -> dict[str, Path]:
     return {name: run.path / file for name, file in files.items() if file is not None}
 
 
-def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | None:
+def _starting_point(run: RunFolder, spec: RunSpec, report: Report, *, is_first: bool) -> Saved | None:
     """The newest valid checkpoint of this run, else the one in the spec."""
     saved = checkpoints.newest_good(run.checkpoints)
     for name in checkpoints.damaged_after(run.checkpoints, saved):
         report.warning(f"{name} is incomplete or damaged, and is skipped", checkpoint=name)
+    if is_first:
+        checkpoints.continue_from(run.checkpoints, saved)
     if saved is None and spec.resume_from is not None:
         saved = checkpoints.read(Path(spec.resume_from))
         if saved is None or not checkpoints.whole(saved):

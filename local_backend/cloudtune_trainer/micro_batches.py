@@ -81,7 +81,8 @@ def attempt(job: Job, largest: int, compute: Callable[[], T]) -> T | None:
     """The result, or None after an out-of-memory error: the caller then tries again with fewer sequences at once.
 
     Raises:
-        TrainingProblem: ``out_of_memory``, if ``largest``, the present number of sequences at once, is 1.
+        TrainingProblem: ``out_of_memory``, if ``largest``, the present number of sequences at once, is 1, or if the
+            processes share the weights: the others have gone on to another layer, and cannot compute this one again.
 
     """
     try:
@@ -91,9 +92,10 @@ def attempt(job: Job, largest: int, compute: Callable[[], T]) -> T | None:
         if problem is None or problem is error or problem.code != "out_of_memory":
             raise
         step = job.progress.step + 1
-        if largest == 1:
-            what = f"{problem.message} (step {step}, with a single sequence at once)"
-            raise TrainingProblem("out_of_memory", what, _HINT) from error
+        if largest == 1 or job.devices.sharded:
+            how_many = "a single sequence" if largest == 1 else f"{largest} sequences"
+            what = f"{problem.message} (step {step}, with {how_many} at once)"
+            raise TrainingProblem("out_of_memory", what, _HINT if largest == 1 else problem.hint) from error
         message = problem.message
     # the error, which holds the tensors of the failed part, is gone here
     job.progress = replace(job.progress, sequences_at_once=largest // 2)

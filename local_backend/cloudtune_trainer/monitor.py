@@ -28,6 +28,8 @@ _CLOSE = 0.98
 """Losses above this share of the constant prediction's are at its level."""
 _SURE = 3.0
 """Standard errors by which the mean loss must decrease."""
+_CERTAIN = 5.0
+"""The same for a loss that has grown, which is checked at every step."""
 _GROWN = 3.0
 """Factor of the first loss, with which the last one has grown."""
 _EXPLODED = 100.0
@@ -86,8 +88,9 @@ class LearningMonitor:
         if len(self._losses) < 3 * _FIRST:
             return None
         first, last = median(self._norms[:_FIRST]), median(self._norms[-_FIRST:])
-        begin, end = fmean(self._losses[:_FIRST]), fmean(self._losses[-_FIRST:])
-        if begin > 0 and end > _GROWN * begin and end > (self._constant or 0.0):
+        before, now = self._losses[:_FIRST], self._losses[-_FIRST:]
+        begin, end = fmean(before), fmean(now)
+        if end > (self._constant or 0.0) and _has_grown(before, now):
             return f"the loss has grown from {begin:.3g} to {end:.3g}; {causes}"
         if first > 0 and last > _EXPLODED * first and end >= begin:
             return f"the gradient norm has grown from {first:.3g} to {last:.3g}; {causes}"
@@ -120,6 +123,15 @@ class LearningMonitor:
         middle, last = self._losses[third : 2 * third], self._losses[-third:]
         error = math.sqrt(variance(middle) / third + variance(last) / third)
         return fmean(middle) - fmean(last) > _SURE * error
+
+
+def _has_grown(before: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether losses are several times those before, by more than chance: losses of single rows differ by factors."""
+    if min(*before, *now) <= 0:
+        return False
+    old, new = ([math.log(loss) for loss in losses] for losses in (before, now))
+    error = math.sqrt(variance(old) / len(old) + variance(new) / len(new))
+    return fmean(new) - fmean(old) > max(math.log(_GROWN), _CERTAIN * error)
 
 
 def entropy(counts: Iterable[float]) -> float:

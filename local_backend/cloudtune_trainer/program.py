@@ -174,12 +174,24 @@ def _finish(job: Job, loaded: Loaded) -> None:
         step, epoch = saved.step, saved.epoch
         job.report.state("saving", f"model of step {step}")
         result.write_model(job, loaded, saved)
-        if "test" in loaded.splits and step != job.progress.step and not job.devices.sharded:
-            models.restore_weights(saved.weights, loaded.model, adapted=loaded.adapted)
-    if "test" in loaded.splits:
-        if job.devices.sharded:
+    if "test" in loaded.splits and _has_chosen_weights(job, loaded):
+        job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))
+
+
+def _has_chosen_weights(job: Job, loaded: Loaded) -> bool:
+    """Give all processes the weights of the model that was written. False if they cannot have them."""
+    devices = job.devices
+    saved = result.chosen(job) if devices.sharded or devices.rank == 0 else None
+    if saved is not None and saved.step != job.progress.step:
+        if saved.is_sharded:
             from cloudtune_trainer import sharding
 
-            sharding.load(result.chosen(job).path, job, weights_only=True)
-        job.devices.spread(list(job.layers.trained.values()))
-        job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))
+            sharding.load(saved.path, job, weights_only=True)
+        elif devices.sharded:
+            what = f"the test rows are not evaluated: the best checkpoint, {saved.path.name}, was saved without fsdp"
+            job.report.warning(what)
+            return False
+        else:
+            models.restore_weights(saved.weights, loaded.model, adapted=loaded.adapted)
+    devices.spread(list(job.layers.trained.values()))
+    return True

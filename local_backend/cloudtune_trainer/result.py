@@ -32,6 +32,7 @@ def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str,
     if job.devices.sharded:
         from cloudtune_trainer import sharding
 
+        job.devices.barrier()  # the first process has removed an older folder of that name
         sharding.save(folder, job)
         if job.devices.rank:
             return

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from cloudtune_trainer import models
 from cloudtune_trainer.checkpoints import SHARDS
 from cloudtune_trainer.optimizer import optimizer_tensors
+from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,16 +35,21 @@ def shard(model: Any, devices: Devices) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        what = f"fsdp requires torch 2.9 or newer, and this is {torch.__version__}"
+        raise TrainingProblem("not_installed", what, "Install a newer torch, or use ddp.")
     mesh = init_device_mesh(devices.device.type, (devices.world,))
     layers = set(getattr(model, "_no_split_modules", None) or ())
-    for module in [module for module in model.modules() if type(module).__name__ in layers]:
-        fully_shard(module, mesh=mesh)
+    for module in reversed([module for module in model.modules() if type(module).__name__ in layers]):
+        fully_shard(module, mesh=mesh)  # inner ones first: Mamba's layers contain others
     fully_shard(model, mesh=mesh)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             # the losses are divided by the count of the whole step: gradients are summed, not averaged
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sums
+    if hasattr(model, "set_reduce_scatter_unused_params"):  # newer than torch 2.9
+        model.set_reduce_scatter_unused_params(True)  # rows of one process may use other experts
 
 
 def reshard(model: Any) -> None:
@@ -78,7 +84,10 @@ def save(folder: Path, job: Job) -> None:
 
 
 def load(folder: Path, job: Job, *, weights_only: bool = False) -> dict[str, Tensor]:
-    """Read a sharded checkpoint's weights into the model, in all processes. Returns the optimizer's tensors."""
+    """Read a sharded checkpoint's weights into the model. Returns the optimizer's tensors.
+
+    All processes that share weights must call it; others read on their own.
+    """
     trained = job.layers.trained
     reshard(job.model)
     wanted: dict[str, Tensor] = {f"{_WEIGHTS}{name}": weight.detach() for name, weight in trained.items()}
@@ -87,7 +96,7 @@ def load(folder: Path, job: Job, *, weights_only: bool = False) -> dict[str, Ten
         if not weights_only and key.startswith(_OPTIMIZER) and name in trained:
             weight = trained[name]
             wanted[key] = torch.zeros_like(weight.detach()) if size == weight.shape else torch.zeros(size)
-    _read(folder, wanted, alone=job.devices.world == 1)
+    _read(folder, wanted, alone=not job.devices.sharded)
     return {key.removeprefix(_OPTIMIZER): value for key, value in wanted.items() if key.startswith(_OPTIMIZER)}
 
 

@@ -37,13 +37,24 @@ def settings(spec: JobSpec, choices: Choices) -> dict[str, Any]:
     return {"distributed": picked}
 
 
-def group_problems(spec: JobSpec) -> Iterator[Problem]:
-    """Settings that a group of processes cannot carry out."""
+def gpu_problems(spec: JobSpec, gpus: int, slots: int | None, backend: str) -> Iterator[Problem]:
+    """More processes than a job can get GPUs: each process takes a slot. Without GPUs they share the CPU."""
+    count, usable = processes_of(spec), min(gpus, slots or gpus)
+    if 0 < usable < count:
+        limit = f"the machine has {gpus}" if usable == gpus else f"backends.{backend}.slots is {slots}"
+        message = f"{count} processes require as many GPUs, and {limit}"
+        fix = f"use at most {usable}, or `overrides.{backend}.device: cpu`"
+        yield Problem(code="range", field="distributed.processes", message=message, fix=fix)
+
+
+def group_problems(spec: JobSpec, batch: int) -> Iterator[Problem]:
+    """Settings that a group of processes cannot carry out with that ``batch_size``."""
     yield from _sharding_problems(spec)
-    count, batch = processes_of(spec), spec.hyperparameters.batch_size
-    if batch is not None and count > batch:
+    count = processes_of(spec)
+    if count > batch:
         message = f"{count} processes cannot share a batch of {batch}: some would have no work"
-        yield Problem(code="range", field="distributed.processes", message=message, fix=f"use at most {batch}")
+        yield Problem(code="range", field="distributed.processes", message=message,
+                      fix=f"use at most {batch}, or raise hyperparameters.batch_size")  # fmt: skip
 
 
 def _sharding_problems(spec: JobSpec) -> Iterator[Problem]:

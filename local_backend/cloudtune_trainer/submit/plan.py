@@ -313,7 +313,8 @@ def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     found = [*adapter_problems(spec), *schedule_problems(spec, adapter), *_of_method(spec), *misused(spec, backend)]
     found += media_problems(spec)
     found += [*policy.misused(spec, backend), *distillation.misused(spec, backend), *embedding.misused(spec)]
-    return [*found, *_of_validation(spec), *_of_batches(spec), *distributed.group_problems(spec)]
+    batch = spec.hyperparameters.batch_size or _HYPERPARAMETERS["batch_size"]
+    return [*found, *_of_validation(spec), *_of_batches(spec), *distributed.group_problems(spec, batch)]
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from cloudtune.pricing import by_time
 from cloudtune_providers.run_folders import planning
 from cloudtune_providers.ssh.capabilities import NAME
 from cloudtune_providers.ssh.options import Options, Overrides
-from cloudtune_trainer.submit.distributed import processes_of
+from cloudtune_trainer.submit.distributed import gpu_problems, processes_of
 from cloudtune_trainer.submit.plan import Choices
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _worker_settings(request: PlanRequest, options: Options, own: Overrides) -> 
     return found
 
 
-def _machine_problems(own: Overrides, gpus: int, precision: str, count: int) -> list[Problem]:
+def _machine_problems(own: Overrides, gpus: int, precision: str) -> list[Problem]:
     found = []
     if own.device == "cuda" and not gpus:
         message = "no NVIDIA GPU was found on the machine"
@@ -97,9 +97,6 @@ def _machine_problems(own: Overrides, gpus: int, precision: str, count: int) -> 
         message = "fp16 requires a GPU, and none was found on the machine"
         field = "hyperparameters.precision"
         found.append(Problem(code="range", field=field, message=message, fix="use fp32 or bf16"))
-    if count > 1 and own.device != "cpu" and 0 < gpus < count:
-        message = f"{count} processes require as many GPUs, and the machine has {gpus}"
-        found.append(Problem(code="range", field="distributed.processes", message=message, fix=f"use at most {gpus}"))
     return found
 
 

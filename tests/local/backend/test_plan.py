@@ -152,6 +152,10 @@ def test_more_processes_than_gpus_are_refused(tmp_path):
     with pytest.raises(SpecError, match="4 processes require as many GPUs"):
         planned(tmp_path, **changes)
     assert planned(tmp_path, **{**changes, "gpus": 0}).steps[-1].request["job"]["processes"] == 4
+    one_slot = LocalBackend(Options(root=tmp_path, slots=1))
+    with pytest.raises(SpecError, match=r"4 processes require as many GPUs, and backends\.local\.slots is 1"):
+        one_slot.plan(request(tmp_path, **{**changes, "gpus": 4}))
+    assert one_slot.plan(request(tmp_path, **{**changes, "gpus": 0}))
 
 
 def test_the_processes_are_shown_and_sent_to_the_trainer(tmp_path):
@@ -166,7 +170,9 @@ def test_the_processes_are_shown_and_sent_to_the_trainer(tmp_path):
 
 def test_more_processes_than_rows_in_a_batch_are_refused(tmp_path):
     wrong = errors_of(tmp_path, distributed={"processes": 3}, hyperparameters={"batch_size": 2})
-    assert wrong["distributed.processes"].fix == "use at most 2"
+    assert wrong["distributed.processes"].fix == "use at most 2, or raise hyperparameters.batch_size"
+    by_default = errors_of(tmp_path, distributed={"processes": 9})
+    assert by_default["distributed.processes"].message.startswith("9 processes cannot share a batch of 8")
     with pytest.raises(ValueError, match="3 processes cannot be divided evenly over 2 nodes"):
         request(tmp_path, distributed={"processes": 3, "nodes": 2})
 

@@ -59,3 +59,16 @@ def test_a_lost_best_checkpoint_is_reported(tmp_path: Path) -> None:
     start = keep_state(tmp_path / "parent", 6, best_step=6)
     assert checkpoints.bring(tmp_path / "other", start)
     assert [saved.best for saved in checkpoints.saved_in(tmp_path / "other")] == [True]
+
+
+def test_a_damaged_checkpoint_is_neither_kept_nor_chosen(tmp_path: Path) -> None:
+    keep_state(tmp_path, 2, best=True)
+    keep_state(tmp_path, 4, best=True)
+    checkpoints.only_best(tmp_path, 4)
+    (tmp_path / "step-00000004" / checkpoints.MODEL / "weights").write_text("torn")
+    good = checkpoints.newest_good(tmp_path)
+    checkpoints.continue_from(tmp_path, good)
+    assert [(saved.step, saved.best) for saved in checkpoints.saved_in(tmp_path)] == [(2, True)]
+    keep_state(tmp_path, 3, best_step=2)
+    checkpoints.prune(tmp_path, keep=0)
+    assert [saved.step for saved in checkpoints.saved_in(tmp_path)] == [2, 3]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from cloudtune_trainer.checkpoints import newest_good
+from cloudtune_trainer.checkpoints import Progress, newest_good
+from cloudtune_trainer.micro_batches import attempt
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tasks import causal_lm
 
@@ -135,3 +137,16 @@ def test_other_errors_are_not_tried_again(runs: Runs, monkeypatch: pytest.Monkey
     with pytest.raises(RuntimeError, match="shapes"):
         runs.train(runs.make(**spec()))
     assert memory.sizes == [8]
+
+
+def test_a_process_that_shares_weights_does_not_try_again() -> None:
+    """The other processes are at another layer: this one would get parts of different layers."""
+    job: Any = SimpleNamespace(devices=SimpleNamespace(sharded=True), progress=Progress(step=2))
+
+    def compute() -> None:
+        raise MemoryError
+
+    with pytest.raises(TrainingProblem, match=r"step 3, with 4 sequences at once") as raised:
+        attempt(job, 4, compute)
+    assert raised.value.code == "out_of_memory"
+    assert "gradient_accumulation_steps" in str(raised.value.hint)

@@ -82,6 +82,16 @@ def test_good_runs_have_no_warning(seed: int) -> None:
     assert not watched(noisy(1.2, 1.2, seed, steps=40))  # too short to tell
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_losses_of_single_rows_may_differ_by_factors(seed: int) -> None:
+    chance = random.Random(seed)
+    rows = [1.0 if chance.random() < 0.05 else chance.uniform(0.005, 0.015) for _ in range(STEPS)]
+    wide = [chance.lognormvariate(0, 1.5) for _ in range(STEPS)]
+    for losses in (rows, wide):
+        monitor = LearningMonitor(None, None, total_steps=STEPS, learning_rate=0.1)  # type: ignore[arg-type]
+        assert not any(monitor.step(loss, (), 1.0) for loss in losses)
+
+
 def test_the_loss_of_a_constant_is_the_entropy() -> None:
     assert entropy([5, 5]) == pytest.approx(np.log(2))
     assert entropy([7, 0]) == 0

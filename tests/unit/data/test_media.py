@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cloudtune.data import encode, prepare
+from cloudtune.data import Dataset, encode, prepare
 from cloudtune.data.media import images
 from cloudtune.data.media.addressing import media_folder
-from cloudtune.data.report import check
+from cloudtune.data.report import check, convert
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 
@@ -183,6 +183,23 @@ def test_a_row_names_its_own_line_and_all_rows_are_checked(tmp_path: Path) -> No
     same = [{"image": inline, "label": "cat"}, {"image": "photos/cat/0.png", "label": "cat"}]
     other = {"image": "photos/dog/1.png", "label": "dog"}
     assert "duplicate" in problems(train=rows(tmp_path / "rows.jsonl", [*same, other]))
+
+
+def test_rows_that_are_written_elsewhere_name_the_same_files(tmp_path: Path) -> None:
+    places = []
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        noise(number).save(tmp_path / name / "1.png")
+        noise(number + 2).save(tmp_path / name / "2.png")
+        listed = [{"image": "1.png", "label": "cat"}, {"image": "2.png", "label": "dog"}]
+        places.append(rows(tmp_path / name / "rows.jsonl", listed))
+    (tmp_path / "out").mkdir()
+    Dataset.read(*places).dedupe().write(tmp_path / "out" / "rows.jsonl")
+    convert(places, to="cloudtune", out=tmp_path / "out" / "converted.jsonl", method=METHOD)
+    for name in ("rows.jsonl", "converted.jsonl"):
+        written = [json.loads(line)["image"] for line in (tmp_path / "out" / name).read_text().splitlines()]
+        assert written == [str(tmp_path / place) for place in ("a/1.png", "a/2.png", "b/1.png", "b/2.png")]
+        assert prepared(train=str(tmp_path / "out" / name)).fingerprint == prepared(train=places).fingerprint
 
 
 def test_folders_that_are_no_classes_are_explained(tmp_path: Path) -> None:

@@ -183,6 +183,11 @@ class Transcriber(Predictor):
         super().__init__(network, tokenizer, tuned)
         self._reader = AudioReader(tokenizer.feature_extractor.sampling_rate)
 
+    def read_all(self, inputs: Sequence[Any]) -> list[Any]:
+        """See `Predictor.read_all`. Recordings are read again for each call: their files may have changed."""
+        self._reader = AudioReader(self._reader.rate)
+        return super().read_all(inputs)
+
     def read(self, given: Any) -> Any:
         """See `Predictor.read`."""
         path = path_of(given, "audio")

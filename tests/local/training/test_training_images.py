@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +129,13 @@ def test_adapters_and_layer_schedules_train_and_answer(
     rows = shapes["rows"][:24]
     run = runs.make(rows=rows, method=METHOD, adapter=adapter, layers=layers, hyperparameters=hyper)
     assert runs.train(run) == "succeeded"
-    (answer,) = open_model(run.model).predict([rows[0]["image"]])
+    opened, copy = open_model(run.model), tmp_path / "copy.png"
+    shutil.copyfile(rows[0]["image"], copy)
+    (answer,) = opened.predict([str(copy)])
     assert set(answer.scores or ()) == set(SHAPES)
+    shutil.copyfile(rows[1]["image"], copy)
+    (other,) = opened.predict([str(copy)])  # the file has changed since
+    assert other.scores != answer.scores
     if adapter["type"] == "lora":
         assert any("stage 2 of 2" in str(event) for event in events(run, "message"))
         export(run.model, tmp_path / "merged", merged=True)

@@ -154,6 +154,8 @@ def test_images_are_upright_rgb_of_8_bits(tmp_path: Path) -> None:
     deep = pixels[..., 0].astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "deep.png")
     assert np.array_equal(np.asarray(decoded(str(tmp_path / "deep.png")))[..., 1], pixels[..., 0])
+    image.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[image.rotate(90)], quality=100)
+    assert decoded(str(tmp_path / "photo.jpg")).size == image.size
     image.convert("CMYK").save(tmp_path / "inks.jpg", quality=100)
     assert decoded(str(tmp_path / "inks.jpg")).mode == "RGB"
 

@@ -170,6 +170,19 @@ def test_other_colors_are_accepted(image: Image.Image) -> None:
     assert images.check(saved(image, kind), "a.tif" if kind == "TIFF" else "a.png").problems == []
 
 
+def test_a_photo_with_further_images_is_a_jpeg() -> None:
+    photo = saved(noise(0), "MPO", save_all=True, append_images=[noise(1)])
+    assert images.check(photo, "a.jpg") == ([], ".jpg")
+
+
+def test_any_failure_of_a_decoder_is_a_damaged_image() -> None:
+    broken = bytearray(saved(noise(0), "TIFF"))
+    broken[8] += 1  # the number of its fields: Pillow raises a TypeError
+    (problem,) = images.check(bytes(broken), "a.tif").problems
+    assert problem.code == "damaged_image"
+    assert "Missing dimensions" in problem.message
+
+
 def test_a_row_names_its_own_line_and_all_rows_are_checked(tmp_path: Path) -> None:
     root = folders(tmp_path / "photos")
     content = [

@@ -174,6 +174,10 @@ def test_another_rate_and_two_channels_are_heard_as_one(tmp_path: Path) -> None:
     assert np.allclose(one, two, atol=1e-3)
     assert len(slow) == pytest.approx(len(one), abs=2)
     assert np.corrcoef(slow[: len(one)], one[: len(slow)])[0, 1] > 0.95
+    sound[99] = np.nan
+    soundfile.write(tmp_path / "nan.wav", sound, RATE, subtype="FLOAT")
+    with pytest.raises(TrainingProblem, match=r"nan\.wav has samples that are not finite numbers"):
+        decoded(str(tmp_path / "nan.wav"), RATE)
     (tmp_path / "bad.wav").write_bytes(b"RIFF and no more")
     with pytest.raises(TrainingProblem, match=r"cannot read the recording .*bad\.wav"):
         decoded(str(tmp_path / "bad.wav"), RATE)

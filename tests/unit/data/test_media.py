@@ -16,6 +16,7 @@ from PIL import Image
 from cloudtune.data import Dataset, encode, prepare
 from cloudtune.data.media import images
 from cloudtune.data.media.addressing import media_folder
+from cloudtune.data.records import Picture
 from cloudtune.data.report import check, convert
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
@@ -213,6 +214,17 @@ def test_rows_that_are_written_elsewhere_name_the_same_files(tmp_path: Path) -> 
         written = [json.loads(line)["image"] for line in (tmp_path / "out" / name).read_text().splitlines()]
         assert written == [str(tmp_path / place) for place in ("a/1.png", "a/2.png", "b/1.png", "b/2.png")]
         assert prepared(train=str(tmp_path / "out" / name)).fingerprint == prepared(train=places).fingerprint
+
+
+def test_redaction_keeps_paths_and_similar_paths_are_no_near_duplicates(tmp_path: Path) -> None:
+    place = tmp_path / "jane@example.com"
+    noise(0).save(folders(place) / "cat" / "0.png")
+    listed = [{"image": f"{place.name}/cat/{number}.png", "label": "jane@example.com"} for number in (0, 2)]
+    data = Dataset.read(rows(tmp_path / "rows.jsonl", listed))
+    found = [(record.image, record.label) for record in data.redact() if isinstance(record, Picture)]
+    assert found == [(str(place / "cat" / f"{number}.png"), "[EMAIL]") for number in (0, 2)]
+    with pytest.raises(DataError, match="these rows name files"):
+        data.dedupe(near=0.8).count()
 
 
 def test_folders_that_are_no_classes_are_explained(tmp_path: Path) -> None:

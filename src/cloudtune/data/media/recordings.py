@@ -79,7 +79,7 @@ def check(content: bytes, name: str) -> Checked:
 class _Levels(NamedTuple):
     """What the samples of a recording are, as the mean of its channels."""
 
-    count: int
+    frames: int
     loudest: float
     cut_off: int
     """Samples at the largest value."""
@@ -95,7 +95,7 @@ def _levels(file: Any) -> _Levels | None:
             return None
         level = np.abs(part.mean(axis=1))
         loudest = max(found.loudest, float(level.max(initial=0.0)))
-        found = _Levels(found.count + len(level), loudest, found.cut_off + int((level >= _LOUD).sum()))
+        found = _Levels(found.frames + len(level), loudest, found.cut_off + int((level >= _LOUD).sum()))
     return found
 
 
@@ -109,12 +109,12 @@ def _warnings(file: Any, levels: _Levels, shown: str, seconds: float) -> Iterato
     if file.channels > 1:
         message = f"{shown} has {file.channels} channels; their mean is used"
         yield _problem("several_channels", message, "keep the channel of the speaker", "warning")
-    if levels.count < _WHOLE * file.frames:
-        message = f"{shown} has sound for {levels.count / file.samplerate:.1f} s, and its length is {seconds:.1f} s"
+    if levels.frames < _WHOLE * file.frames:
+        message = f"{shown} has sound for {levels.frames / file.samplerate:.1f} s, and its length is {seconds:.1f} s"
         yield _problem("damaged_recording", message, "copy or record it again", "warning")
     if levels.loudest < _SILENCE:
         yield _problem("silent_recording", f"{shown} is silent", "record it again, or remove the row", "warning")
-    elif (share := levels.cut_off / levels.count) > _MOST_LOUD:
+    elif (share := levels.cut_off / levels.frames) > _MOST_LOUD:
         message = f"{shown} is cut off at the largest value in {share:.1%} of its samples"
         yield _problem("clipped_recording", message, "record it again at a lower level", "warning")
 

@@ -79,6 +79,7 @@ class SpeechRecognition:
         self.padding = tokenizer.tokenizer.pad_token_id or 0
         self._reader = AudioReader(tokenizer.feature_extractor.sampling_rate)
         self._network = load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
+        _check_family(self._network, tokenizer)
         if not is_ctc(self._network.config):
             self.notes = tuple(_choose_language(self._network, tokenizer, self._reader, records()))
         return self._network
@@ -211,6 +212,15 @@ class Transcriber(Predictor):
             return [Prediction(text) for text in found]
         ids = self.network.generate(**_model_inputs(inputs), **_writing(self.network, self.tokenizer))
         return [Prediction(text.strip()) for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _check_family(network: Any, processor: Any) -> None:
+    """Raises ``bad_spec`` for a CTC model that does not read samples, and for an encoder-decoder unlike Whisper."""
+    samples = network.main_input_name == "input_values"
+    if samples if is_ctc(network.config) else hasattr(processor.feature_extractor, "n_samples"):
+        return
+    what = f"a {network.config.model_type} model cannot be used for speech recognition"
+    raise TrainingProblem("bad_spec", what, "Use Whisper, or a CTC model such as wav2vec 2.0, HuBERT or WavLM.")
 
 
 def features(processor: Any, waves: Sequence[Any]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,6 +92,26 @@ def test_loss_and_gradient_are_those_of_transformers(base: Path, tmp_path: Path,
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("family", "fits"), [("hubert", True), ("wav2vec2-bert", False)])
+def test_models_that_read_no_samples_are_refused(tmp_path: Path, family: str, fits: bool) -> None:
+    from transformers import AutoConfig, AutoModel, SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
+
+    place = write_speech_model(tmp_path / "base", vocab_texts=["abc"], model=SMALL["wav2vec2"])
+    processor = load_processor(models.BaseModel(str(place)), "audio")
+    sizes = {**SMALL["wav2vec2"], "intermediate_size": 32, "conv_stride": [5, 4, 4, 4], "conv_kernel": [10, 8, 8, 4]}
+    config = AutoConfig.for_model(family, **sizes, vocab_size=6, num_conv_pos_embeddings=4, pad_token_id=0)
+    if not fits:
+        processor = Wav2Vec2BertProcessor(SeamlessM4TFeatureExtractor(), processor.tokenizer)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path / "other")
+    other = models.BaseModel(str(tmp_path / "other"))
+    task, rows = task_for(spec_of(tmp_path / "other", "full")), write_rows(tmp_path, 2, seed=0)
+    with nullcontext() if fits else pytest.raises(TrainingProblem, match="a wav2vec2-bert model cannot be used"):
+        task.load_model(
+            other, load_processor(other, "audio"), lambda: rows, dtype=torch.float32, weights=None, dropout=0.0
+        )
 
 
 def test_rows_that_do_not_fit_are_left_out_and_named(base: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,12 @@ from cloudtune.data.media import images
 from cloudtune.data.media.addressing import media_folder
 from cloudtune.data.records import Picture
 from cloudtune.data.report import check, convert
+from cloudtune.data.spool import Spool
 from cloudtune.errors import DataError
-from cloudtune.spec import Data
+from cloudtune.plan import Step
+from cloudtune.spec import Data, JobSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cloudtune.errors import Problem
     from cloudtune.plan import DataReport
 
@@ -104,6 +105,25 @@ def test_encoded_rows_have_their_files_under_names_of_content(tmp_path: Path) ->
     with pytest.raises(DataError, match="have changed since the check"):
         encode(data, split="train", format="cloudtune", to=tmp_path / "b.jsonl", method=METHOD, expect_sha256=planned)
     assert not media_folder(tmp_path / "b.jsonl").exists()
+
+
+def test_the_rest_of_a_half_deleted_folder_is_completed(tmp_path: Path) -> None:
+    spec = JobSpec.model_validate(
+        {"model": "m", "method": METHOD, "data": {"train": str(folders(tmp_path / "photos"))}}
+    )
+    request = {
+        "split": "train",
+        "format": "cloudtune",
+        "sha256": prepare(spec.data, method=METHOD).splits["train"].sha256,
+    }
+    step, spool = Step(id="rows", kind="encode", title="rows", request=request), Spool(tmp_path / "spool")
+    rows_file = Path(spool.encode(step, spec)["path"])
+    first, *others = media_folder(rows_file).iterdir()
+    rows_file.unlink()
+    first.unlink()  # the process ended while it deleted them
+    spool.encode(step, spec)
+    assert set(media_folder(rows_file).iterdir()) == {first, *others}
+    assert len(list(spool.folder.iterdir())) == 2
 
 
 def test_duplicates_conflicts_and_leaks_are_found_by_content(tmp_path: Path) -> None:

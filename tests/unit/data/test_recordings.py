@@ -93,6 +93,9 @@ def test_a_transcript_in_another_script_and_an_empty_one_are_found(tmp_path: Pat
     found = problems(tmp_path, **files, other=(wav(tone(0.5)), "привет"))
     assert found["another_script"].line == 13
     assert "Cyrillic" in found["another_script"].message
+    japanese = {name: (content, "ひらがなです") for name, (content, _) in files.items()}
+    mixed = {"kanji": (wav(tone(0.5)), "東京都"), "katakana": (wav(tone(0.6)), "コーヒー")}
+    assert "another_script" not in problems(tmp_path, **japanese, **mixed)
     assert "blank" in problems(tmp_path, **files, empty=(wav(tone(0.5)), " "))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,6 +43,8 @@ _PART = 1 << 20
 """Samples that are read at once, of all channels together."""
 _WHOLE = 0.95
 """The length of an MP3 file may be an estimate."""
+_EAST_ASIAN = ("Cjk", "Hiragana", "Katakana")
+"""Japanese mixes them, and Chinese has the first one alone."""
 _SURE = 10
 """Transcripts before the usual script is known."""
 
@@ -146,7 +149,9 @@ class Scripts:
 
 def _script_of(text: str) -> str | None:
     """The script of most letters, by the first word of their names in Unicode."""
-    names = Counter(unicodedata.name(letter, "").split(" ")[0].title() for letter in text if letter.isalpha())
+    names = Counter(re.split("[ -]", unicodedata.name(letter, ""))[0].title() for letter in text if letter.isalpha())
+    if sum(names[name] for name in _EAST_ASIAN) * 2 > names.total():
+        return "Chinese or Japanese"
     return names.most_common(1)[0][0] if names else None
 
 

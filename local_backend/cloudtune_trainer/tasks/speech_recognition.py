@@ -267,15 +267,16 @@ def _choose_language(network: Any, processor: Any, reader: AudioReader, records:
     language = next(name for name, number in known.items() if number == token).strip("<|>")
     processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
     processor.tokenizer.init_kwargs |= {"language": language, "task": "transcribe"}
+    network.generation_config.language, network.generation_config.task = language, "transcribe"
     yield f"the language is {language}, which the base model hears in {found.count(token)} of {len(found)} recordings"
 
 
 def _writing(network: Any, processor: Any) -> dict[str, Any]:
-    """The settings of generation: the language that the tokenizer was saved with."""
+    """The arguments of generation, with the language that the tokenizer was saved with."""
     longest = network.config.max_target_positions - len(processor.tokenizer.prefix_tokens) - 1
     settings = copy.deepcopy(network.generation_config)
     settings.update(do_sample=False, max_new_tokens=longest, max_length=None)
     language = getattr(processor.tokenizer, "language", None)
-    if language and getattr(settings, "lang_to_id", None):
-        settings.update(language=language, task="transcribe")
-    return {"generation_config": settings}
+    if not (language and getattr(settings, "lang_to_id", None)):
+        return {"generation_config": settings}
+    return {"generation_config": settings, "language": language, "task": "transcribe"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,55 @@ def test_whisper_trains_and_writes(tmp_path: Path, adapter: str) -> None:
     (answer,) = open_model(run.model).predict([rows[0]["audio"]])
     assert isinstance(answer.text, str)
     assert not events(run, "warning")
+
+
+def write_multilingual(folder: Path) -> Path:
+    """A tiny Whisper with the special tokens of the multilingual ones, in their order."""
+    from transformers import AutoModelForSpeechSeq2Seq, WhisperTokenizer
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    sizes = {"model_type": "whisper", **SMALL["whisper"]}
+    place = models.BaseModel(str(write_speech_model(folder / "plain", vocab_texts=["abc"], model=sizes)))
+    processor = load_processor(place, "audio")
+    letters = {token: number for token, number in processor.tokenizer.get_vocab().items() if not token.startswith("<|")}
+    tasks = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps", "padding")
+    tokenizer = WhisperTokenizer(vocab={token: number for number, token in enumerate(letters)}, merges=[])
+    names = [f"<|{name}|>" for name in ("startoftranscript", *LANGUAGES, *tasks)]
+    tokenizer.add_special_tokens({"additional_special_tokens": names, "pad_token": names[-1]})
+    ids = dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True))
+    network = AutoModelForSpeechSeq2Seq.from_pretrained(place.path)
+    network.resize_token_embeddings(len(tokenizer))
+    network.config.decoder_start_token_id, network.config.pad_token_id = ids[names[0]], ids[names[-1]]
+    settings = network.generation_config
+    settings._from_model_config = False  # else more keys are not read
+    settings.decoder_start_token_id, settings.pad_token_id = ids[names[0]], ids[names[-1]]
+    settings.is_multilingual, settings.no_timestamps_token_id = True, ids["<|notimestamps|>"]
+    settings.lang_to_id = {f"<|{name}|>": ids[f"<|{name}|>"] for name in LANGUAGES}
+    settings.task_to_id = {name: ids[f"<|{name}|>"] for name in tasks[:2]}
+    processor.tokenizer = tokenizer
+    network.save_pretrained(folder / "many")
+    processor.save_pretrained(folder / "many")
+    return folder / "many"
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_multilingual_whisper_writes_in_the_language_that_it_was_trained_in(tmp_path: Path, adapter: str) -> None:
+    base = write_multilingual(tmp_path)
+    rows, runs = write_rows(tmp_path / "rows", 8, seed=1), Runs(tmp_path / "runs", base)
+    run = runs.make(rows=rows, method="speech_recognition", adapter={"type": adapter},
+                    hyperparameters={"max_steps": 2, "packing": False})  # fmt: skip
+    assert runs.train(run) == "succeeded"
+    (note,) = (text for event in events(run, "message") if "the language is" in (text := event["message"]))
+    model = open_model(run.model)
+
+    def detect(*_: Any, **__: Any) -> None:
+        raise AssertionError("the language is known")
+
+    model.network.detect_language = detect
+    (answer,) = model.predict([rows[0]["audio"]])
+    assert isinstance(answer.text, str)
+    saved = json.loads((run.model / "generation_config.json").read_text())
+    assert f"the language is {saved['language']}," in note
 
 
 def test_another_rate_and_two_channels_are_heard_as_one(tmp_path: Path) -> None:

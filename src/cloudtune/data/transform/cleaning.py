@@ -6,7 +6,6 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from cloudtune.data.media.addressing import FIELDS
 from cloudtune.data.record_texts import changed
 from cloudtune.data.records import Question
 from cloudtune.data.rules import cover
@@ -25,12 +24,8 @@ _PROSE = re.compile(
 
 
 def redacted(record: Record) -> Record:
-    """Redact keys, card numbers, bank accounts and e-mail addresses in every text: ``[EMAIL]``.
-
-    The path of a file stays, because another one would not find it.
-    """
-    path = FIELDS.get(type(record))
-    return changed(record, lambda text, field, _: text if field == path else cover(text))
+    """Redact keys, card numbers, bank accounts and e-mail addresses in every text: ``[EMAIL]``."""
+    return changed(record, lambda text, *_: cover(text))
 
 
 def normalised(record: Record) -> Record:

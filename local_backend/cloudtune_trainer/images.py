@@ -51,23 +51,29 @@ class ImageReader:
 
 def decoded(path: str) -> Any:
     """The image in 8-bit RGB, upright as its EXIF orientation says. Raises ``bad_data`` if it is damaged."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise _refused(path, f"it has {image.width} x {image.height} pixels", "Reduce it.")
-            if getattr(image, "n_frames", 1) > 1:
-                raise _refused(path, "it is animated", "Use one of its frames.")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in _SIXTEEN_BITS:  # Pillow would cut values above 255
-                upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
-            return upright.convert("RGB")
+        return _decoded(path)
+    except TrainingProblem:
+        raise
     except FileNotFoundError as error:
         raise _refused(path, "it does not exist", "Check the path.") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # a damaged file can make a decoder fail in any way
         raise _refused(path, str(error), "Use a PNG, JPEG, WebP, BMP or TIFF image that is complete.") from error
+
+
+def _decoded(path: str) -> Any:
+    from PIL import Image, ImageOps
+
+    with Image.open(path, formats=_FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise _refused(path, f"it has {image.width} x {image.height} pixels", "Reduce it.")
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a JPEG with others behind the first
+            raise _refused(path, "it is animated", "Use one of its frames.")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _SIXTEEN_BITS:  # Pillow would cut values above 255
+            upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
+        return upright.convert("RGB")
 
 
 def _refused(path: str, reason: str, hint: str) -> TrainingProblem:

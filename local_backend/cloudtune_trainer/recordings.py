@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _CACHE_BYTES = 1 << 30
 _MOST_SECONDS = 3600
+_PART = 1 << 20
+"""Samples that are read at once, of all channels together."""
 
 
 class AudioReader:
@@ -53,12 +55,18 @@ def decoded(path: str, rate: int) -> NDArray[np.float32]:
         with soundfile.SoundFile(path) as file:
             if file.frames > _MOST_SECONDS * file.samplerate:
                 raise TrainingProblem("bad_data", f"{path} is longer than an hour", "Split it.")
-            samples, own_rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            own_rate, size = file.samplerate, max(1, _PART // file.channels)
+            parts = []
+            while len(part := file.read(size, dtype="float32", always_2d=True)):  # `blocks` does not see an early end
+                parts.append(part.mean(axis=1))
     except (soundfile.LibsndfileError, OSError) as error:
         what = f"cannot read the recording {path}: {error}"
         raise TrainingProblem("bad_data", what, "Use a WAV, FLAC, Ogg or MP3 file that is complete.") from error
-    if not len(samples):
+    mono: Any = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+    if not len(mono):
         raise TrainingProblem("bad_data", f"the recording {path} is empty", "Remove the row.")
-    mono: Any = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        what = f"the recording {path} has samples that are not finite numbers"
+        raise TrainingProblem("bad_data", what, "Save or record it again.")
     wave = soxr.resample(mono, own_rate, rate) if own_rate != rate else mono
     return np.ascontiguousarray(wave, dtype=np.float32)

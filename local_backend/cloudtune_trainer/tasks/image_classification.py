@@ -74,6 +74,11 @@ class ImageClassifier(Classifier):
         super().__init__(network, tokenizer, tuned)
         self._reader = ImageReader(tokenizer)
 
+    def read_all(self, inputs: Sequence[Any]) -> list[Any]:
+        """See `Predictor.read_all`. Images are read again for each call: their files may have changed."""
+        self._reader = ImageReader(self.tokenizer)
+        return super().read_all(inputs)
+
     def read(self, given: Input) -> Any:
         """See `Predictor.read`."""
         path = path_of(given, "image")

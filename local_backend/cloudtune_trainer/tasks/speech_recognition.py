@@ -79,6 +79,7 @@ class SpeechRecognition:
         self.padding = tokenizer.tokenizer.pad_token_id or 0
         self._reader = AudioReader(tokenizer.feature_extractor.sampling_rate)
         self._network = load_with_head(self, base, tokenizer, dtype=dtype, weights=weights, dropout=dropout)
+        _check_family(self._network, tokenizer)
         if not is_ctc(self._network.config):
             self.notes = tuple(_choose_language(self._network, tokenizer, self._reader, records()))
         return self._network
@@ -183,6 +184,11 @@ class Transcriber(Predictor):
         super().__init__(network, tokenizer, tuned)
         self._reader = AudioReader(tokenizer.feature_extractor.sampling_rate)
 
+    def read_all(self, inputs: Sequence[Any]) -> list[Any]:
+        """See `Predictor.read_all`. Recordings are read again for each call: their files may have changed."""
+        self._reader = AudioReader(self._reader.rate)
+        return super().read_all(inputs)
+
     def read(self, given: Any) -> Any:
         """See `Predictor.read`."""
         path = path_of(given, "audio")
@@ -206,6 +212,15 @@ class Transcriber(Predictor):
             return [Prediction(text) for text in found]
         ids = self.network.generate(**_model_inputs(inputs), **_writing(self.network, self.tokenizer))
         return [Prediction(text.strip()) for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _check_family(network: Any, processor: Any) -> None:
+    """Raises ``bad_spec`` for a CTC model that does not read samples, and for an encoder-decoder unlike Whisper."""
+    samples = network.main_input_name == "input_values"
+    if samples if is_ctc(network.config) else hasattr(processor.feature_extractor, "n_samples"):
+        return
+    what = f"a {network.config.model_type} model cannot be used for speech recognition"
+    raise TrainingProblem("bad_spec", what, "Use Whisper, or a CTC model such as wav2vec 2.0, HuBERT or WavLM.")
 
 
 def features(processor: Any, waves: Sequence[Any]) -> dict[str, Tensor]:
@@ -252,15 +267,16 @@ def _choose_language(network: Any, processor: Any, reader: AudioReader, records:
     language = next(name for name, number in known.items() if number == token).strip("<|>")
     processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
     processor.tokenizer.init_kwargs |= {"language": language, "task": "transcribe"}
+    network.generation_config.language, network.generation_config.task = language, "transcribe"
     yield f"the language is {language}, which the base model hears in {found.count(token)} of {len(found)} recordings"
 
 
 def _writing(network: Any, processor: Any) -> dict[str, Any]:
-    """The settings of generation: the language that the tokenizer was saved with."""
+    """The arguments of generation, with the language that the tokenizer was saved with."""
     longest = network.config.max_target_positions - len(processor.tokenizer.prefix_tokens) - 1
     settings = copy.deepcopy(network.generation_config)
     settings.update(do_sample=False, max_new_tokens=longest, max_length=None)
     language = getattr(processor.tokenizer, "language", None)
-    if language and getattr(settings, "lang_to_id", None):
-        settings.update(language=language, task="transcribe")
-    return {"generation_config": settings}
+    if not (language and getattr(settings, "lang_to_id", None)):
+        return {"generation_config": settings}
+    return {"generation_config": settings, "language": language, "task": "transcribe"}

@@ -5,7 +5,6 @@ Jobs and processes share the files. A file is written under a temporary name and
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import uuid
@@ -52,10 +51,7 @@ class Spool:
                 method=spec.method.name,
                 expect_sha256=request["sha256"],
             )
-            if media_folder(aside).is_dir():
-                # Before the rows, so that rows always have their files. Another process may have written the same ones.
-                with contextlib.suppress(OSError):
-                    media_folder(aside).rename(media_folder(final))
+            _place_media(media_folder(aside), media_folder(final))  # before the rows: they always have their files
             aside.replace(final)
         finally:
             aside.unlink(missing_ok=True)
@@ -76,3 +72,14 @@ class Spool:
         """Whether the complete file of an earlier ``encode`` still exists."""
         path = outputs.get("path")
         return isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size == outputs.get("bytes")
+
+
+def _place_media(aside: Path, final: Path) -> None:
+    """Give the folder its name. Where another one has it, perhaps half deleted, fill that one with the files."""
+    if not aside.is_dir():
+        return
+    try:
+        aside.rename(final)
+    except OSError:
+        for file in aside.iterdir():
+            file.replace(final / file.name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from cloudtune.data.media.addressing import FIELDS, MediaFiles, file_of
+from cloudtune.data.media.addressing import FIELDS, MediaFiles, file_of, is_inline
 from cloudtune.data.problem_list import KEPT, Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import (
@@ -174,11 +174,11 @@ def _with_file(prompt: Prompt | Input, record: Record, file: str) -> Prompt | In
     field = FIELDS.get(type(record))
     if field is None or not isinstance(prompt, Mapping):
         return prompt
-    place = file_of(getattr(record, field), file)
-    if not place.is_file():
+    given = getattr(record, field)
+    if is_inline(given):
         message = "files in data URIs are not evaluated yet"
         return Problem(code="not_evaluated", field=field, message=message, fix="write the path of a file")
-    return {field: str(place.absolute()), "content": prompt[field]}
+    return {field: str(file_of(given, file).absolute()), "content": prompt[field]}
 
 
 def _prompt_of_chat(record: Chat) -> tuple[Prompt, str] | Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +129,13 @@ def test_adapters_and_layer_schedules_train_and_answer(
     rows = shapes["rows"][:24]
     run = runs.make(rows=rows, method=METHOD, adapter=adapter, layers=layers, hyperparameters=hyper)
     assert runs.train(run) == "succeeded"
-    (answer,) = open_model(run.model).predict([rows[0]["image"]])
+    opened, copy = open_model(run.model), tmp_path / "copy.png"
+    shutil.copyfile(rows[0]["image"], copy)
+    (answer,) = opened.predict([str(copy)])
     assert set(answer.scores or ()) == set(SHAPES)
+    shutil.copyfile(rows[1]["image"], copy)
+    (other,) = opened.predict([str(copy)])  # the file has changed since
+    assert other.scores != answer.scores
     if adapter["type"] == "lora":
         assert any("stage 2 of 2" in str(event) for event in events(run, "message"))
         export(run.model, tmp_path / "merged", merged=True)
@@ -148,6 +154,8 @@ def test_images_are_upright_rgb_of_8_bits(tmp_path: Path) -> None:
     deep = pixels[..., 0].astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "deep.png")
     assert np.array_equal(np.asarray(decoded(str(tmp_path / "deep.png")))[..., 1], pixels[..., 0])
+    image.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[image.rotate(90)], quality=100)
+    assert decoded(str(tmp_path / "photo.jpg")).size == image.size
     image.convert("CMYK").save(tmp_path / "inks.jpg", quality=100)
     assert decoded(str(tmp_path / "inks.jpg")).mode == "RGB"
 

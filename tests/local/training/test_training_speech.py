@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +95,26 @@ def test_loss_and_gradient_are_those_of_transformers(base: Path, tmp_path: Path,
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize(("family", "fits"), [("hubert", True), ("wav2vec2-bert", False)])
+def test_models_that_read_no_samples_are_refused(tmp_path: Path, family: str, fits: bool) -> None:
+    from transformers import AutoConfig, AutoModel, SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
+
+    place = write_speech_model(tmp_path / "base", vocab_texts=["abc"], model=SMALL["wav2vec2"])
+    processor = load_processor(models.BaseModel(str(place)), "audio")
+    sizes = {**SMALL["wav2vec2"], "intermediate_size": 32, "conv_stride": [5, 4, 4, 4], "conv_kernel": [10, 8, 8, 4]}
+    config = AutoConfig.for_model(family, **sizes, vocab_size=6, num_conv_pos_embeddings=4, pad_token_id=0)
+    if not fits:
+        processor = Wav2Vec2BertProcessor(SeamlessM4TFeatureExtractor(), processor.tokenizer)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path / "other")
+    other = models.BaseModel(str(tmp_path / "other"))
+    task, rows = task_for(spec_of(tmp_path / "other", "full")), write_rows(tmp_path, 2, seed=0)
+    with nullcontext() if fits else pytest.raises(TrainingProblem, match="a wav2vec2-bert model cannot be used"):
+        task.load_model(
+            other, load_processor(other, "audio"), lambda: rows, dtype=torch.float32, weights=None, dropout=0.0
+        )
+
+
 def test_rows_that_do_not_fit_are_left_out_and_named(base: Path, tmp_path: Path) -> None:
     place = models.BaseModel(str(base))
     rows = write_rows(tmp_path, 3, seed=0)
@@ -137,10 +160,14 @@ def test_a_trained_model_reads_new_recordings_and_an_untrained_one_does_not(tmp_
         found[name] = min(one["values"]["cer"] for one in metrics(run, "validation"))
     assert found["trained"] < 0.2
     assert found["control"] > 0.8
-    texts = [one.text for one in open_model(tmp_path / "runs" / "trained" / "model").predict(
-        [row["audio"] for row in held_out])]  # fmt: skip
+    model = open_model(tmp_path / "runs" / "trained" / "model")
+    texts = [one.text for one in model.predict([row["audio"] for row in held_out])]
     wrong = sum(distance(text, row["transcript"]) for text, row in zip(texts, held_out, strict=True))
     assert wrong / sum(len(row["transcript"]) for row in held_out) == pytest.approx(found["trained"])
+    other = next(row for row, text in zip(held_out, texts, strict=True) if text != texts[0])
+    shutil.copyfile(other["audio"], held_out[0]["audio"])  # the file has changed since
+    (changed,), (expected,) = model.predict([held_out[0]["audio"]]), model.predict([other["audio"]])
+    assert changed.text == expected.text
 
 
 @pytest.mark.parametrize("adapter", ["lora", "full"])
@@ -157,6 +184,56 @@ def test_whisper_trains_and_writes(tmp_path: Path, adapter: str) -> None:
     assert not events(run, "warning")
 
 
+def write_multilingual(folder: Path) -> Path:
+    """A tiny Whisper with the special tokens of the multilingual ones, in their order."""
+    from transformers import AutoModelForSpeechSeq2Seq, WhisperTokenizer
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    sizes = {"model_type": "whisper", **SMALL["whisper"]}
+    place = models.BaseModel(str(write_speech_model(folder / "plain", vocab_texts=["abc"], model=sizes)))
+    processor = load_processor(place, "audio")
+    letters = {token: number for token, number in processor.tokenizer.get_vocab().items() if not token.startswith("<|")}
+    tasks = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps", "padding")
+    tokenizer = WhisperTokenizer(vocab={token: number for number, token in enumerate(letters)}, merges=[])
+    names = [f"<|{name}|>" for name in ("startoftranscript", *LANGUAGES, *tasks)]
+    tokenizer.add_special_tokens({"additional_special_tokens": names, "pad_token": names[-1]})
+    ids = dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True))
+    network = AutoModelForSpeechSeq2Seq.from_pretrained(place.path)
+    network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    network.config.decoder_start_token_id, network.config.pad_token_id = ids[names[0]], ids[names[-1]]
+    settings = network.generation_config
+    settings._from_model_config = False  # else more keys are not read
+    settings.decoder_start_token_id, settings.pad_token_id = ids[names[0]], ids[names[-1]]
+    settings.is_multilingual, settings.no_timestamps_token_id = True, ids["<|notimestamps|>"]
+    settings.lang_to_id = {f"<|{name}|>": ids[f"<|{name}|>"] for name in LANGUAGES}
+    settings.task_to_id = {name: ids[f"<|{name}|>"] for name in tasks[:2]}
+    processor.tokenizer = tokenizer
+    network.save_pretrained(folder / "many")
+    processor.save_pretrained(folder / "many")
+    return folder / "many"
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_multilingual_whisper_writes_in_the_language_that_it_was_trained_in(tmp_path: Path, adapter: str) -> None:
+    base = write_multilingual(tmp_path)
+    rows, runs = write_rows(tmp_path / "rows", 8, seed=1), Runs(tmp_path / "runs", base)
+    run = runs.make(rows=rows, method="speech_recognition", adapter={"type": adapter},
+                    hyperparameters={"max_steps": 2, "packing": False})  # fmt: skip
+    assert runs.train(run) == "succeeded"
+    (note,) = (text for event in events(run, "message") if "the language is" in (text := event["message"]))
+    model = open_model(run.model)
+
+    def detect(*_: Any, **__: Any) -> None:
+        raise AssertionError("the language is known")
+
+    network = model.network if adapter == "full" else model.network.get_base_model()
+    network.detect_language = detect
+    (answer,) = model.predict([rows[0]["audio"]])
+    assert isinstance(answer.text, str)
+    saved = json.loads((run.model / "generation_config.json").read_text())
+    assert f"the language is {saved['language']}," in note
+
+
 def test_another_rate_and_two_channels_are_heard_as_one(tmp_path: Path) -> None:
     from cloudtune_trainer.recordings import decoded
 
@@ -169,6 +246,10 @@ def test_another_rate_and_two_channels_are_heard_as_one(tmp_path: Path) -> None:
     assert np.allclose(one, two, atol=1e-3)
     assert len(slow) == pytest.approx(len(one), abs=2)
     assert np.corrcoef(slow[: len(one)], one[: len(slow)])[0, 1] > 0.95
+    sound[99] = np.nan
+    soundfile.write(tmp_path / "nan.wav", sound, RATE, subtype="FLOAT")
+    with pytest.raises(TrainingProblem, match=r"nan\.wav has samples that are not finite numbers"):
+        decoded(str(tmp_path / "nan.wav"), RATE)
     (tmp_path / "bad.wav").write_bytes(b"RIFF and no more")
     with pytest.raises(TrainingProblem, match=r"cannot read the recording .*bad\.wav"):
         decoded(str(tmp_path / "bad.wav"), RATE)

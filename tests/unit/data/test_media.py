@@ -7,22 +7,23 @@ import io
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cloudtune.data import encode, prepare
+from cloudtune.data import Dataset, encode, prepare
 from cloudtune.data.media import images
 from cloudtune.data.media.addressing import media_folder
-from cloudtune.data.report import check
+from cloudtune.data.report import check, convert
+from cloudtune.data.spool import Spool
 from cloudtune.errors import DataError
-from cloudtune.spec import Data
+from cloudtune.plan import Step
+from cloudtune.spec import Data, JobSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cloudtune.errors import Problem
     from cloudtune.plan import DataReport
 
@@ -105,6 +106,25 @@ def test_encoded_rows_have_their_files_under_names_of_content(tmp_path: Path) ->
     assert not media_folder(tmp_path / "b.jsonl").exists()
 
 
+def test_the_rest_of_a_half_deleted_folder_is_completed(tmp_path: Path) -> None:
+    spec = JobSpec.model_validate(
+        {"model": "m", "method": METHOD, "data": {"train": str(folders(tmp_path / "photos"))}}
+    )
+    request = {
+        "split": "train",
+        "format": "cloudtune",
+        "sha256": prepare(spec.data, method=METHOD).splits["train"].sha256,
+    }
+    step, spool = Step(id="rows", kind="encode", title="rows", request=request), Spool(tmp_path / "spool")
+    rows_file = Path(spool.encode(step, spec)["path"])
+    first, *others = media_folder(rows_file).iterdir()
+    rows_file.unlink()
+    first.unlink()  # the process ended while it deleted them
+    spool.encode(step, spec)
+    assert set(media_folder(rows_file).iterdir()) == {first, *others}
+    assert len(list(spool.folder.iterdir())) == 2
+
+
 def test_duplicates_conflicts_and_leaks_are_found_by_content(tmp_path: Path) -> None:
     root = folders(tmp_path / "photos")
     held_out = folders(tmp_path / "held_out", count=2)  # the same two images as the first of each class
@@ -170,6 +190,19 @@ def test_other_colors_are_accepted(image: Image.Image) -> None:
     assert images.check(saved(image, kind), "a.tif" if kind == "TIFF" else "a.png").problems == []
 
 
+def test_a_photo_with_further_images_is_a_jpeg() -> None:
+    photo = saved(noise(0), "MPO", save_all=True, append_images=[noise(1)])
+    assert images.check(photo, "a.jpg") == ([], ".jpg")
+
+
+def test_any_failure_of_a_decoder_is_a_damaged_image() -> None:
+    broken = bytearray(saved(noise(0), "TIFF"))
+    broken[8] += 1  # the number of its fields: Pillow raises a TypeError
+    (problem,) = images.check(bytes(broken), "a.tif").problems
+    assert problem.code == "damaged_image"
+    assert "Missing dimensions" in problem.message
+
+
 def test_a_row_names_its_own_line_and_all_rows_are_checked(tmp_path: Path) -> None:
     root = folders(tmp_path / "photos")
     content = [
@@ -183,6 +216,29 @@ def test_a_row_names_its_own_line_and_all_rows_are_checked(tmp_path: Path) -> No
     same = [{"image": inline, "label": "cat"}, {"image": "photos/cat/0.png", "label": "cat"}]
     other = {"image": "photos/dog/1.png", "label": "dog"}
     assert "duplicate" in problems(train=rows(tmp_path / "rows.jsonl", [*same, other]))
+
+
+def test_rows_that_are_written_elsewhere_name_the_same_files(tmp_path: Path) -> None:
+    places = []
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        noise(number).save(tmp_path / name / "1.png")
+        noise(number + 2).save(tmp_path / name / "2.png")
+        listed = [{"image": "1.png", "label": "cat"}, {"image": "2.png", "label": "dog"}]
+        places.append(rows(tmp_path / name / "rows.jsonl", listed))
+    (tmp_path / "out").mkdir()
+    Dataset.read(*places).dedupe().write(tmp_path / "out" / "rows.jsonl")
+    convert(places, to="cloudtune", out=tmp_path / "out" / "converted.jsonl", method=METHOD)
+    for name in ("rows.jsonl", "converted.jsonl"):
+        written = [json.loads(line)["image"] for line in (tmp_path / "out" / name).read_text().splitlines()]
+        assert written == [str(tmp_path / place) for place in ("a/1.png", "a/2.png", "b/1.png", "b/2.png")]
+        assert prepared(train=str(tmp_path / "out" / name)).fingerprint == prepared(train=places).fingerprint
+
+
+def test_similar_paths_are_no_near_duplicates(tmp_path: Path) -> None:
+    data = Dataset.read(folders(tmp_path / "photos"))
+    with pytest.raises(DataError, match="these rows name files"):
+        data.dedupe(near=0.8).count()
 
 
 def test_folders_that_are_no_classes_are_explained(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def tone(seconds: float = 0.2, level: float = 0.3, rate: int = RATE) -> np.ndarr
 
 def wav(samples: np.ndarray[Any, Any], rate: int = RATE, kind: str = "WAV") -> bytes:
     stream = io.BytesIO()
-    soundfile.write(stream, samples, rate, format=kind)
+    subtype, form = ("FLOAT", "WAV") if kind == "FLOAT" else (None, kind)
+    soundfile.write(stream, samples, rate, format=form, subtype=subtype)
     return stream.getvalue()
 
 
@@ -54,6 +55,9 @@ def problems(tmp_path: Path, **files: tuple[bytes, str]) -> dict[str, Problem]:
 @pytest.mark.parametrize(("content", "code", "severity"), [
     (b"no sound", "not_a_recording", "error"),
     (wav(tone())[:600], "damaged_recording", "error"),
+    (wav(np.where(np.arange(3200) == 99, np.nan, tone()), kind="FLOAT"), "damaged_recording", "error"),
+    (wav(np.where(np.arange(3200) == 99, np.inf, tone()), kind="FLOAT"), "damaged_recording", "error"),
+    (wav(tone(9), kind="MP3")[:3000], "damaged_recording", "warning"),
     (wav(np.zeros(0)), "empty_recording", "error"),
     (wav(np.zeros(4000)), "silent_recording", "warning"),
     (wav(tone(level=4.0).clip(-1, 1)), "clipped_recording", "warning"),
@@ -72,11 +76,26 @@ def test_each_fault_of_a_recording_has_its_code_place_and_remedy(
     assert code in recordings.RULES
 
 
+def test_a_recording_is_read_in_parts() -> None:
+    loud = np.concatenate([np.zeros(2 << 20), tone(9, level=4.0).clip(-1, 1)])
+    found = {problem.code: problem for problem in recordings.check(wav(loud), "a.wav").problems}
+    assert set(found) == {"long_recording", "clipped_recording"}
+    stream = bytearray(wav(tone()))
+    for size in (0, 0x7FFFF024, 0xFFFFFFFF):  # as programs write it that do not know the length yet
+        stream[4:8] = size.to_bytes(4, "little")
+        assert recordings.check(bytes(stream), "a.wav") == ([], ".wav")
+    (problem,) = recordings.check(b"no sound", "a.wav").problems
+    assert "BytesIO" not in problem.message
+
+
 def test_a_transcript_in_another_script_and_an_empty_one_are_found(tmp_path: Path) -> None:
     files = {f"r{n}": (wav(tone(0.1 + n / 100)), "hello there") for n in range(12)}
     found = problems(tmp_path, **files, other=(wav(tone(0.5)), "привет"))
     assert found["another_script"].line == 13
     assert "Cyrillic" in found["another_script"].message
+    japanese = {name: (content, "ひらがなです") for name, (content, _) in files.items()}
+    mixed = {"kanji": (wav(tone(0.5)), "東京都"), "katakana": (wav(tone(0.6)), "コーヒー")}
+    assert "another_script" not in problems(tmp_path, **japanese, **mixed)
     assert "blank" in problems(tmp_path, **files, empty=(wav(tone(0.5)), " "))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from cloudtune.data import encode
 from cloudtune.errors import DataError
 from cloudtune.evaluation.contamination import overlap
 from cloudtune.evaluation.rows import expected_answers, read_rows
-from cloudtune.spec import Data
+from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,14 @@ def test_the_rows_of_a_share_are_those_that_training_held_out(photos: Path, tmp_
     assert all(row.prompt["image"].startswith(str(photos)) for row in rows)
     assert sorted(set(expected_answers(data))) == ["cat", "dog"]
     assert not overlap(rows, data).equal
+
+
+def test_an_image_in_a_data_uri_is_refused(photos: Path, tmp_path: Path) -> None:
+    uri = "data:image/png;base64," + base64.b64encode((photos / "cat" / "0.png").read_bytes()).decode()
+    assert len(uri) > 255  # longer than the name of a file can be
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": uri, "label": "cat"}) + "\n")
+    with pytest.raises(DataError, match="files in data URIs are not evaluated yet"):
+        read_rows(Source(path=str(tmp_path / "rows.jsonl")))
 
 
 def test_a_test_image_that_was_in_training_is_found(photos: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from cloudtune.data.checks.label_checks import label_fault, labels_of
 from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.checks.targets import row_rules
-from cloudtune.data.media.addressing import FIELDS, MediaFiles
+from cloudtune.data.media.addressing import FIELDS, MediaFiles, with_whole_paths
 from cloudtune.data.places import Located
 from cloudtune.data.read import wrong_values
 from cloudtune.data.read.causes import UNEXPECTED_ERRORS
@@ -104,7 +104,7 @@ class Scanner:
         problems: list[Problem] = []
         plain = all(type(record) is Chat and is_plain(record) for record in batch.records)
         records, numbers = (batch.records, batch.lines) if plain else self._good(batch, problems)
-        if self.media is not None and records and type(records[0]) in FIELDS:
+        if records and type(records[0]) in FIELDS:
             records, numbers = self._addressed(batch._replace(records=records, lines=numbers), problems)
         joined = canonical_lines(records)
         lines = joined.split(b"\n")
@@ -181,8 +181,12 @@ class Scanner:
         return records, numbers
 
     def _addressed(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
-        """The records whose files can be used, with the names of their content, and their lines."""
-        assert self.media is not None
+        """The records whose files can be used, with the names of their content, and their lines.
+
+        Where files are not checked, all records, with absolute paths.
+        """
+        if self.media is None:
+            return with_whole_paths(batch).records, batch.lines
         records: list[Record] = []
         numbers: list[int] = []
         for record, number in zip(batch.records, batch.lines, strict=True):

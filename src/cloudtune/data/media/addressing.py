@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cloudtune.data.media.images import Checked
+    from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
 
 FIELDS: dict[type[Record], str] = {Picture: "image", Speech: "audio"}
@@ -43,6 +44,27 @@ def media_folder(file: Path) -> Path:
 def file_of(given: str, rows: str) -> Path:
     """The file that a row of the file ``rows`` names: relative paths start at the folder of the rows."""
     return Path(rows).parent / given
+
+
+def is_inline(given: str) -> bool:
+    """Whether it is a ``data:`` URI, which holds the file."""
+    return _DATA_URI.match(given) is not None
+
+
+def with_whole_paths(batch: Batch) -> Batch:
+    """The batch with absolute paths, so that its rows name the same files in another file and beside other rows."""
+    field = FIELDS.get(type(batch.records[0])) if batch.records else None
+    if field is None or _URI.match(batch.file):
+        return batch
+    return batch._replace(records=[_with_whole_path(record, field, batch.file) for record in batch.records])
+
+
+def _with_whole_path(record: Record, field: str, rows: str) -> Record:
+    given = getattr(record, field)
+    if not given or _URI.match(given):
+        return record
+    changes: dict[str, Any] = {field: str(file_of(given, rows).absolute())}
+    return msgspec.structs.replace(record, **changes)
 
 
 class MediaFiles:

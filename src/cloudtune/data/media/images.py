@@ -31,6 +31,8 @@ _SUFFIXES = {
     "GIF": (".gif",), "TIFF": (".tif", ".tiff"),
 }  # fmt: skip
 """The formats that are read, and their extensions."""
+_SEVERAL_IMAGES = "MPO"
+"""A JPEG file of a phone with further images behind the first one, which is used: previews, depth, the other eye."""
 _MOST_PIXELS = 64_000_000
 """Larger ones are refused: a small file can hold an image that does not fit into memory. The trainer has the same."""
 _SMALL = 8
@@ -54,9 +56,9 @@ def check(content: bytes, name: str) -> Checked:
     shown = name if len(name) <= 120 else f"{name[:120]}..."
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # what a damaged file holds
             with Image.open(io.BytesIO(content), formats=tuple(_SUFFIXES)) as image:
-                suffix = _SUFFIXES[str(image.format)][0]
+                suffix = _SUFFIXES[_format_of(image)][0]
                 if refused := _refused(image, shown):
                     return Checked([refused])
                 image.load()
@@ -67,9 +69,13 @@ def check(content: bytes, name: str) -> Checked:
     except Image.DecompressionBombError:
         fix = "reduce the image"
         return Checked([_problem("too_many_pixels", f"{shown} has more than {_MOST_PIXELS:,} pixels", fix)])
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file can make a decoder fail in any way
         fix = "save or download the image again, or remove the row"
         return Checked([_problem("damaged_image", f"{shown} cannot be decoded completely: {error}", fix)])
+
+
+def _format_of(image: Any) -> str:
+    return "JPEG" if image.format == _SEVERAL_IMAGES else str(image.format)
 
 
 def _refused(image: Any, shown: str) -> Problem | None:
@@ -77,7 +83,7 @@ def _refused(image: Any, shown: str) -> Problem | None:
     if image.width * image.height > _MOST_PIXELS:
         size = f"{image.width} x {image.height} pixels, more than {_MOST_PIXELS:,}"
         return _problem("too_many_pixels", f"{shown} has {size}", "reduce the image")
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1 and image.format != _SEVERAL_IMAGES:
         message = f"{shown} is animated, with {image.n_frames} frames"
         return _problem("animated_image", message, "save one of its frames as a PNG")
     if image.mode in _NO_MODES:
@@ -87,9 +93,9 @@ def _refused(image: Any, shown: str) -> Problem | None:
 
 def _warnings(image: Any, shown: str, name: str) -> Iterator[Problem]:
     suffix = PurePath(name).suffix.lower()
-    if not name.startswith("data:") and suffix not in _SUFFIXES[image.format]:
-        message = f"{shown} is a {image.format} file"
-        yield _problem("wrong_extension", message, f"rename it to {_SUFFIXES[image.format][0]}", "warning")
+    if not name.startswith("data:") and suffix not in _SUFFIXES[_format_of(image)]:
+        message = f"{shown} is a {_format_of(image)} file"
+        yield _problem("wrong_extension", message, f"rename it to {_SUFFIXES[_format_of(image)][0]}", "warning")
     if min(image.size) < _SMALL:
         message = f"{shown} has only {image.width} x {image.height} pixels"
         yield _problem("tiny_image", message, "use a larger image, or remove the row", "warning")

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from msgspec import structs
 
+from cloudtune.data.media.addressing import with_whole_paths
 from cloudtune.data.media.folders import is_image
 from cloudtune.data.read.arrow import ON_DISK, ColumnarReader
 from cloudtune.data.read.blocks import PART_BYTES, Block, array_blocks, line_blocks
@@ -32,12 +33,12 @@ _HEAD = 1 << 16
 
 
 def read(source: Source, faults: Faults, *, items: bool = False) -> Iterator[Batch]:
-    """All records of the source, file by file, in order."""
+    """All records of the source, file by file, in order. Files that they name have absolute paths."""
     for rows, chunk in chunks_of(source, faults, items=items):
         if isinstance(chunk, Block):
-            yield from map(rows.of_block, chunk.parts(PART_BYTES))
+            yield from (with_whole_paths(rows.of_block(part)) for part in chunk.parts(PART_BYTES))
         elif (batch := rows.of_table(chunk)) is not None:
-            yield batch
+            yield with_whole_paths(batch)
 
 
 def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterator[tuple[FileRows, Block | Table]]:

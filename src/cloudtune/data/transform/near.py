@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.data.media.addressing import FIELDS
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
 from cloudtune.install_command import install_command
@@ -35,7 +36,13 @@ class NearDuplicates:
         self._known: list[Any] = []
 
     def add(self, records: list[Record]) -> list[int | None]:
-        """Add rows; returns for each the index of an earlier one that it resembles, or None."""
+        """Add rows; returns for each the index of an earlier one that it resembles, or None.
+
+        Raises DataError for rows that name files: similar paths are not similar files.
+        """
+        if records and type(records[0]) in FIELDS:
+            message, fix = "near-duplicates are found in texts, and these rows name files", "leave out --near"
+            raise DataError([Problem(code="not_text", message=message, fix=fix)])
         found: list[int | None] = []
         for sketch in self._make([runs(record) for record in records], _PERMUTATIONS, _SEED):
             found.append(self._like(sketch))

@@ -19,6 +19,7 @@ from cloudtune.errors import (
     RateLimited,
     Unavailable,
 )
+from cloudtune.install_command import install_command
 from cloudtune_providers.ray.states import RayJob
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def require_ray() -> None:
     try:
         import ray.job_submission  # noqa: F401
     except ImportError as error:
-        hint = 'run: pip install "cloudtune[ray]"'
+        hint = f"run: {install_command('ray')}"
         raise BackendNotInstalled("the ray back end requires ray[default], not installed", hint=hint) from error
 
 

@@ -43,7 +43,7 @@ def check(request: Request, bound_host: str) -> None:
     """
     host = request.headers.get("Host", "")
     if not is_allowed_host(host, bound_host):
-        message = f"The Host {host!r} is not a name of this emulator. Use the URL that it printed."
+        message = f"The Host {host!r} is not a name of this server. Use the URL that it printed."
         raise ApiError(421, message, code="misdirected_request")
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
         raise ApiError(403, "Requests from web pages are refused.", code="cross_origin_request")

@@ -25,6 +25,7 @@ from cloudtune_emulator.http import ApiError, Call, Reply, read_call, sse
 from cloudtune_emulator.http_server import HttpServer
 from cloudtune_emulator.openai import chat_params
 from cloudtune_emulator.store import new_id
+from cloudtune_emulator.wsgi_bridge import BodyTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,8 @@ class ModelServer:
 
     def __init__(self, ask: Ask, name: str, *, host: str = "127.0.0.1", port: int = 0, key: str = "") -> None:
         self._ask, self._host, self._key = ask, host, key.encode()
+        if name == BASE:
+            raise InputError(f"a model cannot be served as {BASE}, which names the model before training")
         self._names = (name, BASE)
         self._started = int(time.time())
         self._lock = threading.Lock()
@@ -74,6 +77,10 @@ class ModelServer:
             reply = self._serve(Request(environ))
         except ApiError as error:
             reply = error.reply()
+        except BodyTimeout:
+            reply = ApiError(408, "The request body arrives too slowly.", code="RequestTimeout").reply()
+        except ConnectionAbortedError:
+            raise
         except Exception:  # noqa: BLE001 - a client must always get a response that it can parse
             _LOG.exception("internal error")
             reply = ApiError(500, "Internal error; see the log of the server.", type="server_error").reply()
@@ -128,15 +135,29 @@ class ModelServer:
     def _answers(self, messages: Any, options: GenerateOptions) -> Iterator[Generation]:
         if not isinstance(messages, list) or not messages:
             raise ApiError(400, "'messages' must be a list of at least one message.", param="messages")
+        turns = [_turn(number, message) for number, message in enumerate(messages)]
         with self._lock:
             try:
-                yield from self._ask(messages, options)
+                yield from self._ask(turns, options)
             except RateLimited as error:
                 raise ApiError(429, error.message, code="rate_limit_exceeded") from error
             except (InputError, InvalidRequest) as error:
                 raise ApiError(400, error.message, param="messages") from error
             except CloudtuneError as error:
                 raise ApiError(502, error.message, type="server_error") from error
+
+
+def _turn(number: int, message: dict[str, Any]) -> dict[str, Any]:
+    """The message with its content as one text, as chat templates take it. Raises ApiError."""
+    place, content = f"messages[{number}]", message.get("content")
+    if not message.get("role"):
+        raise ApiError(400, f"Missing required parameter: '{place}.role'.", param=f"{place}.role")
+    if not isinstance(content, list):
+        return message
+    if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content):
+        refusal = f"'{place}.content' has a part that is not text, which is not supported."
+        raise ApiError(400, refusal, param=f"{place}.content", code="unsupported_parameter")
+    return message | {"content": "".join(part["text"] for part in content)}
 
 
 def _until(answers: Iterator[Generation], stops: Sequence[str]) -> Iterator[Generation]:
@@ -178,7 +199,11 @@ def _chunks(
     answer, is_streamed = first, first.partial
     while answer.partial:
         yield chunk({"content": answer.text})
-        answer = next(others)
+        try:
+            answer = next(others)
+        except ApiError as error:  # OpenAI's clients raise it
+            yield error.body
+            return
     if not is_streamed:
         yield chunk({"content": answer.text})
     yield chunk({}, answer.finish_reason)

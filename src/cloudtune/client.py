@@ -625,7 +625,7 @@ class Client:
         for name in {ref.backend for ref in refs}:
             with suppress(CloudtuneError):  # `snapshots` reports why a back end cannot be opened
                 pace = max(pace, self.backend(name).capabilities.poll_s)
-        return polls_of_many(self.snapshots, refs, clock=self._clock, shortest_poll=pace, **how)
+        yield from polls_of_many(self.snapshots, refs, clock=self._clock, shortest_poll=pace, **how)
 
     def costs(self, *, backend: str | None = None) -> Rows[JobCost]:
         """Return every job of the ledger with its estimate and its cost, newest first.

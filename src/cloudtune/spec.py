@@ -7,7 +7,6 @@ the plan shows that value with its source. ``specfile`` reads specs from files.
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -338,9 +337,9 @@ class JobSpec(Part):
             values: The fields, with the short forms of a file: ``{"method": "sft", "data": {"train": "rows.jsonl"}}``.
             folder: What relative paths are relative to. Default: the working directory.
         """
-        package: Any = import_module("cloudtune")  # the parser is in a layer above this one
-        spec: JobSpec = package.parse_spec(values, folder=folder)
-        return spec
+        from cloudtune.document.specfile import parse_spec  # the parser is in a layer above this one
+
+        return parse_spec(values, folder=folder)
 
     @model_validator(mode="after")
     def _has_rows_to_evaluate(self) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -44,3 +46,39 @@ def test_chat_keeps_the_conversation(desk: Desk) -> None:
     assert (first["prompt"], second["prompt"]) == ("abc", "xyz")
     assert first["text"].startswith("cba says")
     assert second["text"].startswith("zyx says")
+
+
+def test_chat_edits_lines_in_a_terminal(desk: Desk) -> None:
+    ref = desk.submit()
+    desk.finish(ref)
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "cloudtune", "chat", ref]
+    environment = {**desk.environment(), "TERM": "xterm"}
+    with subprocess.Popen(words, cwd=desk.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        _read_to(ours, b"> ")
+        os.write(ours, b"xbc\x01\x04a\n")  # Ctrl-A goes to the start of the line, Ctrl-D deletes the x
+        shown = _read_to(ours, b"says")
+        _read_to(ours, b"> ")
+        os.write(ours, b"\x04")
+    os.close(ours)
+    assert b"cba says" in shown
+
+
+def _read_to(terminal: int, text: bytes) -> bytes:
+    """What is shown, up to the text. Fails if the program ends before."""
+    shown = b""
+    while text not in shown:
+        shown += os.read(terminal, 1)
+    return shown
+
+
+def test_chat_names_input_that_is_not_text(desk: Desk) -> None:
+    ref = desk.submit()
+    desk.finish(ref)
+    words = [sys.executable, "-m", "cloudtune", "chat", ref]
+    environment = {**desk.environment(), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        words, cwd=desk.folder, env=environment, input=b"\xff\xfe\n", capture_output=True, check=False
+    )
+    assert (done.returncode, b"not UTF-8" in done.stderr) == (2, True), done.stderr

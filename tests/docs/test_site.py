@@ -89,3 +89,20 @@ def test_the_site_is_complete_and_loads_nothing_from_elsewhere(tmp_path: Path) -
     outside |= set(re.findall(r"url\([\"']?((?:https?:)?//[^)\"']+)", styles))
     assert outside == set()
     assert "fonts.googleapis" not in "".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+def test_no_page_installs_the_name_from_the_package_index() -> None:
+    """It is not this project's: whoever registers it would get these installations."""
+    pages = [REPOSITORY / "README.md", REPOSITORY / "README.es.md", *(REPOSITORY / "docs").rglob("*.md")]
+    pages += [
+        path for folder in ("examples", "providers", "local_backend") for path in (REPOSITORY / folder).rglob("*.md")
+    ]
+    found = [page for page in pages if re.search(r"pip install [^`\n]*cloudtune", page.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    docs = REPOSITORY / "docs"
+    pages = [page.relative_to(docs).as_posix() for page in docs.rglob("*.md")]
+    assert [page for page in pages if f": {page}\n" not in listed] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
+from werkzeug.test import EnvironBuilder
 
 from cloudtune.client import Client
-from cloudtune.errors import Unavailable
+from cloudtune.errors import InputError, Unavailable
 from cloudtune.state import Generation, JobState
 from cloudtune.testing.scripted_world import ScriptedWorld
 from cloudtune_emulator.model_server import ModelServer
+from cloudtune_emulator.wsgi_bridge import BodyTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +103,9 @@ def test_a_stream_arrives_while_it_is_generated() -> None:
 @pytest.mark.parametrize(("change", "status"), [
     ({"model": "other"}, 404), ({"messages": []}, 400), ({"n": 2}, 400), ({"temperature": 3}, 400),
     ({"response_format": {"type": "json_object"}}, 400), ({"unknown": 1}, 400),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400), ({"stream": "false"}, 400),
+    ({"messages": [{"content": "abc"}]}, 400),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}]}, 400),
 ])  # fmt: skip
 def test_what_is_not_supported_is_refused(server: ModelServer, change: dict[str, Any], status: int) -> None:
     asked = {"model": "mine", "messages": QUESTION, **change}
@@ -139,3 +144,55 @@ def test_web_pages_are_refused(server: ModelServer, headers: dict[str, str]) -> 
     answer = channel.getresponse()
     assert (answer.status, b"choices" in answer.read()) in {(421, False), (403, False)}
     channel.close()
+
+
+def test_text_parts_are_one_text() -> None:
+    asked: list[Prompt] = []
+
+    def noting(prompt: Prompt, options: GenerateOptions) -> Iterator[Generation]:
+        asked.append(prompt)
+        yield Generation(text="answer", finish_reason="stop")
+
+    parts: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "bc"}]}]
+    with ModelServer(noting, "mine") as server:
+        client_of(server).chat.completions.create(model="mine", messages=parts)
+    assert asked == [QUESTION]
+
+
+def test_an_error_within_a_stream_reaches_the_client() -> None:
+    def breaking(prompt: Prompt, options: GenerateOptions) -> Iterator[Generation]:
+        yield Generation(text="first", partial=True)
+        raise Unavailable("the service is down")
+
+    with ModelServer(breaking, "mine") as server, pytest.raises(openai.APIError, match="the service is down"):
+        list(client_of(server).chat.completions.create(model="mine", messages=QUESTION, stream=True))
+
+
+def test_a_model_does_not_hide_its_base() -> None:
+    with pytest.raises(InputError, match="before training"):
+        ModelServer(counting, "base")
+
+
+class _Broken(io.BytesIO):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise self.error
+
+
+def test_a_body_that_does_not_arrive_is_no_error_of_the_server(server: ModelServer) -> None:
+    started: list[str] = []
+
+    def post(error: Exception) -> None:
+        environ = EnvironBuilder("/v1/chat/completions", method="POST", input_stream=_Broken(error)).get_environ()
+        server(
+            environ | {"CONTENT_LENGTH": "9", "wsgi.input_terminated": True},
+            lambda status, headers: started.append(status),
+        )
+
+    post(BodyTimeout())
+    with pytest.raises(ConnectionAbortedError):  # the HTTP server closes the connection
+        post(ConnectionAbortedError())
+    assert started == ["408 Request Timeout"]

@@ -15,6 +15,8 @@ import pytest
 from tests.emulator.access import admin
 from tests.emulator.conftest import MODEL, chat_rows
 
+from cloudtune.cli.emulate import _tell
+from cloudtune.cli.session import Session
 from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
@@ -203,3 +205,12 @@ def test_the_script_engine_loads_no_torch_and_no_sdk() -> None:
     heavy = {"torch", "transformers", "openai", "boto3"}
     look = f"import sys, cloudtune_emulator; print(*({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_the_environment_is_written_at_once(running: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that reads the file while it is written must not get a part: it would reach the vendor."""
+    written: list[str] = []
+    monkeypatch.setattr("cloudtune.cli.session.write", lambda text, **how: written.append(text))
+    _tell(Session(quiet=1), running)
+    (text,) = written
+    assert text.count("export ") == len(running.environment())

@@ -260,7 +260,7 @@ def test_a_rebound_page_reads_nothing_of_its_own_origin(tmp_path: Path) -> None:
                 assert process.stdout is not None
                 shown[host] = process.stdout.read()
     assert "needs the admin token" in shown["127.0.0.1"]
-    assert "is not a name of this emulator" in shown[NAME]
+    assert "is not a name of this server" in shown[NAME]
 
 
 def test_without_the_checks_the_page_runs_a_command(

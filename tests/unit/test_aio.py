@@ -150,3 +150,21 @@ def test_waits_leave_the_threads_to_others(memory_path: Path) -> None:
         assert await asyncio.gather(*waits, return_exceptions=True)
 
     asyncio.run(live())
+
+
+def test_a_watch_opens_its_back_ends_in_a_thread(
+    world: ScriptedWorld, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened_in: set[int] = set()
+
+    async def live() -> None:
+        job = await client.submit(world.spec())
+        backend = client._client.backend
+        monkeypatch.setattr(
+            client._client, "backend", lambda name: (opened_in.add(threading.get_ident()), backend(name))[1]
+        )
+        assert [seen async for seen in client.watch_many([job.ref])]
+
+    asyncio.run(live())
+    assert opened_in
+    assert threading.get_ident() not in opened_in

@@ -320,7 +320,14 @@ def test_secrets_are_masked_and_references_shown(place: Place) -> None:
 
 
 def test_variables_that_mean_nothing_are_named(place: Place) -> None:
-    config = place.load(environ={"CLOUDTUNE_BACKED": "x", "CLOUDTUNE_BACKENDS__LOCAL": "x", "CLOUDTUNE_LEDGER": ""})
+    config = place.load(
+        environ={
+            "CLOUDTUNE_BACKED": "x",
+            "CLOUDTUNE_BACKENDS__LOCAL": "x",
+            "CLOUDTUNE_LEDGER": "",
+            "CLOUDTUNE_SERVE_KEY": "x",
+        }
+    )
     assert config.ignored == ("CLOUDTUNE_BACKED", "CLOUDTUNE_BACKENDS__LOCAL")
 
 

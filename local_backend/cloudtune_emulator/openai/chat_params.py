@@ -71,12 +71,14 @@ class _Chat(msgspec.Struct):
     messages: list[_Message] | None = None
     tools: list[_Tool] | None = None
     response_format: dict[str, Any] | None = None
+    stream: bool | None = None
     stream_options: dict[str, Any] | None = None
 
 
 class _Response(msgspec.Struct):
     input: str | list[_Message] | None = None
     text: _Text | None = None
+    stream: bool | None = None
     instructions: str | None = None
     metadata: dict[str, Any] | None = None
 

@@ -19,6 +19,7 @@ from cloudtune.errors import (
     RateLimited,
     Unavailable,
 )
+from cloudtune.install_command import install_command
 from cloudtune_providers.ray.states import RayJob
 
 if TYPE_CHECKING:

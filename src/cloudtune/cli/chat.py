@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -58,10 +60,18 @@ def chat(
 
 def _lines() -> Iterator[str]:
     """The user's turns: with line editing in a terminal."""
+    from cloudtune.errors import InputError
+
+    is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        with suppress(ImportError):  # some builds of Python lack it
+            importlib.import_module("readline")  # `input` then edits lines, and recalls those of this conversation
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "").strip()
+            line = input("> " if is_terminal else "").strip()
         except EOFError:
             return
+        except UnicodeDecodeError as error:
+            raise InputError("standard input is not UTF-8 text", hint="convert it to UTF-8") from error
         if line:
             yield line

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shlex
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,11 +121,9 @@ def _tell(session: Session, emulator: Any) -> None:
     environment: dict[str, str] = emulator.environment()
     remarks: tuple[str, ...] = emulator.remarks()
     session.result({"url": emulator.url, "environment": environment, "remarks": remarks})
-    for name, value in environment.items():
-        session.put(f"export {name}={shlex.quote(value)}")
-    for remark in remarks:
-        session.put(f"# {remark}")
-    sys.stdout.flush()  # flush in a pipe too: a reader may wait for these lines
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    # In one write: with only the first lines, a script that reads the file meanwhile would reach the vendor.
+    session.put("\n".join([*lines, *(f"# {remark}" for remark in remarks)]))
     session.say(f"listening on {emulator.url}, engine {emulator.settings.engine}; press Ctrl-C to stop")
 
 

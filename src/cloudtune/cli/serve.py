@@ -52,6 +52,7 @@ def serve(session: Session, ref: str, host: str, port: int, trust_remote_code: b
     job = session.job(ref)
     ask = functools.partial(_ask, job, trust_remote_code)
     name = job.snapshot().name or job.ref.id
+    name = job.ref.id if name == "base" else name  # `base` is the model before training
     if job.ref.backend == "local":  # load the model, so that its problems are reported now
         from cloudtune.optional import GenerateOptions
 

@@ -48,6 +48,8 @@ HOME = "CLOUDTUNE_HOME"
 DEFAULT_BACKEND = "local"
 DEFAULT_SOURCE = "default"
 _ENV = "CLOUDTUNE_"
+_OF_COMMANDS = frozenset({"CLOUDTUNE_EMULATOR_ADMIN_TOKEN", "CLOUDTUNE_EMULATOR_KEY", "CLOUDTUNE_SERVE_KEY"})
+"""Environment variables that `serve` and `emulate` read or print; they are no settings."""
 _WHAT = "a configuration"
 
 
@@ -356,7 +358,7 @@ def _from_environment(env: Mapping[str, str]) -> tuple[dict[Path_, Entry], tuple
     found: dict[Path_, Entry] = {}
     ignored = []
     for name, value in sorted(env.items()):
-        if not name.startswith(_ENV) or name == HOME or not value:
+        if not name.startswith(_ENV) or name == HOME or name in _OF_COMMANDS or not value:
             continue
         path = tuple(part.lower() for part in name.removeprefix(_ENV).split("__"))
         if path in (("backend",), ("ledger",), ("profile",)) or (path[0] == "backends" and len(path) > 2 and all(path)):

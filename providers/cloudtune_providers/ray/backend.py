@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
-from cloudtune.errors import BackendError, Conflict, InvalidRequest, JobNotFound
+from cloudtune.errors import BackendError, ConfigError, Conflict, InvalidRequest, JobNotFound
 from cloudtune.optional import Check
 from cloudtune.state import JobRef
 from cloudtune_providers.ray import options, translate
@@ -170,6 +170,8 @@ class RayBackend(Answers):
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """The runs in the shared folder, newest first."""
+        if self.options.shared_folder is None:
+            raise ConfigError("the ray back end is not configured", hint="set `shared_folder` in its settings")
         return self.jobs.listed(self.scope(), limit)
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
-from cloudtune.errors import InvalidRequest, Problem, SpecError
+from cloudtune.errors import ConfigError, InvalidRequest, Problem, SpecError
 from cloudtune.state import Checkpoint, Event, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_providers.run_folders import planning
 from cloudtune_providers.run_folders.answers import Answers, seconds_used
@@ -176,6 +176,8 @@ class SlurmBackend(Answers):
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """The runs under the folder, newest first."""
+        if self.options.folder is None:
+            raise ConfigError("the slurm back end is not configured", hint="set `folder` in its settings")
         return self.jobs.listed(self.scope(), limit)
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
-from cloudtune.errors import BackendNotInstalled, InvalidRequest, Problem, SpecError
+from cloudtune.errors import BackendNotInstalled, ConfigError, InvalidRequest, Problem, SpecError
 from cloudtune.state import JobRef
 from cloudtune_providers.run_folders import planning
 from cloudtune_providers.run_folders.answers import Answers, seconds_used
@@ -160,6 +160,8 @@ class SshBackend(Answers):
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """The runs under the folder, newest first."""
+        if self.options.host is None or self.options.folder is None:
+            raise ConfigError("the ssh back end is not configured", hint="set `host` and `folder` in its settings")
         return self.jobs.listed(self.scope(), limit)
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:

@@ -28,9 +28,10 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
     root, facts = str(options.folder), request.resolved.facts
     document = planning.trainer_spec(request, root, own, choices)
     warnings = planning.problems(request, document, choices)
-    if problems := list(
-        _machine_problems(own, facts["gpus"], document["hyperparameters"]["precision"], processes_of(request.spec))
-    ) + _slot_problems(own, facts["gpus"], options, processes_of(request.spec)):
+    problems = _machine_problems(own, facts["gpus"], document["hyperparameters"]["precision"])
+    if own.device != "cpu":
+        problems += gpu_problems(request.spec, facts["gpus"], None if options.slots == "auto" else options.slots, NAME)
+    if problems:
         raise SpecError(problems)
     for name in ("host", "slots", "grace"):
         source = "settings" if name in options.model_fields_set else f"default of {NAME}"
@@ -98,14 +99,6 @@ def _machine_problems(own: Overrides, gpus: int, precision: str) -> list[Problem
         field = "hyperparameters.precision"
         found.append(Problem(code="range", field=field, message=message, fix="use fp32 or bf16"))
     return found
-
-
-def _slot_problems(own: Overrides, gpus: int, options: Options, count: int) -> list[Problem]:
-    """A job gets at most as many GPUs as there are slots."""
-    if own.device == "cpu" or not gpus or options.slots == "auto" or options.slots >= count:
-        return []
-    message = f"{count} processes require as many GPUs, and the jobs of the machine share {options.slots} slots"
-    return [Problem(code="range", field="distributed.processes", message=message, fix=f"raise backends.{NAME}.slots")]
 
 
 def estimate(request: PlanRequest, options: Options) -> CostEstimate:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
+import math
 import os
+import struct
 import sys
+import wave
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
 from tests.local.backend.submitting import kill_all, wait_state, wait_until
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -35,6 +41,12 @@ if TYPE_CHECKING:
     from cloudtune.state import JobRef
 
 SECRET = "hf_directed_5d41402abc4b2a76"
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "image_label": {"image_processor_type": "ViTImageProcessor"},
+    "speech": {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16_000},
+}
+MODELS = {"pair": "pairs", **{name: name for name in PROCESSORS}}
+"""Kind of rows -> the folder of its model."""
 ORDERS = {
     JobState.PREPARING: "prepare", JobState.RUNNING: "run", JobState.SUCCEEDED: "succeed", JobState.FAILED: "fail",
     JobState.EXPIRED: "expire",
@@ -80,6 +92,9 @@ class LocalWorld:
         self.stage.mkdir()
         self._model("tiny", {"model_type": "llama", "max_position_embeddings": 512})
         self._model("pairs", {"model_type": "t5", "is_encoder_decoder": True})
+        for name, processor in PROCESSORS.items():
+            self._model(name, {"model_type": "vit" if name == "image_label" else "wav2vec2"})
+            (self.root / name / "preprocessor_config.json").write_text(json.dumps(processor))
         self._python(trained)
 
     def _model(self, name: str, config: dict[str, Any]) -> None:
@@ -112,12 +127,12 @@ class LocalWorld:
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
         kind = METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].kinds[0]
-        rows = [_row(f"What is {n} plus {variant}?", n + variant, kind) for n in range(12)]
-        held_out = [_row(f"And {n} times {variant}?", n * variant, kind) for n in range(3)]
+        rows = [self._row(f"What is {n} plus {variant}?", n + variant, kind) for n in range(12)]
+        held_out = [self._row(f"And {n} times {variant}?", n * variant, kind) for n in range(3)]
         mark = "" if kind == "chat" else f"{kind}-"
         document = {
             "name": f"small-{variant}",
-            "model": str(self.root / ("pairs" if kind == "pair" else "tiny")),
+            "model": str(self.root / MODELS.get(kind, "tiny")),
             "adapter": "lora",
             "data": {
                 "train": self._rows(f"{mark}train-{variant}", rows),
@@ -127,6 +142,11 @@ class LocalWorld:
         if METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].teacher:
             document["overrides"] = {self.backend().name: {"teacher": str(self.root / "tiny")}}
         return JobSpec.model_validate(document | changes)
+
+    def _row(self, question: str, answer: int, kind: str) -> dict[str, Any]:
+        if kind == "speech":
+            return {"audio": _recording(self.root, answer), "transcript": question}
+        return _row(question, answer, kind)
 
     def _rows(self, name: str, rows: list[dict[str, Any]]) -> str:
         path = self.root / f"{name}.jsonl"
@@ -248,6 +268,25 @@ def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
     if kind == "pair":
         return {"source": question, "target": f"{answer}"}
     return {"prompt": question, "completion": f"{answer}"}
+
+
+def _data_uri(number: int) -> str:
+    """An image of its own for each number."""
+    content = io.BytesIO()
+    image = Image.new("RGB", (16, 16), (number % 256, 90, 30))
+    image.putpixel((number % 16, number // 16 % 16), (255, 255, 255))
+    image.save(content, "png")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _recording(folder: Path, number: int) -> str:
+    """A tone of its own for each number, half a second long."""
+    path = folder / f"tone-{number}.wav"
+    samples = [round(9000 * math.sin(n * (200 + number) / 2546)) for n in range(8000)]
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, len(samples), "NONE", "not compressed"))
+        file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return str(path)
 
 
 def trained_run(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import pytest
 
 from cloudtune.errors import Unavailable
 from cloudtune.methods import METHODS
+from cloudtune.spec import JobSpec
 from cloudtune_providers.ray import states as ray_states
 from cloudtune_providers.ray import translate as ray_translate
 from cloudtune_providers.run_folders import access as folder_access
@@ -28,13 +29,11 @@ from cloudtune_providers.slurm.cluster import Cluster, QueueEntry
 from cloudtune_providers.slurm.options import Options as SlurmOptions
 from cloudtune_providers.slurm.options import Overrides as SlurmOverrides
 from cloudtune_providers.slurm.script import sbatch_arguments
-from cloudtune_providers.ssh import translate as ssh_translate
 from cloudtune_providers.ssh.capabilities import capabilities as ssh_capabilities
-from cloudtune_providers.ssh.options import Options as SshOptions
-from cloudtune_providers.ssh.options import Overrides as SshOverrides
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.ray import __main__ as ray_driver
 from cloudtune_trainer.submit.bundle import pack, requirements
+from cloudtune_trainer.submit.distributed import gpu_problems
 from cloudtune_trainer.submit.inference import NEEDS
 from cloudtune_trainer.worker import access, batch
 from cloudtune_trainer.worker.run import Run
@@ -216,8 +215,8 @@ def test_a_percent_sign_in_the_folder_is_no_pattern_of_slurm() -> None:
 )
 def test_more_processes_than_slots_are_refused(slots: Any, gpus: int, is_refused: bool) -> None:
     """A job gets a GPU for each slot."""
-    found = ssh_translate._slot_problems(SshOverrides(), gpus, SshOptions(slots=slots), 2)
-    assert bool(found) is is_refused
+    spec = JobSpec.model_validate({"model": "m", "data": {"train": "rows.jsonl"}, "distributed": {"processes": 2}})
+    assert bool(list(gpu_problems(spec, gpus, None if slots == "auto" else slots, "ssh"))) is is_refused
 
 
 @pytest.mark.parametrize("words", [(), ("fetch",)])

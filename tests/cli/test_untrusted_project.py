@@ -41,6 +41,15 @@ endpoint_url = "{url}"
 python = "./evil.sh"
 [backends.jumpstart]
 endpoint_url = "{url}"
+[backends.ray]
+address = "{url}"
+shared_folder = "/shared/of-others"
+[backends.slurm]
+host = "machine-of-others"
+folder = "/shared/of-others"
+[backends.ssh]
+host = "machine-of-others"
+folder = "/home/of-others"
 """
 CHILD = """
 import json, sys

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -102,6 +104,11 @@ class SlurmCluster:
             time.sleep(0.2)
 
     def stop(self) -> None:
+        for process in psutil.process_iter():  # slurmd leaves running jobs alone
+            with contextlib.suppress(psutil.Error):
+                environment = process.environ()
+                if "SLURM_JOB_ID" in environment and environment.get("SLURM_CONF") == str(self.conf):
+                    process.kill()
         for file in self.folder.glob("*.pid"):
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int(file.read_text()), signal.SIGTERM)

@@ -104,10 +104,13 @@ class SlurmCluster:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        for process in psutil.process_iter():  # slurmd leaves running jobs alone
+        for process in psutil.process_iter():  # slurmd leaves running jobs alone, and each has a slurmstepd
             with contextlib.suppress(psutil.Error):
                 environment = process.environ()
                 if "SLURM_JOB_ID" in environment and environment.get("SLURM_CONF") == str(self.conf):
+                    parent = process.parent()
+                    if parent is not None and parent.name().startswith("slurmstepd"):
+                        parent.kill()
                     process.kill()
         for file in self.folder.glob("*.pid"):
             with contextlib.suppress(OSError, ValueError):

@@ -230,7 +230,7 @@ def problem_codes_page() -> str:
         rows.append((f"`{code}`", "; ".join(messages) or "see the message", "; ".join(fixes) or "see the message"))
     return (
         "# Problem codes\n\nEach problem has a stable code: in brackets in the output of `cloudtune data check`, "
-        "and as `code` with `--json`. `…` stands for the values of your case. The rules of each vendor are in "
+        "and as `code` with `--json`. `…` marks the values of your case. The rules of each vendor are in "
         f"[Data rules](data_rules.md).\n\n{table(('code', 'message', 'remedy'), rows)}"
     )
 

@@ -1,7 +1,7 @@
 """``cloudtune serve``: one model's answers over HTTP, in the dialect of OpenAI's chat completions.
 
-It shares the emulator's server, its checks of requests and its parameters. Answers come from `ask`, whatever the back
-end, and stream as they are generated.
+It shares the emulator's server, its checks of requests and its parameters. Answers come from `ask`, which asks
+the model's back end, and stream as they are generated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Finds out within 200 steps that a model does not learn, and names the likeliest causes.
 
 A model that has learned nothing does not predict better than a constant: the share of each label or token in the
-training rows, whatever the input is. A loss at that level that does not decrease is reported, and so are a model that
+training rows, for every input. A loss at that level that does not decrease is reported, and so are a model that
 predicts the same for all rows, and a loss or gradients that grow.
 """
 

@@ -99,7 +99,7 @@ def test_a_reference_to_an_option_of_ssh_is_no_machine(world: SshWorld) -> None:
 
 
 def faulty_ssh(folder: Path, faults: list[str]) -> Path:
-    """A folder for PATH with a client that fails as it is told."""
+    """A folder for PATH with a client that fails in a given way."""
     (folder / "faults").write_text("".join(f"{fault}\n" for fault in faults))
     program = folder / "bin" / "ssh"
     program.parent.mkdir(exist_ok=True)

@@ -78,11 +78,12 @@ class Trainer:
 
     def poll(self) -> Ended | None:
         """How it ended, once all processes have; with several, the first failure counts."""
-        for pid in self._pids:
-            if pid not in self._ended and (ended := _reap(pid)) is not None:
-                self._ended[pid] = ended
-                if ended.code and self._failed is None:
-                    self._failed, self._failed_at = ended, time.monotonic()
+        found = {pid: ended for pid in self._pids if pid not in self._ended and (ended := _reap(pid)) is not None}
+        self._ended |= found
+        failures = [ended for ended in found.values() if ended.code]
+        if failures and self._failed is None:
+            # The smallest code is a signal: the other processes fail because they lost the killed one.
+            self._failed, self._failed_at = min(failures, key=lambda ended: ended.code), time.monotonic()
         if len(self._ended) == len(self._pids):
             if self._port is not None:
                 self._port.close()

@@ -14,29 +14,27 @@ from cloudtune.state import JobRef
 from cloudtune_providers.ray import options, translate
 from cloudtune_providers.ray.cluster import Cluster
 from cloudtune_providers.ray.states import PHASES, combined
-from cloudtune_providers.run_folders.answers import Answers
+from cloudtune_providers.run_folders.backend import RunFolderBackend
 from cloudtune_providers.run_folders.jobs import RunFolderJobs
 from cloudtune_providers.run_folders.planning import CREATE, FIND_CHECKPOINT
 from cloudtune_providers.run_folders.resolving import resolve_model
-from cloudtune_trainer.submit import rows
 from cloudtune_trainer.submit.bundle import Bundle, package_bundle, requirements
 from cloudtune_trainer.worker.run import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.plan import Plan, PlanRequest, Resolved, Step
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Checkpoint, Event, JobSnapshot, Metric, TunedModel
+    from cloudtune.state import JobSnapshot
     from cloudtune_providers.run_folders.access import Folders
     from cloudtune_trainer.worker.run import RunStatus
 
 NAME = translate.NAME
 
 
-class RayBackend(Answers):
+class RayBackend(RunFolderBackend):
     """Jobs on a Ray cluster. Their files lie in the shared folder; the cluster knows which of them run."""
 
     name: ClassVar[str] = NAME
@@ -58,15 +56,6 @@ class RayBackend(Answers):
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return translate.capabilities()
-
-    @classmethod
-    def target_for(cls, model: str | None, method: str | None = None) -> Target:
-        """See `DataRules`."""
-        return rows.target_for(model)
-
-    def data_target(self, spec: JobSpec) -> Target:
-        """See `DataRules`."""
-        return rows.target_of(spec)
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """The problems of the settings and of the spec's values."""
@@ -160,31 +149,11 @@ class RayBackend(Answers):
         address = self._cluster.address
         return {name: combined(document, known.get(name), address) for name, document in documents.items()}
 
-    def get(self, ref: JobRef) -> JobSnapshot:
-        """The job's current state. Raises JobNotFound."""
-        return self.jobs.get(ref)
-
-    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """See `BatchStatus`."""
-        return self.jobs.get_many(refs)
-
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """The runs in the shared folder, newest first."""
         if self.options.shared_folder is None:
             raise ConfigError("the ray back end is not configured", hint="set `shared_folder` in its settings")
         return self.jobs.listed(self.scope(), limit)
-
-    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """The events after that line."""
-        return self.jobs.events(ref, after)
-
-    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """The metrics after that line."""
-        return self.jobs.metrics(ref, after)
-
-    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """Complete checkpoints, oldest first."""
-        return self.jobs.checkpoints(ref)
 
     # -- control -----------------------------------------------------------------------------------------------------
 
@@ -207,9 +176,3 @@ class RayBackend(Answers):
             _, metadata = self._cluster.find(ref.id)
             if translate.TOKEN in metadata:  # else it is another program's, and the reference a mistake
                 self._cluster.delete(ref.id)
-
-    # -- the model ---------------------------------------------------------------------------------------------------
-
-    def model(self, ref: JobRef) -> TunedModel:
-        """The job's model. Raises InvalidRequest while there is none."""
-        return self.jobs.model(ref)

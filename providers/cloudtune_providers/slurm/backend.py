@@ -10,16 +10,15 @@ import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.errors import ConfigError, InvalidRequest, Problem, SpecError
-from cloudtune.state import Checkpoint, Event, JobRef, JobSnapshot, Metric, TunedModel
+from cloudtune.state import JobRef, JobSnapshot
 from cloudtune_providers.run_folders import planning
-from cloudtune_providers.run_folders.answers import Answers, seconds_used
+from cloudtune_providers.run_folders.backend import RunFolderBackend, seconds_used
 from cloudtune_providers.run_folders.jobs import RunFolderJobs
 from cloudtune_providers.run_folders.resolving import resolve_model
 from cloudtune_providers.slurm import capabilities, options, states
 from cloudtune_providers.slurm.capabilities import NAME
 from cloudtune_providers.slurm.cluster import Cluster, Partition, QueueEntry
 from cloudtune_providers.slurm.translate import SUBMIT, estimate, to_plan
-from cloudtune_trainer.submit import rows
 from cloudtune_trainer.submit.bundle import Bundle, package_bundle
 from cloudtune_trainer.submit.snapshots import to_time
 from cloudtune_trainer.worker.run import has_ended, is_waiting
@@ -28,14 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cloudtune.cost import CostEstimate, Usage
-    from cloudtune.data.checks.targets import Target
     from cloudtune.plan import Plan, PlanRequest, Resolved, Step
     from cloudtune.spec import JobSpec
     from cloudtune_providers.run_folders.access import Folders
     from cloudtune_trainer.worker.run import RunStatus
 
 
-class SlurmBackend(Answers):
+class SlurmBackend(RunFolderBackend):
     """Trains on the nodes of a cluster. All state is in the run folders and in Slurm's queue."""
 
     name: ClassVar[str] = NAME
@@ -58,15 +56,6 @@ class SlurmBackend(Answers):
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return capabilities.capabilities(self.options)
-
-    @classmethod
-    def target_for(cls, model: str | None, method: str | None = None) -> Target:
-        """See `DataRules`."""
-        return rows.target_for(model)
-
-    def data_target(self, spec: JobSpec) -> Target:
-        """See `DataRules`."""
-        return rows.target_of(spec)
 
     def scope(self) -> str:
         """The folder of the runs, with the login node in front if it is reached by ssh."""
@@ -166,31 +155,11 @@ class SlurmBackend(Answers):
             corrected[name] = states.combined(document, entry, recorded)
         return corrected
 
-    def get(self, ref: JobRef) -> JobSnapshot:
-        """The job's current state. Raises JobNotFound."""
-        return self.jobs.get(ref)
-
-    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """The existing jobs, with one look into the queue."""
-        return self.jobs.get_many(refs)
-
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """The runs under the folder, newest first."""
         if self.options.folder is None:
             raise ConfigError("the slurm back end is not configured", hint="set `folder` in its settings")
         return self.jobs.listed(self.scope(), limit)
-
-    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """The events after that line."""
-        return self.jobs.events(ref, after)
-
-    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """The metrics after that line."""
-        return self.jobs.metrics(ref, after)
-
-    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """Complete checkpoints, oldest first."""
-        return self.jobs.checkpoints(ref)
 
     # -- control -----------------------------------------------------------------------------------------------------
 
@@ -237,14 +206,6 @@ class SlurmBackend(Answers):
     def _entry(self, folders: Folders, status: RunStatus) -> QueueEntry | None:
         entry = _newest(self._cluster.queue(folders), str(status.job.get("token")))
         return None if entry is None or states.PHASES.get(entry.state) == "ended" else entry
-
-    def delete(self, ref: JobRef) -> None:
-        """Delete an ended job with its checkpoints and its model. A missing job counts as deleted."""
-        self.jobs.delete(ref)
-
-    def model(self, ref: JobRef) -> TunedModel:
-        """The job's model. Raises InvalidRequest while there is none."""
-        return self.jobs.model(ref)
 
 
 def _newest(entries: Sequence[QueueEntry], token: str) -> QueueEntry | None:

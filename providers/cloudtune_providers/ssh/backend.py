@@ -10,28 +10,26 @@ from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal
 from cloudtune.errors import BackendNotInstalled, ConfigError, InvalidRequest, Problem, SpecError
 from cloudtune.state import JobRef
 from cloudtune_providers.run_folders import planning
-from cloudtune_providers.run_folders.answers import Answers, seconds_used
+from cloudtune_providers.run_folders.backend import RunFolderBackend, seconds_used
 from cloudtune_providers.run_folders.jobs import RunFolderJobs
 from cloudtune_providers.run_folders.resolving import resolve_model
 from cloudtune_providers.ssh import capabilities, options
 from cloudtune_providers.ssh.capabilities import NAME
 from cloudtune_providers.ssh.translate import AWAIT_INSTALL, INSTALL, estimate, to_plan
-from cloudtune_trainer.submit import rows
 from cloudtune_trainer.submit.bundle import Bundle, package_bundle, requirements
 from cloudtune_trainer.submit.inference import NEEDS
 from cloudtune_trainer.worker.environment import environment_python
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cloudtune.cost import CostEstimate, Usage
-    from cloudtune.data.checks.targets import Target
     from cloudtune.plan import Plan, PlanRequest, Resolved, Step
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Checkpoint, Event, JobSnapshot, Metric, TunedModel
+    from cloudtune.state import JobSnapshot
 
 
-class SshBackend(Answers):
+class SshBackend(RunFolderBackend):
     """Trains on another machine. All state is in its run folders, and a worker there supervises each run."""
 
     name: ClassVar[str] = NAME
@@ -52,15 +50,6 @@ class SshBackend(Answers):
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return capabilities.capabilities()
-
-    @classmethod
-    def target_for(cls, model: str | None, method: str | None = None) -> Target:
-        """See `DataRules`."""
-        return rows.target_for(model)
-
-    def data_target(self, spec: JobSpec) -> Target:
-        """See `DataRules`."""
-        return rows.target_of(spec)
 
     def scope(self) -> str:
         """The machine and the folder of the runs."""
@@ -150,31 +139,11 @@ class SshBackend(Answers):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def get(self, ref: JobRef) -> JobSnapshot:
-        """The job's current state. Raises JobNotFound."""
-        return self.jobs.get(ref)
-
-    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """The existing jobs, with one connection."""
-        return self.jobs.get_many(refs)
-
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """The runs under the folder, newest first."""
         if self.options.host is None or self.options.folder is None:
             raise ConfigError("the ssh back end is not configured", hint="set `host` and `folder` in its settings")
         return self.jobs.listed(self.scope(), limit)
-
-    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """The events after that line."""
-        return self.jobs.events(ref, after)
-
-    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """The metrics after that line."""
-        return self.jobs.metrics(ref, after)
-
-    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """Complete checkpoints, oldest first."""
-        return self.jobs.checkpoints(ref)
 
     # -- control -----------------------------------------------------------------------------------------------------
 
@@ -198,11 +167,3 @@ class SshBackend(Answers):
             raise InvalidRequest(f"{ref} has ended ({status.state}); a new job must continue from its checkpoint")
         if not self.jobs.ask(ref, "pause", withdraw=True):
             self.jobs.start(ref)
-
-    def delete(self, ref: JobRef) -> None:
-        """Delete an ended job with its checkpoints and its model. A missing job counts as deleted."""
-        self.jobs.delete(ref)
-
-    def model(self, ref: JobRef) -> TunedModel:
-        """The job's model. Raises InvalidRequest while there is none."""
-        return self.jobs.model(ref)

@@ -4,6 +4,7 @@ the machine lets a test set them."""
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.local.backend.submitting import (
 from cloudtune.errors import PermissionDenied, QuotaExceeded
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.worker.exit_cause import ProcessExit, cause
+from cloudtune_trainer.worker.trainer_process import Trainer
 
 GIB = 2**30
 
@@ -213,3 +215,17 @@ def test_causes(death, code):
     assert found["code"] == code
     assert found["message"]
     assert found["hint"]
+
+
+def test_the_killed_process_is_the_cause_if_all_have_ended_between_two_polls():
+    programs = ("raise SystemExit(1)", "import os; os.kill(os.getpid(), 9)")
+    group = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
+    trainer = Trainer.__new__(Trainer)  # without starting a trainer
+    trainer._pids, trainer._ended, trainer._failed, trainer._failed_at = [one.pid for one in group], {}, None, None
+    trainer._port = None
+    for process in group:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        process.returncode = 0  # the trainer reaps it
+    ended = trainer.poll()
+    assert ended is not None
+    assert ended.code == -9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,13 @@ def batch_job(world: SlurmWorld, job: Job) -> str:
 
 
 def start_now(world: SlurmWorld, number: str) -> None:
-    """Slurm starts a requeued job after two minutes at the earliest, when its credential has expired."""
+    """Slurm starts a requeued job after two minutes at the earliest, when its credential has expired.
+
+    slurmd compares seconds: it takes a credential of the second in which the earlier one was revoked for revoked, too.
+    """
     listed = ("squeue", "--noheader", f"--jobs={number}", "--format=%T")
     wait_until(lambda: world.cluster.command(*listed).strip() == "PENDING", 60, "the requeued job")
+    time.sleep(2)
     world.cluster.command("scontrol", "update", f"JobId={number}", "StartTime=now")
 
 

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from cloudtune.clock import Clock
 
 
-def directed_python(script: Path, stage: Path, trained: Path) -> None:
+def directed_python(script: Path, stage: Path, trained: Path, *more: Path) -> None:
     """An interpreter that runs everything, except that its trainer is the one that takes orders."""
     import tests.local.backend.directed_trainer as program
 
-    paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
+    paths = os.pathsep.join(str(Path(path).absolute()) for path in (*sys.path, *more) if path)
     real, home = Path(sys.executable).resolve(), sys.base_prefix
     script.write_text(
         "#!/bin/bash\n"
@@ -110,7 +110,10 @@ class SshWorld(LocalWorld):
         self.lacks = {**self.lacks, "sdk": "it needs the OpenSSH client, and no Python package"}
 
     def _python(self, trained: Path) -> None:
-        directed_python(self.root / "directed-python", self.stage, trained)
+        packages = self.root / "packages"
+        (packages / "bitsandbytes").mkdir(parents=True)  # qlora needs it; the trainer of these tests does not import it
+        (packages / "bitsandbytes" / "__init__.py").touch()
+        directed_python(self.root / "directed-python", self.stage, trained, packages)
 
     def recipe(self) -> Recipe:
         arguments = {"root": str(self.root), "config": self.server.config}
